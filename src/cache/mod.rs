@@ -1,0 +1,1 @@
+//! The walks: lookup, fetch, put, settle.

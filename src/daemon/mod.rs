@@ -1,0 +1,1 @@
+//! Wiring: configuration, telemetry, run, shutdown.

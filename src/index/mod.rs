@@ -1,0 +1,1 @@
+//! The catalog database: which block is where.

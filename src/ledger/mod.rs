@@ -1,0 +1,1 @@
+//! The ledger database: what was delivered and settled.

@@ -1,0 +1,1 @@
+//! The hands: memory segments and devices. All unsafe and all file I/O.

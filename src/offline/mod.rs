@@ -1,0 +1,1 @@
+//! Verify and inspect a stopped data folder.

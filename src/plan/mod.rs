@@ -1,0 +1,1 @@
+//! The mind: events in, commands out.

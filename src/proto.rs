@@ -1,0 +1,1 @@
+//! Generated protobuf; the contract is in `proto/kvtier/v1`.

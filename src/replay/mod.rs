@@ -1,0 +1,1 @@
+//! Traces, simulation and live replay.

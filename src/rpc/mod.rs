@@ -1,0 +1,1 @@
+//! The gate: proto to vocab, errors to status.

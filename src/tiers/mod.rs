@@ -1,0 +1,1 @@
+//! Shelves without opinions: RAM and NVMe.

@@ -1,0 +1,89 @@
+//! Every limit of the house, each with its reason. Nothing queues, grows or waits without one of these.
+
+use std::time::Duration;
+
+/// Slots, extents and device offsets are multiples of this: what every NVMe drive and file system takes for O_DIRECT.
+pub const ALIGNMENT: u64 = 4096;
+/// An extent is at most 1 GiB: the most that the kernel registers as one I/O buffer.
+pub const EXTENT_BYTES_MAX: u64 = 1 << 30;
+/// A tier has at least 16 extents, so that a new namespace does not wait for a large share of it to be emptied.
+pub const EXTENTS_MIN: u32 = 16;
+/// Extents are numbered with 16 bits: 64 TiB a tier.
+pub const EXTENTS_MAX: u32 = 1 << 16;
+/// Slots of an extent are numbered with 16 bits.
+pub const SLOTS_PER_EXTENT_MAX: u32 = 1 << 16;
+
+/// A payload is at most 64 MiB: 64 tokens of the widest published model (20 MiB) with room to spare.
+pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
+/// Tokens of a block.
+pub const BLOCK_TOKENS_MAX: u32 = 512;
+/// Smallest block of tokens that an engine uses.
+pub const BLOCK_TOKENS_MIN: u32 = 16;
+/// Blocks of one request: a million-token prompt in 16-token blocks.
+pub const REQUEST_BLOCKS_MAX: usize = 65_536;
+/// Bytes of an engine's own key.
+pub const ENGINE_KEY_BYTES_MIN: usize = 8;
+/// Bytes of an engine's own key.
+pub const ENGINE_KEY_BYTES_MAX: usize = 128;
+/// Bytes of a name or id given from outside.
+pub const WORD_BYTES_MAX: usize = 128;
+/// Labels of a settled request: enough for a billing class, a priority and an api key, not for free text.
+pub const LABELS_MAX: usize = 16;
+/// Bytes of a multimodal or adapter digest.
+pub const DIGEST_BYTES_MAX: usize = 64;
+/// Namespaces of a data folder. Fleets run tens of layouts at once.
+pub const NAMESPACES_MAX: usize = 4_096;
+/// Tenants of a data folder: numbered with 16 bits in every index row.
+pub const ACCOUNTS_MAX: usize = 65_535;
+
+/// Processes connected at once: a host has at most tens of ranks; a thousand leaves room for tools.
+pub const SESSIONS_MAX: usize = 1_024;
+/// Leases of one engine instance: more than any scheduler's waiting queue.
+pub const LEASES_PER_INSTANCE_MAX: usize = 16_384;
+/// A lease ends by itself after this unless renewed; the longest that a caller may ask for.
+pub const LEASE_TTL_MAX: Duration = Duration::from_secs(600);
+/// A lease's life where the caller names none.
+pub const LEASE_TTL_DEFAULT: Duration = Duration::from_secs(60);
+/// Slots that one put may hold half-filled at a time, in bytes: what a stalled writer can keep from others.
+pub const PUT_RESERVED_BYTES_MAX: u64 = 512 << 20;
+/// A put that receives nothing for this long is over, and its reservations end.
+pub const PUT_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Messages waiting for the planner. Each is handled in microseconds; past this, callers wait, and so do their clients.
+pub const PLANNER_INBOX: usize = 4_096;
+/// Bytes in flight or queued towards a drive as background writes. Past it a write is dropped and counted, the block
+/// stays in RAM only. A drive takes 96 MiB at full speed; the rest absorbs a burst of a long prompt.
+pub const WRITE_QUEUE_BYTES: u64 = 1 << 30;
+/// Threads that read and write a drive with `pread` and `pwrite`: what saturates one NVMe drive at 1 MiB blocks.
+pub const DEVICE_THREADS: usize = 4;
+/// Jobs waiting for a device thread: bounded by the write queue at its smallest slot and by what fetches may read ahead.
+pub const DEVICE_QUEUE: usize = 1 << 19;
+
+/// Blocks that one fetch reads ahead of what it sends.
+pub const FETCH_READ_AHEAD: usize = 16;
+/// Messages of one fetch waiting for the wire.
+pub const FETCH_CHANNEL: usize = 8;
+/// Payload bytes of one message: the measured optimum of a gRPC stream.
+pub const MESSAGE_PAYLOAD_BYTES: usize = 1 << 20;
+/// HTTP/2 frame size: 0.5 to 1.9 GB/s over TCP by this one setting.
+pub const HTTP2_FRAME_BYTES: u32 = 4 << 20;
+/// HTTP/2 flow-control windows, of a stream and of a connection: a few messages, or a stream stops at every one.
+pub const HTTP2_WINDOW_BYTES: u32 = 32 << 20;
+/// The largest gRPC message: 65,536 engine keys of 128 bytes, and a put's payload part with its header.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// A fetch's deadline where the caller names none.
+pub const FETCH_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// The longest deadline that a fetch may name.
+pub const FETCH_DEADLINE_MAX: Duration = Duration::from_secs(600);
+
+/// Requests whose deliveries are remembered until they settle. An hour of the busiest published host is 12,000; older
+/// ones settle with their receipts.
+pub const DELIVERIES_MAX: usize = 1 << 18;
+/// Settles waiting for the next synced batch of the ledger.
+pub const LEDGER_INBOX: usize = 1_024;
+/// Settles written with one sync.
+pub const LEDGER_BATCH: usize = 256;
+/// Rows of one admin answer.
+pub const INSPECT_ROWS_MAX: usize = 10_000;
+/// How long a drain waits for work in flight before it stops all the same.
+pub const DRAIN_MAX: Duration = Duration::from_secs(20);

@@ -1,0 +1,26 @@
+//! The words of the house: plain values, parsed once at the door and trusted everywhere inside.
+//!
+//! Knows nothing of files, tasks, databases or the wire. Everything here builds without the `server` feature, so that
+//! a worker's client speaks the same words as the daemon.
+
+pub mod arena;
+pub mod block;
+pub mod clock;
+pub mod crc;
+pub mod ids;
+pub mod key;
+pub mod limits;
+pub mod namespace;
+pub mod scope;
+pub mod units;
+
+pub use arena::{SlotClass, SlotId, TierShape};
+pub use block::{GroupId, Owner, Tier, TierCounts};
+pub use clock::{Clock, SystemClock, Timestamp, VirtualClock};
+pub use ids::{
+    AccountId, BillingId, InstanceId, LeaseId, NamespaceId, NamespaceName, RequestId, TenantName, UserName, WordError,
+};
+pub use key::{BlockKey, ChainRoot};
+pub use namespace::{Fingerprint, NamespaceSpec};
+pub use scope::{Scope, ScopePath};
+pub use units::{ByteCount, TokenCount};
