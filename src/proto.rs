@@ -1,1 +1,11 @@
-//! Generated protobuf; the contract is in `proto/kvtier/v1`.
+//! Generated protobuf; the contract, with its comments, is in `proto/kvtier/v1`.
+
+#[expect(missing_docs, unused_qualifications, clippy::all, reason = "generated; the comments are in the .proto files")]
+mod generated {
+    tonic::include_proto!("kvtier.v1");
+}
+
+pub use generated::*;
+
+/// The compiled descriptors, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kvtier.v1.bin"));

@@ -1,1 +1,76 @@
-//! The mind: events in, commands out.
+//! The mind: what to admit, promote, write, evict, and what a lease protects.
+//!
+//! Events in, commands out. It knows no file, no clock, no task and no lock; nothing in it depends on the order of a
+//! hash map. The same planner runs in the daemon behind one thread, in `kvtier replay --simulate` and in seeded tests.
+//!
+//! **Invariants** ([`Planner::check`] runs them): each tier is prefix-closed but for orphans, which are unreachable and
+//! first to go; a slot belongs to one block, to the free list, or to the world (being freed); what is leased or being
+//! moved stays; blocks of a put end with it.
+
+mod catalog;
+mod check;
+mod counters;
+mod entry;
+mod event;
+mod evict;
+mod lease;
+mod load;
+mod lru;
+mod planner;
+mod policy;
+mod put;
+mod reach;
+mod recover;
+mod shelf;
+mod space;
+mod write;
+
+pub use counters::{Counters, Holdings};
+pub use event::{
+    Answer, BlockRef, Command, Event, Filter, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId, Residence,
+    Transfer, Wanted, Write,
+};
+pub use planner::{Inspection, Options, Planner};
+pub use policy::{Heat, Policy, PolicyKind};
+pub use recover::Recovered;
+
+/// The length of the unbroken run of `true` from 0 on, below `len`, where after the first `false` all is `false`.
+///
+/// Doubles its step, then halves it: a run of n costs 2 log n probes. Bentley and Yao, "An almost optimal algorithm for
+/// unbounded searching" (1976).
+pub fn gallop(len: usize, mut holds: impl FnMut(usize) -> bool) -> usize {
+    let mut run = 0;
+    let mut step = 1;
+    // The last block asked is probed early on: whole-prefix hits and one-block misses are the common cases.
+    while run + step <= len && holds(run + step - 1) {
+        run += step;
+        step *= 2;
+    }
+    while step > 0 {
+        if run + step <= len && holds(run + step - 1) {
+            run += step;
+        }
+        step /= 2;
+    }
+    run
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gallop;
+
+    #[test]
+    fn galloping_finds_every_run_with_few_probes() {
+        for len in 0..200_usize {
+            for run in 0..=len {
+                let mut probes = 0;
+                let found = gallop(len, |at| {
+                    probes += 1;
+                    at < run
+                });
+                assert_eq!(found, run, "of {len}");
+                assert!(probes <= 20, "{probes} probes for {run} of {len}");
+            }
+        }
+    }
+}

@@ -153,7 +153,11 @@ impl EngineKeys {
     /// # Errors
     /// Unless it is 8 to 128.
     pub fn check_length(length: usize) -> Result<(), EngineKeyLength> {
-        if (ENGINE_KEY_BYTES_MIN..=ENGINE_KEY_BYTES_MAX).contains(&length) { Ok(()) } else { Err(EngineKeyLength(length)) }
+        if (ENGINE_KEY_BYTES_MIN..=ENGINE_KEY_BYTES_MAX).contains(&length) {
+            Ok(())
+        } else {
+            Err(EngineKeyLength(length))
+        }
     }
 
     /// The key of block number `block`, for which the engine has `engine_key`.
@@ -187,7 +191,7 @@ mod tests {
     #[test]
     fn the_scheme_is_pinned_by_a_golden_key() {
         let keys = chain(&ScopePath::all(Scope::Public), &[[1; 16], [2; 16]]);
-        assert_eq!(keys[1].to_string(), "GOLDEN");
+        assert_eq!(keys[1].to_string(), "436dcc8d6e8862067d88afcf32ae59f9fda4a187db341ad2450e1c8b028a0bd1");
     }
 
     #[test]

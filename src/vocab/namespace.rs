@@ -3,9 +3,7 @@
 use std::fmt;
 
 use super::InstanceId;
-use super::limits::{
-    BLOCK_TOKENS_MAX, BLOCK_TOKENS_MIN, DIGEST_BYTES_MAX, PAYLOAD_BYTES_MAX, WORD_BYTES_MAX,
-};
+use super::limits::{BLOCK_TOKENS_MAX, BLOCK_TOKENS_MIN, DIGEST_BYTES_MAX, PAYLOAD_BYTES_MAX, WORD_BYTES_MAX};
 
 /// The identity of a namespace: 32 bytes of BLAKE3 over its spec.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -112,9 +112,6 @@ mod tests {
         let widening = vec![(0, private), (3, Scope::Tenant(tenant.clone()))];
         assert_eq!(ScopePath::new(widening), Err(ScopeError::Widens(1)));
         assert_eq!(ScopePath::new(vec![(1, Scope::Public)]), Err(ScopeError::Start));
-        assert_eq!(
-            ScopePath::new(vec![(0, Scope::Public), (0, Scope::Tenant(tenant))]),
-            Err(ScopeError::Order(1))
-        );
+        assert_eq!(ScopePath::new(vec![(0, Scope::Public), (0, Scope::Tenant(tenant))]), Err(ScopeError::Order(1)));
     }
 }

@@ -1,0 +1,133 @@
+//! The planner's invariants, as code that can be run. Tests call it after every event.
+
+use std::collections::BTreeSet;
+
+use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
+use super::planner::Planner;
+use super::shelf::Shelf;
+use crate::vocab::SlotId;
+
+impl Planner {
+    /// Runs every invariant over the whole state: O(blocks).
+    ///
+    /// # Errors
+    /// The first invariant that does not hold, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let fail = |number: u32, what: &str| Err(format!("block {number} {:?}: {what}", self.catalog[number]));
+        for (number, entry) in self.catalog.iter() {
+            let children = || self.catalog.children(number);
+            let in_ram = children().filter(|child| self.catalog[*child].ram != Ram::Absent).count();
+            let on_nvme = children().filter(|child| self.catalog[*child].nvme != Nvme::Absent).count();
+            if (in_ram, on_nvme) != (entry.ram_children as usize, entry.nvme_children as usize) {
+                return fail(number, "children are miscounted");
+            }
+            let above = match entry.parent {
+                ROOT => Some((true, true)),
+                parent if is_block(parent) => Some((self.catalog[parent].readable, self.catalog[parent].ram_run)),
+                _ => None,
+            };
+            if entry.readable != (entry.has_bytes() && !entry.doomed && above.is_some_and(|(readable, _)| readable)) {
+                return fail(number, "readable exactly when it and all ancestors have bytes");
+            }
+            let run = entry.readable && entry.ram == Ram::Resident && above.is_some_and(|(_, run)| run);
+            if entry.ram_run != run {
+                return fail(number, "a run in RAM exactly when it and all ancestors are in RAM");
+            }
+            if entry.is_ghost() && entry.leases == 0 && !is_block(entry.first_child) && entry.reads == 0 {
+                return fail(number, "a ghost without children is forgotten");
+            }
+            if entry.reads > 0 && entry.nvme != Nvme::Resident {
+                return fail(number, "what is being read stays on NVMe");
+            }
+            if matches!(entry.nvme, Nvme::Waiting | Nvme::Writing) && entry.ram != Ram::Resident {
+                return fail(number, "what is being written stays in RAM");
+            }
+            if entry.put != NO_PUT && !self.puts.contains_key(&entry.put) {
+                return fail(number, "a reservation ends with its put");
+            }
+            let depth_above = is_block(entry.parent).then(|| self.catalog[entry.parent].depth + 1);
+            if depth_above.is_some_and(|depth| depth != entry.depth) {
+                return fail(number, "one deeper than its parent");
+            }
+        }
+        self.check_leases()?;
+        self.check_slots(&self.ram, "RAM", |entry| {
+            let has_slot = matches!(entry.ram, Ram::Filling | Ram::Resident);
+            has_slot.then_some((entry.ram_class, entry.ram_slot))
+        })?;
+        self.check_slots(&self.nvme, "NVMe", |entry| {
+            let has_slot = matches!(entry.nvme, Nvme::Writing | Nvme::Resident);
+            has_slot.then_some((entry.nvme_class, entry.nvme_slot))
+        })?;
+        self.check_counts()
+    }
+
+    fn check_leases(&self) -> Result<(), String> {
+        let pinned: u64 = self.catalog.iter().map(|(_, entry)| u64::from(entry.leases)).sum();
+        if pinned != self.leases.len() {
+            return Err(format!("{pinned} pins for {} leases", self.leases.len()));
+        }
+        let lost = self.leases.pinned().find(|number| self.catalog[*number].leases == 0);
+        lost.map_or(Ok(()), |number| Err(format!("block {number} is leased and not pinned")))
+    }
+
+    /// Each slot belongs to one block, to the free list, or to the world.
+    fn check_slots(
+        &self,
+        shelf: &Shelf,
+        tier: &str,
+        place: impl Fn(&super::entry::Entry) -> Option<(u8, SlotId)>,
+    ) -> Result<(), String> {
+        let classes = u8::try_from(shelf.space.class_count()).unwrap_or(u8::MAX);
+        for class in 0..classes {
+            let held: Vec<SlotId> = self
+                .catalog
+                .iter()
+                .filter_map(|(_, entry)| place(entry))
+                .filter(|(of, _)| *of == class)
+                .map(|(_, slot)| slot)
+                .collect();
+            let free: Vec<SlotId> = shelf.space.freed(class).collect();
+            let distinct: BTreeSet<SlotId> = held.iter().chain(&free).copied().collect();
+            if distinct.len() != held.len() + free.len() {
+                return Err(format!("{tier}: a slot of class {class} has two owners"));
+            }
+            let (coming, wanted) = shelf.promised(class);
+            if wanted > coming {
+                return Err(format!("{tier}: {wanted} blocks wait for {coming} slots"));
+            }
+            let used = shelf.space.used(class);
+            if used != held.len() as u64 + coming {
+                return Err(format!("{tier}: {used} slots used, {} held and {coming} coming", held.len()));
+            }
+            let all = used + free.len() as u64 + shelf.space.fresh(class);
+            if all != shelf.space.slots(class) {
+                return Err(format!("{tier}: {all} slots of {} accounted for", shelf.space.slots(class)));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), String> {
+        let count = |holds: &dyn Fn(&super::entry::Entry) -> bool| {
+            self.catalog.iter().filter(|(_, entry)| holds(entry)).count() as u64
+        };
+        let pending = |state| matches!(state, Nvme::Waiting | Nvme::Writing);
+        let reads: u64 = self.catalog.iter().map(|(_, entry)| u64::from(entry.reads)).sum();
+        let slot_bytes = |entry: &super::entry::Entry| u64::from(self.nvme.class(entry.nvme_class).bytes());
+        let writing: u64 =
+            self.catalog.iter().filter(|(_, entry)| pending(entry.nvme)).map(|(_, entry)| slot_bytes(entry)).sum();
+        let found = [
+            ("ram_blocks", self.held.ram_blocks, count(&|entry| entry.ram == Ram::Resident)),
+            ("nvme_blocks", self.held.nvme_blocks, count(&|entry| entry.nvme == Nvme::Resident)),
+            ("orphans", self.held.orphans, count(&|entry| entry.orphan)),
+            ("reservations", self.held.reservations, count(&|entry| entry.put != NO_PUT)),
+            ("moving", self.held.moving, reads + count(&|entry| pending(entry.nvme))),
+            ("writing_bytes", self.writing_bytes, writing),
+        ];
+        match found.iter().find(|(_, kept, counted)| kept != counted) {
+            Some((name, kept, counted)) => Err(format!("{name} is kept as {kept} and is {counted}")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the planner counts. Plain numbers: it is the only writer.
+
+/// Numbers since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Blocks whose bytes a put brought.
+    pub blocks_stored: u64,
+    /// Blocks that a put brought in vain, or offered and never sent.
+    pub blocks_dropped: u64,
+    /// Blocks written to NVMe.
+    pub nvme_written: u64,
+    /// Writes to NVMe not begun: no room, queue full, or an ancestor missing there.
+    pub nvme_write_dropped: u64,
+    /// Writes to NVMe that failed.
+    pub nvme_write_failed: u64,
+    /// Blocks copied up to RAM.
+    pub promoted: u64,
+    /// Blocks read past RAM because it had no room.
+    pub peeked: u64,
+    /// Blocks let go from RAM.
+    pub ram_evicted: u64,
+    /// Blocks let go from NVMe.
+    pub nvme_evicted: u64,
+    /// Blocks whose bytes could not be read or did not match their checksum.
+    pub lost: u64,
+    /// Blocks erased by an admin.
+    pub removed: u64,
+    /// Leases granted.
+    pub leases_granted: u64,
+    /// Leases that ended by their time limit or with their instance.
+    pub leases_lapsed: u64,
+}
+
+impl Counters {
+    /// Each by its name, in a fixed order.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 13] {
+        [
+            ("blocks_stored", self.blocks_stored),
+            ("blocks_dropped", self.blocks_dropped),
+            ("nvme_written", self.nvme_written),
+            ("nvme_write_dropped", self.nvme_write_dropped),
+            ("nvme_write_failed", self.nvme_write_failed),
+            ("promoted", self.promoted),
+            ("peeked", self.peeked),
+            ("ram_evicted", self.ram_evicted),
+            ("nvme_evicted", self.nvme_evicted),
+            ("lost", self.lost),
+            ("removed", self.removed),
+            ("leases_granted", self.leases_granted),
+            ("leases_lapsed", self.leases_lapsed),
+        ]
+    }
+}
+
+/// What the planner holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Bytes of RAM slots in use.
+    pub ram_used_bytes: u64,
+    /// Bytes of NVMe slots in use.
+    pub nvme_used_bytes: u64,
+    /// Blocks resident in RAM.
+    pub ram_blocks: u64,
+    /// Blocks resident on NVMe.
+    pub nvme_blocks: u64,
+    /// Blocks with bytes whose ancestors are gone.
+    pub orphans: u64,
+    /// Leases held.
+    pub leases: u64,
+    /// Puts under way.
+    pub puts: u64,
+    /// Blocks that a put has offered and not yet filled.
+    pub reservations: u64,
+    /// Loads, writes and erasures under way.
+    pub background: u64,
+}

@@ -1,0 +1,151 @@
+//! Letting go: by the policy to make room, by an admin, and of what has become nothing.
+
+use super::entry::{Nvme, Ram, is_block};
+use super::event::{Answer, BlockRef, Command, Filter};
+use super::planner::Planner;
+use crate::vocab::BlockKey;
+
+impl Planner {
+    /// Lets the first block in the order of going leave RAM.
+    pub(super) fn evict_from_ram(&mut self, class: u8) -> bool {
+        let Self { ram, catalog, .. } = self;
+        let Some(victim) = ram.victim(class, &mut |number| catalog[number].ram_may_go()) else { return false };
+        self.counters.ram_evicted += 1;
+        self.drop_from_ram(victim);
+        self.prune(victim);
+        true
+    }
+
+    /// Lets the first block in the order of going leave NVMe, and RAM with it: NVMe bounds the distinct blocks.
+    pub(super) fn evict_from_nvme(&mut self, class: u8) -> bool {
+        let Self { nvme, catalog, .. } = self;
+        let Some(victim) = nvme.victim(class, &mut |number| catalog[number].nvme_may_go()) else { return false };
+        self.counters.nvme_evicted += 1;
+        if self.catalog[victim].ram == Ram::Resident {
+            self.drop_from_ram(victim);
+        }
+        self.drop_from_nvme(victim);
+        self.prune(victim);
+        true
+    }
+
+    pub(super) fn drop_from_ram(&mut self, number: u32) {
+        let entry = &self.catalog[number];
+        let (slot, number_of_class) = (entry.ram_slot, entry.ram_class);
+        self.set_ram(number, Ram::Absent);
+        self.ram.remove(number_of_class, number);
+        self.ram.expect(number_of_class);
+        // Lookups are told before the slot is closed, so that few of them find a closed one.
+        self.refresh(number);
+        self.commands.push(Command::Retire { slot, class: self.ram.class(number_of_class) });
+    }
+
+    pub(super) fn drop_from_nvme(&mut self, number: u32) {
+        let entry = &self.catalog[number];
+        let (key, slot, number_of_class) = (entry.key, entry.nvme_slot, entry.nvme_class);
+        self.set_nvme(number, Nvme::Absent);
+        self.nvme.remove(number_of_class, number);
+        self.nvme.expect(number_of_class);
+        self.refresh(number);
+        self.commands.push(Command::Erase { key, slot, class: self.nvme.class(number_of_class) });
+    }
+
+    /// Forgets a block that is in no tier, and its ancestors that are kept for its sake only.
+    pub(super) fn prune(&mut self, number: u32) {
+        let mut at = number;
+        while is_block(at) {
+            let entry = &self.catalog[at];
+            if !entry.is_ghost() || entry.leases > 0 || entry.reads > 0 {
+                return;
+            }
+            let parent = entry.parent;
+            if !is_block(entry.first_child) {
+                self.catalog.remove(at);
+            } else if is_block(parent) && self.catalog[parent].is_ghost() {
+                // One ghost is enough to hang children on; its own place is found again when its chain is offered.
+                self.catalog.detach(at);
+            } else {
+                return;
+            }
+            at = parent;
+        }
+    }
+
+    /// Lets a block go that was erased while it was being moved. Whether it was.
+    pub(super) fn finish_doomed(&mut self, number: u32) -> bool {
+        if !self.catalog[number].doomed || self.catalog[number].is_moving() {
+            return false;
+        }
+        self.catalog[number].doomed = false;
+        self.drop_everywhere(number);
+        true
+    }
+
+    fn drop_everywhere(&mut self, number: u32) {
+        if self.catalog[number].ram == Ram::Resident {
+            self.drop_from_ram(number);
+        }
+        if self.catalog[number].nvme == Nvme::Resident {
+            self.drop_from_nvme(number);
+        }
+        self.prune(number);
+    }
+
+    pub(super) fn evict(&mut self, key: &BlockKey) -> Answer {
+        let mut subtree: Vec<BlockRef> = Vec::new();
+        let mut stack: Vec<u32> = self.catalog.find(key).into_iter().collect();
+        while let Some(number) = stack.pop() {
+            subtree.push(self.reference(number));
+            stack.extend(self.catalog.children(number));
+        }
+        let (mut blocks, mut bytes, mut kept) = (0, 0, 0);
+        // Children come after their parents in the list, so from its end on it is leaf-first.
+        for block in subtree.into_iter().rev() {
+            let Some(number) = self.catalog.resolve(block) else { continue };
+            let entry = &self.catalog[number];
+            if entry.is_ghost() {
+                continue;
+            }
+            if entry.leases > 0 || entry.is_moving() || entry.ram_children > 0 || entry.nvme_children > 0 {
+                kept += 1;
+                continue;
+            }
+            blocks += 1;
+            bytes += u64::from(entry.length);
+            self.counters.removed += 1;
+            self.drop_everywhere(number);
+        }
+        Answer::Removed { blocks, bytes, kept }
+    }
+
+    pub(super) fn purge(&mut self, filter: &Filter) -> Answer {
+        let matches = |entry: &super::entry::Entry| {
+            let owner = &entry.owner;
+            !entry.is_ghost()
+                && !entry.doomed
+                && filter.namespace.is_none_or(|namespace| namespace == owner.namespace)
+                && filter.account.is_none_or(|account| account == owner.account)
+                && filter.user.is_none_or(|user| user == owner.user)
+                && filter.writer.is_none_or(|writer| writer == owner.writer)
+                && filter.group.is_none_or(|group| group == owner.group)
+                && filter.since_s.is_none_or(|since| since <= entry.created_s)
+        };
+        let found: Vec<BlockRef> =
+            self.catalog.iter().filter(|(_, entry)| matches(entry)).map(|(number, _)| self.reference(number)).collect();
+        let (mut blocks, mut bytes) = (0, 0);
+        for block in found {
+            let Some(number) = self.catalog.resolve(block) else { continue };
+            blocks += 1;
+            bytes += u64::from(self.catalog[number].length);
+            self.counters.removed += 1;
+            if self.catalog[number].is_moving() {
+                // Unreadable from now on; its slots go when what moves it ends.
+                self.catalog[number].doomed = true;
+                self.refresh(number);
+            } else {
+                self.drop_everywhere(number);
+            }
+        }
+        Answer::Removed { blocks, bytes, kept: 0 }
+    }
+}

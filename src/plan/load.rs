@@ -1,0 +1,122 @@
+//! Reading from NVMe: promotion into RAM, once for all who wait, or a peek past RAM when it has no room.
+
+use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
+use super::event::{Answer, BlockRef, Command, Load, Peek, Transfer, Wanted};
+use super::planner::Planner;
+use super::policy::Heat;
+use crate::vocab::BlockKey;
+
+impl Planner {
+    pub(super) fn want(&mut self, key: &BlockKey) -> Wanted {
+        let Some(number) = self.catalog.find(key) else { return Wanted::Gone };
+        let entry = &self.catalog[number];
+        if !entry.readable {
+            return Wanted::Gone;
+        }
+        match entry.ram {
+            Ram::Resident => return Wanted::Ready,
+            Ram::Waiting | Ram::Filling => return Wanted::Coming,
+            Ram::Absent | Ram::Offered => {}
+        }
+        // RAM without the parent is worth less than anything in a run, so it displaces nothing for long.
+        let attached = match entry.parent {
+            ROOT => true,
+            parent => is_block(parent) && self.catalog[parent].ram != Ram::Absent,
+        };
+        self.begin_read(number);
+        if self.take_ram_slot(number, if attached { Heat::Hot } else { Heat::Cold }) {
+            return Wanted::Coming;
+        }
+        self.end_read(number);
+        Wanted::NoRoom
+    }
+
+    /// The slot for a promotion is there.
+    pub(super) fn load_into_slot(&mut self, number: u32) {
+        let entry = &self.catalog[number];
+        debug_assert_eq!(entry.nvme, Nvme::Resident, "what is being read stays");
+        self.commands.push(Command::Load(Load {
+            block: self.reference(number),
+            key: entry.key,
+            from: (entry.nvme_slot, self.nvme.class(entry.nvme_class)),
+            to: (entry.ram_slot, self.ram.class(entry.ram_class)),
+            length: entry.length,
+            crc: entry.crc,
+        }));
+    }
+
+    pub(super) fn loaded(&mut self, block: BlockRef, outcome: Transfer) -> Answer {
+        let Some(number) = self.catalog.resolve(block) else { return Answer::Done };
+        if self.catalog[number].ram != Ram::Filling || self.catalog[number].put != NO_PUT {
+            return Answer::Done;
+        }
+        self.end_read(number);
+        match outcome {
+            Transfer::Done(generation) => {
+                self.catalog[number].generation = generation;
+                self.set_ram(number, Ram::Resident);
+                self.counters.promoted += 1;
+                self.refresh(number);
+                if !self.catalog[number].ram_run {
+                    self.ram.chill(self.catalog[number].ram_class, number);
+                }
+                self.finish_doomed(number);
+            }
+            Transfer::Failed | Transfer::Refused => {
+                let (key, doomed) = (self.catalog[number].key, self.catalog[number].doomed);
+                self.commands.push(Command::Unloadable { key });
+                self.abandon_ram(number);
+                self.catalog[number].doomed = doomed;
+                if outcome == Transfer::Failed {
+                    self.lose(number);
+                } else {
+                    self.finish_doomed(number);
+                }
+            }
+        }
+        Answer::Done
+    }
+
+    pub(super) fn peek(&mut self, key: &BlockKey) -> Option<Peek> {
+        let number = self.catalog.find(key)?;
+        let entry = &self.catalog[number];
+        if !entry.readable || entry.nvme != Nvme::Resident || entry.reads == u16::MAX {
+            return None;
+        }
+        let peek = Peek {
+            block: self.reference(number),
+            slot: entry.nvme_slot,
+            class: self.nvme.class(entry.nvme_class),
+            length: entry.length,
+            crc: entry.crc,
+        };
+        self.begin_read(number);
+        Some(peek)
+    }
+
+    pub(super) fn peeked(&mut self, block: BlockRef, outcome: Transfer) -> Answer {
+        let Some(number) = self.catalog.resolve(block) else { return Answer::Done };
+        self.end_read(number);
+        match outcome {
+            Transfer::Done(_) => self.counters.peeked += 1,
+            Transfer::Refused => {}
+            Transfer::Failed => self.lose(number),
+        }
+        self.finish_doomed(number);
+        Answer::Done
+    }
+
+    /// The bytes on NVMe are gone or wrong. To a cache that is a miss, not an error.
+    fn lose(&mut self, number: u32) {
+        self.counters.lost += 1;
+        let entry = &mut self.catalog[number];
+        if entry.reads > 0 || entry.ram == Ram::Filling {
+            // Others still read the slot: they will see the same, and the last of them lets it go.
+            entry.doomed = true;
+            self.refresh(number);
+        } else if entry.nvme == Nvme::Resident {
+            self.drop_from_nvme(number);
+            self.prune(number);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The planner itself: its state, and which rule answers which event.
+
+use std::collections::BTreeMap;
+
+use super::catalog::Catalog;
+use super::counters::{Counters, Holdings};
+use super::entry::{ROOT, is_block};
+use super::event::{Answer, BlockRef, Command, Event};
+use super::lease::Leases;
+use super::policy::PolicyKind;
+use super::put::Put;
+use super::shelf::Shelf;
+use crate::vocab::limits::WRITE_QUEUE_BYTES;
+use crate::vocab::{BlockKey, TierCounts, TierShape, Timestamp};
+
+/// What a planner is made for. Never changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The RAM tier.
+    pub ram: TierShape,
+    /// The NVMe tier; [`TierShape::NONE`] for none.
+    pub nvme: TierShape,
+    /// What goes first.
+    pub policy: PolicyKind,
+    /// Upper half of lease ids: one number a start, so that ids from before name nothing.
+    pub boot: u32,
+    /// Bytes of slots that writes to NVMe may hold at a time.
+    pub write_queue_bytes: u64,
+}
+
+impl Options {
+    /// Tiers of these shapes with the default policy and limits.
+    #[must_use]
+    pub fn new(ram: TierShape, nvme: TierShape) -> Self {
+        Self { ram, nvme, policy: PolicyKind::default(), boot: 0, write_queue_bytes: WRITE_QUEUE_BYTES }
+    }
+}
+
+/// Decides, never does: no I/O, no clock, no locks, no tasks. The same events give the same commands.
+///
+/// A decision is taken whole when its event comes in; only the handing over of slots waits for the world. So a daemon
+/// whose work is done (quiesced) and a simulation that does all work at once have taken the same decisions.
+pub struct Planner {
+    pub(super) catalog: Catalog,
+    pub(super) ram: Shelf,
+    pub(super) nvme: Shelf,
+    pub(super) leases: Leases,
+    pub(super) puts: BTreeMap<u64, Put>,
+    pub(super) now: Timestamp,
+    pub(super) counters: Counters,
+    pub(super) commands: Vec<Command>,
+    pub(super) write_queue_bytes: u64,
+    pub(super) writing_bytes: u64,
+    pub(super) held: Held,
+    /// Working memory of walks over the tree.
+    pub(super) stack: Vec<u32>,
+}
+
+/// Running counts of what the catalog holds, so that asking costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub ram_blocks: u64,
+    pub nvme_blocks: u64,
+    pub orphans: u64,
+    pub reservations: u64,
+    pub moving: u64,
+}
+
+impl Planner {
+    /// An empty planner.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            catalog: Catalog::with_capacity(1_024),
+            ram: Shelf::new(options.ram, options.policy),
+            nvme: Shelf::new(options.nvme, options.policy),
+            leases: Leases::new(options.boot),
+            puts: BTreeMap::new(),
+            now: Timestamp(0),
+            counters: Counters::default(),
+            commands: Vec::new(),
+            write_queue_bytes: options.write_queue_bytes,
+            writing_bytes: 0,
+            held: Held::default(),
+            stack: Vec::new(),
+        }
+    }
+
+    /// Takes in one event and appends what follows from it to `commands`, in the order to do it.
+    pub fn on(&mut self, now: Timestamp, event: Event, commands: &mut Vec<Command>) -> Answer {
+        self.now = self.now.max(now);
+        std::mem::swap(&mut self.commands, commands);
+        let answer = self.decide(event);
+        std::mem::swap(&mut self.commands, commands);
+        answer
+    }
+
+    fn decide(&mut self, event: Event) -> Answer {
+        match event {
+            Event::Offer(offer) => self.offer(offer),
+            Event::Need { block } => self.need(block),
+            Event::Filled { block, generation, length, crc } => self.filled(block, generation, length, crc),
+            Event::PutEnded { put } => self.put_ended(put),
+            Event::Wrote { block, outcome } => self.wrote(block, outcome),
+            Event::Erased { slot, class: _ } => self.nvme_freed(slot),
+            Event::RamFreed { slot, class: _ } => self.ram_freed(slot),
+            Event::Want { key } => Answer::Wanted(self.want(&key)),
+            Event::Loaded { block, outcome } => self.loaded(block, outcome),
+            Event::Peek { key } => Answer::Peek(self.peek(&key)),
+            Event::Peeked { block, outcome } => self.peeked(block, outcome),
+            Event::Lease { instance, request, keys, ttl } => Answer::Leased(self.lease(instance, request, &keys, ttl)),
+            Event::Release { instance, lease } => Answer::Released(self.release(instance, lease)),
+            Event::Renew { instance, lease, ttl } => Answer::Renewed(self.renew(instance, lease, ttl)),
+            Event::InstanceGone { instance, namespaces } => self.instance_gone(instance, &namespaces),
+            Event::Tick => self.tick(),
+            Event::Evict { key } => self.evict(&key),
+            Event::Purge(filter) => self.purge(&filter),
+        }
+    }
+
+    /// How much of a chain is readable, by tier. The search gallops: each tier is prefix-closed, and what is not
+    /// reachable does not count as readable.
+    #[must_use]
+    pub fn prefix(&self, keys: &[BlockKey]) -> TierCounts {
+        let known = |at: usize| keys.get(at).and_then(|key| self.catalog.find(key));
+        let hit = super::gallop(keys.len(), |at| known(at).is_some_and(|number| self.catalog[number].readable));
+        let ram = super::gallop(hit, |at| known(at).is_some_and(|number| self.catalog[number].ram_run));
+        let count = |blocks: usize| u32::try_from(blocks).unwrap_or(u32::MAX);
+        TierCounts { engine: 0, ram: count(ram), nvme: count(hit - ram), missed: count(keys.len() - hit) }
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What is held now.
+    #[must_use]
+    pub fn holdings(&self) -> Holdings {
+        Holdings {
+            ram_used_bytes: self.ram.space.used_bytes(),
+            nvme_used_bytes: self.nvme.space.used_bytes(),
+            ram_blocks: self.held.ram_blocks,
+            nvme_blocks: self.held.nvme_blocks,
+            orphans: self.held.orphans,
+            leases: self.leases.len(),
+            puts: self.puts.len() as u64,
+            reservations: self.held.reservations,
+            background: self.held.moving + self.ram.moving() + self.nvme.moving(),
+        }
+    }
+
+    /// Whether nothing is under way but what puts and readers hold.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.holdings().background == 0
+    }
+
+    /// What is known of a block: for inspection.
+    #[must_use]
+    pub fn inspect(&self, key: &BlockKey) -> Option<Inspection> {
+        let entry = &self.catalog[self.catalog.find(key)?];
+        let (in_ram, on_nvme) = (entry.ram == super::entry::Ram::Resident, entry.nvme == super::entry::Nvme::Resident);
+        Some(Inspection {
+            readable: entry.readable,
+            ram_slot: in_ram.then_some(entry.ram_slot),
+            nvme_slot: on_nvme.then_some(entry.nvme_slot),
+            length: entry.length,
+            crc: entry.crc,
+            parent: is_block(entry.parent).then(|| self.catalog[entry.parent].key),
+            first: entry.parent == ROOT,
+            owner: entry.owner,
+            leases: entry.leases,
+            created_s: entry.created_s,
+        })
+    }
+
+    /// Blocks and payload bytes of each namespace that has any, by number.
+    #[must_use]
+    pub fn namespaces(&self) -> BTreeMap<u16, (u64, u64)> {
+        let mut namespaces = BTreeMap::new();
+        for (_, entry) in self.catalog.iter().filter(|(_, entry)| entry.readable) {
+            let (blocks, bytes) = namespaces.entry(entry.owner.namespace.0).or_insert((0, 0));
+            *blocks += 1;
+            *bytes += u64::from(entry.length);
+        }
+        namespaces
+    }
+
+    pub(super) fn reference(&self, number: u32) -> BlockRef {
+        self.catalog.reference(number)
+    }
+}
+
+/// What is known of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// It and all its ancestors have bytes here.
+    pub readable: bool,
+    /// Its place in RAM.
+    pub ram_slot: Option<crate::vocab::SlotId>,
+    /// Its place on NVMe.
+    pub nvme_slot: Option<crate::vocab::SlotId>,
+    /// Bytes of its payload.
+    pub length: u32,
+    /// Its checksum.
+    pub crc: u64,
+    /// The block before it, where known.
+    pub parent: Option<BlockKey>,
+    /// It is the first of its chain.
+    pub first: bool,
+    /// Whose it is.
+    pub owner: crate::vocab::Owner,
+    /// Leases whose deepest block it is.
+    pub leases: u32,
+    /// When it was stored, in seconds.
+    pub created_s: u32,
+}

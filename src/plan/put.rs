@@ -1,0 +1,186 @@
+//! A put: a chain is offered, what is missing is wanted, slots are had one by one, bytes come in.
+
+use std::sync::Arc;
+
+use super::entry::{NO_PUT, ROOT, Ram, UNKNOWN};
+use super::event::{Answer, BlockRef, Command, Offer};
+use super::planner::Planner;
+use super::policy::Heat;
+use super::shelf::Grant;
+use crate::vocab::{BlockKey, SlotId};
+
+/// A put under way.
+#[derive(Debug)]
+pub(super) struct Put {
+    pub keys: Arc<[BlockKey]>,
+    pub wanted: Vec<BlockRef>,
+}
+
+impl Planner {
+    pub(super) fn offer(&mut self, offer: Offer) -> Answer {
+        let nothing = |keys: usize| Answer::Offered { wanted: vec![None; keys], complete: false };
+        let Some(mut parent) = self.offered_below(&offer) else { return nothing(offer.keys.len()) };
+        if !self.ram.exists() || self.puts.contains_key(&offer.put.0) {
+            return nothing(offer.keys.len());
+        }
+        let mut wanted = vec![None; offer.keys.len()];
+        let mut complete = true;
+        for ((depth, key), want) in (offer.depth..).zip(offer.keys.iter()).zip(&mut wanted) {
+            let Some(number) = self.link(*key, parent, depth) else {
+                complete = false;
+                break;
+            };
+            if self.catalog[number].is_ghost() {
+                let entry = &mut self.catalog[number];
+                (entry.put, entry.owner, entry.payload_max) = (offer.put.0, offer.owner, offer.payload_max);
+                entry.created_s = self.now.seconds();
+                self.set_ram(number, Ram::Offered);
+                *want = Some(self.reference(number));
+            } else {
+                // A block whose write was dropped gets another chance when its chain comes by.
+                self.admit_to_nvme(number);
+            }
+            parent = number;
+        }
+        let put = Put { keys: offer.keys, wanted: wanted.iter().flatten().copied().collect() };
+        self.puts.insert(offer.put.0, put);
+        Answer::Offered { wanted, complete }
+    }
+
+    /// The block that the offered chain hangs on, where it can be stored at all.
+    fn offered_below(&self, offer: &Offer) -> Option<u32> {
+        let Some(key) = offer.parent else { return (offer.depth == 0).then_some(ROOT) };
+        let number = self.catalog.find(&key)?;
+        let entry = &self.catalog[number];
+        (!entry.is_ghost() && !entry.doomed && entry.depth + 1 == offer.depth).then_some(number)
+    }
+
+    /// The block of this key under `parent`. `None` where the chain contradicts what is known: a key stands for its
+    /// whole prefix, so it has one parent and one depth. (Depth that grows along each edge also rules out rings.)
+    fn link(&mut self, key: BlockKey, parent: u32, depth: u32) -> Option<u32> {
+        let Some(number) = self.catalog.find(&key) else { return Some(self.catalog.add(key, parent, depth)) };
+        let entry = &self.catalog[number];
+        if entry.depth != depth || entry.doomed {
+            return None;
+        }
+        if entry.parent == UNKNOWN {
+            self.adopt(number, parent);
+        }
+        (self.catalog[number].parent == parent).then_some(number)
+    }
+
+    pub(super) fn need(&mut self, block: BlockRef) -> Answer {
+        let Some(number) = self.catalog.resolve(block) else { return Answer::NoRoom };
+        let entry = &self.catalog[number];
+        if entry.ram != Ram::Offered || entry.doomed {
+            return Answer::NoRoom;
+        }
+        if self.take_ram_slot(number, Heat::Hot) { Answer::Done } else { Answer::NoRoom }
+    }
+
+    /// Gets the block a RAM slot, now or soon, by evicting if need be. On success it is `Waiting` or `Filling`.
+    pub(super) fn take_ram_slot(&mut self, number: u32, heat: Heat) -> bool {
+        let Some(class) = self.ram.class_number(self.catalog[number].payload_max) else { return false };
+        let block = self.reference(number);
+        let grant = match self.ram.ask(class, block) {
+            Grant::AfterEviction if self.evict_from_ram(class) => self.ram.ask(class, block),
+            grant => grant,
+        };
+        if grant == Grant::AfterEviction {
+            return false;
+        }
+        self.catalog[number].ram_class = class;
+        self.ram.insert(class, number, heat);
+        self.set_ram(number, Ram::Waiting);
+        if let Grant::Now(slot) = grant {
+            self.assign_ram(number, slot);
+        }
+        true
+    }
+
+    /// A waiting block has its slot: now the bytes may come, from a put or from NVMe.
+    pub(super) fn assign_ram(&mut self, number: u32, slot: SlotId) {
+        self.catalog[number].ram_slot = slot;
+        self.set_ram(number, Ram::Filling);
+        let entry = &self.catalog[number];
+        if entry.put == NO_PUT {
+            self.load_into_slot(number);
+        } else {
+            let put = super::event::PutId(entry.put);
+            let class = self.ram.class(entry.ram_class);
+            self.commands.push(Command::Fill { put, block: self.reference(number), slot, class });
+        }
+    }
+
+    pub(super) fn filled(&mut self, block: BlockRef, generation: u64, length: u32, crc: u64) -> Answer {
+        let Some(number) = self.catalog.resolve(block) else { return Answer::Done };
+        let entry = &mut self.catalog[number];
+        if entry.ram != Ram::Filling || entry.put == NO_PUT {
+            return Answer::Done;
+        }
+        (entry.generation, entry.length, entry.crc) = (generation, length, crc);
+        self.set_ram(number, Ram::Resident);
+        self.counters.blocks_stored += 1;
+        self.refresh(number);
+        if self.finish_doomed(number) {
+            return Answer::Done;
+        }
+        if !self.catalog[number].ram_run {
+            self.ram.chill(self.catalog[number].ram_class, number);
+        }
+        self.admit_to_nvme(number);
+        Answer::Done
+    }
+
+    pub(super) fn put_ended(&mut self, put: super::event::PutId) -> Answer {
+        let Some(Put { keys, wanted }) = self.puts.remove(&put.0) else { return Answer::Stored { through: 0 } };
+        // From the tail on, so that a given-up chain disappears block by block.
+        for block in wanted.into_iter().rev() {
+            let Some(number) = self.catalog.resolve(block) else { continue };
+            if self.catalog[number].put == put.0 {
+                self.counters.blocks_dropped += 1;
+                self.abandon_ram(number);
+            }
+        }
+        let through = self.prefix(&keys).hit();
+        if let Some(last) = (through as usize).checked_sub(1)
+            && let Some(number) = keys.get(last).and_then(|key| self.catalog.find(key))
+        {
+            self.touch_chain(number);
+        }
+        Answer::Stored { through }
+    }
+
+    /// A block will not get its bytes in RAM after all.
+    pub(super) fn abandon_ram(&mut self, number: u32) {
+        let entry = &self.catalog[number];
+        let (state, class, slot) = (entry.ram, entry.ram_class, entry.ram_slot);
+        self.set_ram(number, Ram::Absent);
+        match state {
+            Ram::Waiting => self.ram.give_up(class),
+            Ram::Filling => self.ram_slot_free(class, slot, false),
+            Ram::Absent | Ram::Offered | Ram::Resident => {}
+        }
+        if matches!(state, Ram::Waiting | Ram::Filling) {
+            self.ram.remove(class, number);
+        }
+        self.catalog[number].doomed = false;
+        self.prune(number);
+    }
+
+    pub(super) fn ram_freed(&mut self, slot: SlotId) -> Answer {
+        if let Some(class) = self.ram.space.class_of(slot) {
+            self.ram_slot_free(class, slot, true);
+        }
+        Answer::Done
+    }
+
+    fn ram_slot_free(&mut self, class: u8, slot: SlotId, was_coming: bool) {
+        let Self { ram, catalog, .. } = self;
+        let wants = |block| catalog.resolve(block).filter(|number| catalog[*number].ram == Ram::Waiting);
+        let next = if was_coming { ram.freed(class, slot, wants) } else { ram.give_back(class, slot, wants) };
+        if let Some((number, slot)) = next {
+            self.assign_ram(number, slot);
+        }
+    }
+}

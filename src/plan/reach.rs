@@ -1,0 +1,154 @@
+//! Reachability: what lookups may see. A block counts only while every ancestor does; what loses an ancestor is an
+//! orphan, kept for a later put of that ancestor, but first to go.
+
+use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
+use super::event::{Command, Residence};
+use super::planner::Planner;
+
+impl Planner {
+    /// The block's places have changed: tells lookups, and works out anew what hangs on it.
+    pub(super) fn refresh(&mut self, number: u32) {
+        let mut stack = std::mem::take(&mut self.stack);
+        stack.push(number);
+        while let Some(at) = stack.pop() {
+            if self.reconsider(at) {
+                stack.extend(self.catalog.children(at));
+            } else if at == number && self.catalog[at].readable {
+                self.publish(at);
+            }
+        }
+        self.stack = stack;
+    }
+
+    /// Works out one block's reachability. Whether it has changed.
+    fn reconsider(&mut self, number: u32) -> bool {
+        let entry = &self.catalog[number];
+        let (above_readable, above_run) = match entry.parent {
+            ROOT => (true, true),
+            parent if is_block(parent) => (self.catalog[parent].readable, self.catalog[parent].ram_run),
+            _ => (false, false),
+        };
+        let has_bytes = entry.has_bytes() && !entry.doomed;
+        let readable = has_bytes && above_readable;
+        let ram_run = readable && above_run && entry.ram == Ram::Resident;
+        let orphan = has_bytes && !readable;
+        let before = (entry.readable, entry.ram_run, entry.orphan);
+        if before == (readable, ram_run, orphan) {
+            return false;
+        }
+        let entry = &mut self.catalog[number];
+        (entry.readable, entry.ram_run, entry.orphan) = (readable, ram_run, orphan);
+        self.held.orphans = self.held.orphans + u64::from(orphan) - u64::from(before.2);
+        if readable {
+            self.publish(number);
+        } else if before.0 {
+            self.commands.push(Command::Unpublish { key: self.catalog[number].key });
+        }
+        self.chill_unreachable(number);
+        true
+    }
+
+    /// What no lookup reaches goes first, in each tier.
+    fn chill_unreachable(&mut self, number: u32) {
+        let entry = &self.catalog[number];
+        if entry.ram == Ram::Resident && !entry.ram_run {
+            self.ram.chill(entry.ram_class, number);
+        }
+        if entry.nvme == Nvme::Resident && entry.orphan {
+            self.nvme.chill(entry.nvme_class, number);
+        }
+    }
+
+    fn publish(&mut self, number: u32) {
+        let entry = &self.catalog[number];
+        let ram =
+            (entry.ram == Ram::Resident).then(|| (entry.ram_slot, self.ram.class(entry.ram_class), entry.generation));
+        let residence = Residence {
+            ram,
+            ram_run: entry.ram_run,
+            nvme: entry.nvme == Nvme::Resident,
+            length: entry.length,
+            crc: entry.crc,
+        };
+        self.commands.push(Command::Publish { key: entry.key, residence });
+    }
+
+    /// Changes a block's state in RAM and all that counts it.
+    pub(super) fn set_ram(&mut self, number: u32, state: Ram) {
+        let entry = &mut self.catalog[number];
+        let before = std::mem::replace(&mut entry.ram, state);
+        let (parent, is_put) = (entry.parent, entry.put != NO_PUT);
+        let reserved = |state| is_put && matches!(state, Ram::Offered | Ram::Waiting | Ram::Filling);
+        self.held.reservations = self.held.reservations + u64::from(reserved(state)) - u64::from(reserved(before));
+        let resident = |state| u64::from(state == Ram::Resident);
+        self.held.ram_blocks = self.held.ram_blocks + resident(state) - resident(before);
+        if state == Ram::Resident || state == Ram::Absent {
+            self.catalog[number].put = NO_PUT;
+        }
+        if is_block(parent) {
+            let there = |state| u32::from(state != Ram::Absent);
+            let children = &mut self.catalog[parent].ram_children;
+            *children = *children + there(state) - there(before);
+        }
+    }
+
+    /// Changes a block's state on NVMe and all that counts it.
+    pub(super) fn set_nvme(&mut self, number: u32, state: Nvme) {
+        let entry = &mut self.catalog[number];
+        let before = std::mem::replace(&mut entry.nvme, state);
+        let (parent, slot_bytes) = (entry.parent, u64::from(self.nvme.class(entry.nvme_class).bytes()));
+        let resident = |state| u64::from(state == Nvme::Resident);
+        self.held.nvme_blocks = self.held.nvme_blocks + resident(state) - resident(before);
+        let pending = |state| u64::from(matches!(state, Nvme::Waiting | Nvme::Writing));
+        self.held.moving = self.held.moving + pending(state) - pending(before);
+        self.writing_bytes = self.writing_bytes + pending(state) * slot_bytes - pending(before) * slot_bytes;
+        if is_block(parent) {
+            let there = |state| u32::from(state != Nvme::Absent);
+            let children = &mut self.catalog[parent].nvme_children;
+            *children = *children + there(state) - there(before);
+        }
+    }
+
+    /// A read of the block's NVMe slot begins: the slot is not reused before it ends.
+    pub(super) fn begin_read(&mut self, number: u32) {
+        self.catalog[number].reads += 1;
+        self.held.moving += 1;
+    }
+
+    pub(super) fn end_read(&mut self, number: u32) {
+        self.catalog[number].reads -= 1;
+        self.held.moving -= 1;
+    }
+
+    /// Hangs a block whose parent was not known under it again.
+    pub(super) fn adopt(&mut self, number: u32, parent: u32) {
+        self.catalog.attach(number, parent);
+        if is_block(parent) {
+            let (ram, nvme) = (self.catalog[number].ram != Ram::Absent, self.catalog[number].nvme != Nvme::Absent);
+            let above = &mut self.catalog[parent];
+            above.ram_children += u32::from(ram);
+            above.nvme_children += u32::from(nvme);
+        }
+        self.refresh(number);
+    }
+
+    /// Counts a chain as used, from its deepest block to its first, so that the first is the most recent.
+    pub(super) fn touch_chain(&mut self, deepest: u32) {
+        let mut at = deepest;
+        while is_block(at) {
+            let entry = &self.catalog[at];
+            let in_ram_order = match entry.ram {
+                Ram::Absent | Ram::Offered => false,
+                Ram::Waiting | Ram::Filling => true,
+                Ram::Resident => entry.ram_run,
+            };
+            if in_ram_order {
+                self.ram.touch(entry.ram_class, at);
+            }
+            if entry.nvme != Nvme::Absent && !entry.orphan {
+                self.nvme.touch(entry.nvme_class, at);
+            }
+            at = entry.parent;
+        }
+    }
+}

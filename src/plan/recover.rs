@@ -1,0 +1,96 @@
+//! A warm start: the catalog as the index's rows tell it.
+
+use super::entry::{Nvme, ROOT, UNKNOWN};
+use super::event::Command;
+use super::planner::Planner;
+use super::policy::Heat;
+use crate::vocab::{BlockKey, Owner, SlotClass, SlotId};
+
+/// One row of the index.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Which block.
+    pub key: BlockKey,
+    /// Where it is on NVMe.
+    pub slot: SlotId,
+    /// Size of that slot.
+    pub class: SlotClass,
+    /// Bytes of the payload.
+    pub length: u32,
+    /// Checksum, seeded with the key.
+    pub crc: u64,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The largest payload of its namespace.
+    pub payload_max: u32,
+    /// The block before it; `None` for the first of a chain.
+    pub parent: Option<BlockKey>,
+    /// How many blocks come before it.
+    pub depth: u32,
+    /// When it was stored.
+    pub created_s: u32,
+    /// When it was last used, as far as known.
+    pub last_use_s: u32,
+}
+
+impl Planner {
+    /// Takes in the rows of the index, before any event. Rows that can't be true (a slot outside the tier, or one that
+    /// another row names) are left out and given back: they are stale.
+    pub fn recover(&mut self, mut rows: Vec<Recovered>, commands: &mut Vec<Command>) -> Vec<BlockKey> {
+        std::mem::swap(&mut self.commands, commands);
+        // The least recent first, and of equals the deepest: the order in which a running planner would hold them.
+        rows.sort_by(|a, b| (a.last_use_s, b.depth, a.key).cmp(&(b.last_use_s, a.depth, b.key)));
+        let slots: Vec<_> = rows.iter().map(|row| (row.slot, row.class)).collect();
+        let accepted = self.nvme.space.occupy(&slots);
+        self.nvme.open_queues();
+        let mut stale = Vec::new();
+        let mut numbers = Vec::with_capacity(rows.len());
+        for (row, accepted) in rows.iter().zip(accepted) {
+            if accepted {
+                numbers.push((self.recover_row(row), row));
+            } else {
+                stale.push(row.key);
+            }
+        }
+        for (number, row) in &numbers {
+            let parent = match row.parent {
+                None => ROOT,
+                Some(key) if row.depth > 0 => {
+                    let ghost = |planner: &mut Self| planner.catalog.add(key, UNKNOWN, row.depth - 1);
+                    self.catalog.find(&key).unwrap_or_else(|| ghost(self))
+                }
+                Some(_) => UNKNOWN,
+            };
+            if parent == UNKNOWN || parent == ROOT || self.catalog[parent].depth + 1 == row.depth {
+                self.hang(*number, parent);
+            }
+        }
+        for (number, _) in &numbers {
+            self.refresh(*number);
+        }
+        std::mem::swap(&mut self.commands, commands);
+        stale
+    }
+
+    fn recover_row(&mut self, row: &Recovered) -> u32 {
+        let number = self.catalog.add(row.key, UNKNOWN, row.depth);
+        let class = self.nvme.space.class_of(row.slot).unwrap_or_default();
+        let entry = &mut self.catalog[number];
+        (entry.nvme_slot, entry.nvme_class) = (row.slot, class);
+        (entry.length, entry.crc, entry.owner) = (row.length, row.crc, row.owner);
+        (entry.payload_max, entry.created_s) = (row.payload_max, row.created_s);
+        self.nvme.insert(class, number, Heat::Hot);
+        self.set_nvme(number, Nvme::Resident);
+        number
+    }
+
+    fn hang(&mut self, number: u32, parent: u32) {
+        if parent == UNKNOWN {
+            return;
+        }
+        self.catalog.attach(number, parent);
+        if parent != ROOT {
+            self.catalog[parent].nvme_children += 1;
+        }
+    }
+}
