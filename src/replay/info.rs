@@ -191,10 +191,32 @@ mod tests {
     #[test]
     fn the_published_traces_have_their_published_numbers() {
         let golden = [
-            ("conversation", 12_031, 144_793_823, 4_122_048, 288_500, 182_790, 3_536_999, "0.3736", "0.242"),
-            ("synthetic", 3_993, 61_194_628, 595_432, 121_877, 43_924, 1_022_025, "0.6512", "0.416"),
+            (
+                "conversation",
+                12_031,
+                144_793_823,
+                4_122_048,
+                288_500,
+                182_790,
+                3_536_999,
+                "0.3736",
+                "0.242",
+                [113_999, 519_000, 1_578_000],
+            ),
+            (
+                "synthetic",
+                3_993,
+                61_194_628,
+                595_432,
+                121_877,
+                43_924,
+                1_022_025,
+                "0.6512",
+                "0.416",
+                [59_387, 281_764, 582_892],
+            ),
         ];
-        for (name, requests, prompt, output, references, distinct, span, rate, reused) in golden {
+        for (name, requests, prompt, output, references, distinct, span, rate, reused, gaps) in golden {
             let Some(trace) = shared::mooncake(name) else { return };
             let info = TraceInfo::of(&trace);
             assert_eq!((info.requests, info.prompt_tokens, info.output_tokens), (requests, prompt, output));
@@ -202,6 +224,8 @@ mod tests {
             assert_eq!(format!("{:.4}", info.infinite_hit_rate), rate);
             assert_eq!(format!("{:.3}", info.reused_block_share), reused);
             assert_eq!(info.misplaced_references, 0);
+            let Quantiles { p50, p90, p99, .. } = info.reuse_gap_ms.unwrap();
+            assert_eq!([p50, p90, p99], gaps);
         }
     }
 }

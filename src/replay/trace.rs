@@ -101,9 +101,11 @@ mod tests {
 
     #[test]
     fn requests_are_sorted_by_time_and_ties_keep_their_order() {
-        let trace = Trace::collect(512, [at(5, 0), at(1, 1), at(5, 2), at(1, 3)]);
+        // Enough of them that an unstable sort would show itself.
+        let trace = Trace::collect(512, (0..1_000).map(|id| at(9 - id % 10, id)));
         let ids: Vec<u64> = trace.requests().flat_map(|request| request.hash_ids.to_vec()).collect();
-        assert_eq!(ids, [1, 3, 0, 2]);
-        assert_eq!((trace.len(), trace.block_references(), trace.block_tokens()), (4, 4, 512));
+        let expected: Vec<u64> = (0..10).flat_map(|time| (0..100).map(move |nth| nth * 10 + 9 - time)).collect();
+        assert_eq!(ids, expected);
+        assert_eq!((trace.len(), trace.block_references(), trace.block_tokens()), (1_000, 1_000, 512));
     }
 }
