@@ -1,1 +1,23 @@
-//! Traces, simulation and live replay.
+//! Traces: reading, describing and making them, and what a replay of one reports.
+
+pub mod generate;
+pub mod info;
+pub mod keys;
+pub mod mooncake;
+pub mod payload;
+pub mod reference;
+pub mod report;
+pub mod request;
+pub mod trace;
+
+mod chance;
+mod line;
+#[cfg(test)]
+mod shared;
+
+pub use generate::{GenerateOptions, Generator};
+pub use info::TraceInfo;
+pub use mooncake::{TraceError, TraceReader, read_trace};
+pub use report::{ReplayReport, Tally};
+pub use request::{RequestView, TraceRequest};
+pub use trace::Trace;

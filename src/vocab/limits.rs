@@ -87,3 +87,8 @@ pub const LEDGER_BATCH: usize = 256;
 pub const INSPECT_ROWS_MAX: usize = 10_000;
 /// How long a drain waits for work in flight before it stops all the same.
 pub const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// Bytes of a line of a trace: the largest request's ids with 20 digits each, twice over.
+pub const TRACE_LINE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes read from a trace at a time.
+pub const TRACE_READ_BYTES: usize = 256 << 10;

@@ -1,0 +1,254 @@
+//! The Mooncake trace format (<https://github.com/kvcache-ai/Mooncake>, `FAST25-release/traces`): one JSON object a
+//! line with `timestamp` (ms), `input_length`, `output_length` and `hash_ids`.
+//!
+//! All that stands after the reader may trust: numbers are in range, ids are as many as the prompt
+//! has blocks (the last one rounded up, as in both published traces), and none comes twice in a request.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+
+use super::{RequestView, Trace, TraceRequest, line};
+use crate::vocab::limits::{TRACE_LINE_BYTES_MAX, TRACE_READ_BYTES};
+
+/// A trace that can't be used, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{trace}{at}: {fault}", at = if *line == 0 { String::new() } else { format!(" line {line}") })]
+pub struct TraceError {
+    /// The trace's name: its path, where it has one.
+    pub trace: String,
+    /// The line, counted from 1; 0 where the fault is not in a line.
+    pub line: u64,
+    /// What is wrong.
+    #[source]
+    pub fault: TraceFault,
+}
+
+/// What is wrong with a trace.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceFault {
+    /// The file can't be opened or read.
+    #[error("can't be read: {0}")]
+    Unreadable(io::Error),
+    /// There is no request in it.
+    #[error("is empty, it must have at least one request")]
+    Empty,
+    /// A block of no tokens.
+    #[error("block_tokens is 0, it must be at least 1")]
+    BlockTokens,
+    /// A line without end: some other kind of file.
+    #[error("is longer than {TRACE_LINE_BYTES_MAX} bytes, it must be one request")]
+    LongLine,
+    /// A line that is not JSON.
+    #[error("is not JSON: {0}")]
+    Syntax(String),
+    /// A field that breaks its rule.
+    #[error("{field} is {value}, it must be {rule}")]
+    Field {
+        /// Which field.
+        field: String,
+        /// Its value, shortened.
+        value: String,
+        /// What it must be.
+        rule: String,
+    },
+}
+
+/// Reads a trace request by request, in the order of the file. It ends after the first error.
+#[derive(Debug)]
+pub struct TraceReader<R> {
+    input: R,
+    name: String,
+    block_tokens: u32,
+    line: u64,
+    bytes: Vec<u8>,
+    found_one: bool,
+    over: bool,
+}
+
+/// Reads a whole trace from the file at `path`, or from standard input where it is `-`.
+///
+/// # Errors
+/// When it can't be read, is empty, or a line breaks a rule; the message names file, line, field, value and rule.
+pub fn read_trace(path: &Path, block_tokens: u32) -> Result<Trace, TraceError> {
+    if path == Path::new("-") {
+        let reader = TraceReader::new(io::stdin().lock(), block_tokens).named("standard input");
+        return Trace::try_collect(block_tokens, reader);
+    }
+    let name = path.display().to_string();
+    match File::open(path) {
+        Ok(file) => {
+            let input = BufReader::with_capacity(TRACE_READ_BYTES, file);
+            Trace::try_collect(block_tokens, TraceReader::new(input, block_tokens).named(&name))
+        }
+        Err(error) => Err(TraceError { trace: name, line: 0, fault: TraceFault::Unreadable(error) }),
+    }
+}
+
+/// Writes one request as a line, byte for byte as in the published traces.
+///
+/// # Errors
+/// When `out` can't be written.
+pub fn write_request(out: &mut impl Write, request: &RequestView<'_>) -> io::Result<()> {
+    let RequestView { timestamp_ms, input_length, output_length, hash_ids } = request;
+    write!(
+        out,
+        "{{\"timestamp\": {timestamp_ms}, \"input_length\": {input_length}, \"output_length\": {output_length}, \
+         \"hash_ids\": ["
+    )?;
+    for (at, id) in hash_ids.iter().enumerate() {
+        write!(out, "{}{id}", if at == 0 { "" } else { ", " })?;
+    }
+    out.write_all(b"]}\n")
+}
+
+impl<R: BufRead> TraceReader<R> {
+    /// Reads from `input` a trace in blocks of `block_tokens` (512 for Mooncake files).
+    pub fn new(input: R, block_tokens: u32) -> Self {
+        let name = "trace".to_owned();
+        Self { input, name, block_tokens, line: 0, bytes: Vec::new(), found_one: false, over: false }
+    }
+
+    /// Names the trace in errors.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    fn read_next(&mut self) -> Result<Option<TraceRequest>, TraceFault> {
+        if self.block_tokens == 0 {
+            return Err(TraceFault::BlockTokens);
+        }
+        loop {
+            self.bytes.clear();
+            self.line += 1;
+            let mut limited = (&mut self.input).take(TRACE_LINE_BYTES_MAX + 1);
+            let read = limited.read_until(b'\n', &mut self.bytes).map_err(TraceFault::Unreadable)?;
+            if read == 0 {
+                self.line = 0;
+                return if self.found_one { Ok(None) } else { Err(TraceFault::Empty) };
+            }
+            if read as u64 > TRACE_LINE_BYTES_MAX {
+                return Err(TraceFault::LongLine);
+            }
+            if !self.bytes.trim_ascii().is_empty() {
+                self.found_one = true;
+                return line::parse(self.bytes.trim_ascii_end(), self.block_tokens).map(Some);
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for TraceReader<R> {
+    type Item = Result<TraceRequest, TraceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let read = self.read_next();
+        self.over = !matches!(read, Ok(Some(_)));
+        read.map_err(|fault| TraceError { trace: self.name.clone(), line: self.line, fault }).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::shared;
+
+    fn read(text: &str) -> Result<Vec<TraceRequest>, TraceError> {
+        TraceReader::new(text.as_bytes(), 512).collect()
+    }
+
+    fn message(text: &str) -> String {
+        read(text).unwrap_err().to_string()
+    }
+
+    const GOOD: &str = r#"{"timestamp": 3, "input_length": 513, "output_length": 7, "hash_ids": [4, 9], "x": 1}"#;
+
+    #[test]
+    fn a_line_is_read_and_blank_lines_and_other_fields_are_passed_over() {
+        let requests = read(&format!("\n{GOOD}\r\n  \n{GOOD}")).unwrap();
+        let expected = TraceRequest { timestamp_ms: 3, input_length: 513, output_length: 7, hash_ids: vec![4, 9] };
+        assert_eq!(requests, [expected.clone(), expected]);
+    }
+
+    #[test]
+    fn every_error_names_line_field_value_and_rule() {
+        let cases = [
+            (r#"{"timestamp": 3,"#, "trace line 3: is not JSON: EOF while parsing a value (column 16)"),
+            ("[1]", "trace line 3: the request is [1], it must be a JSON object"),
+            (
+                r#"{"input_length": 1, "output_length": 7, "hash_ids": [4]}"#,
+                "trace line 3: timestamp is missing, it must be a whole number of milliseconds, at least 0",
+            ),
+            (
+                r#"{"timestamp": 3, "input_length": -1, "output_length": 7, "hash_ids": [4]}"#,
+                "trace line 3: input_length is -1, it must be a whole number of tokens, at least 0",
+            ),
+            (
+                r#"{"timestamp": 3, "input_length": 1, "output_length": 1.5, "hash_ids": [4]}"#,
+                "trace line 3: output_length is 1.5, it must be a whole number of tokens, at least 0",
+            ),
+            (
+                r#"{"timestamp": 3, "input_length": 33554433, "output_length": 7, "hash_ids": [4]}"#,
+                "trace line 3: input_length is 33554433, it must be a whole number of tokens from 0 to 33554432",
+            ),
+            (
+                r#"{"timestamp": 9007199254740992, "input_length": 1, "output_length": 7, "hash_ids": [4]}"#,
+                "trace line 3: timestamp is 9007199254740992, it must be a whole number of milliseconds from 0 to \
+                 9007199254740991",
+            ),
+            (
+                r#"{"timestamp": 3, "input_length": 1, "output_length": 7, "hash_ids": [4, 5]}"#,
+                "trace line 3: hash_ids is 2 ids, it must be 1 ids: input_length 1 in blocks of 512 tokens, rounded up",
+            ),
+            (
+                r#"{"timestamp": 3, "input_length": 1, "output_length": 7, "hash_ids": "x"}"#,
+                "trace line 3: hash_ids is \"x\", it must be a list of block ids",
+            ),
+            (
+                r#"{"timestamp": 3, "input_length": 600, "output_length": 7, "hash_ids": [4, -5]}"#,
+                "trace line 3: hash_ids[1] is -5, it must be a whole number from 0 to 18446744073709551615",
+            ),
+            (
+                r#"{"timestamp": 3, "input_length": 1500, "output_length": 7, "hash_ids": [4, 5, 4]}"#,
+                "trace line 3: hash_ids is 4 more than once, it must be ids of whole prefixes, so each comes once",
+            ),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(message(&format!("{GOOD}\n\n{line}\n{GOOD}")), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_empty_an_absent_and_an_endless_file_say_so() {
+        assert_eq!(message(" \n\n"), "trace: is empty, it must have at least one request");
+        let absent = read_trace(Path::new("/nowhere/x.jsonl"), 512).unwrap_err().to_string();
+        assert!(absent.starts_with("/nowhere/x.jsonl: can't be read: No such file"), "{absent}");
+        let endless = TraceReader::new(BufReader::new(io::repeat(b'1')), 512).next().unwrap().unwrap_err();
+        assert!(matches!(endless, TraceError { line: 1, fault: TraceFault::LongLine, .. }));
+    }
+
+    #[test]
+    fn reading_ends_after_an_error() {
+        let mut reader = TraceReader::new("x\n{}".as_bytes(), 512);
+        assert!(reader.next().unwrap().is_err());
+        assert!(reader.next().is_none());
+    }
+
+    #[test]
+    fn the_published_traces_read_and_write_back_byte_for_byte() {
+        for name in ["conversation", "synthetic"] {
+            let Some(path) = shared::find(&format!("traces/mooncake/{name}_trace.jsonl")) else { return };
+            let mut written = Vec::new();
+            for request in read_trace(&path, 512).unwrap().requests() {
+                write_request(&mut written, &request).unwrap();
+            }
+            let original = std::fs::read(path).unwrap();
+            assert!(written.trim_ascii_end() == original.trim_ascii_end(), "{name}");
+        }
+    }
+}
