@@ -8,6 +8,7 @@ pub mod payload;
 pub mod reference;
 pub mod report;
 pub mod request;
+pub mod simulate;
 pub mod trace;
 
 mod chance;
@@ -20,4 +21,5 @@ pub use info::TraceInfo;
 pub use mooncake::{TraceError, TraceReader, read_trace};
 pub use report::{ReplayReport, Tally};
 pub use request::{RequestView, TraceRequest};
+pub use simulate::{SimulateOptions, Simulation, simulate};
 pub use trace::Trace;
