@@ -1,0 +1,155 @@
+//! The open sessions, by the number that requests carry.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::plan::InstanceNo;
+use crate::vocab::limits::SESSIONS_MAX;
+use crate::vocab::{InstanceId, NamespaceId};
+
+/// One process of an engine instance, while its session's stream is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Names it in requests.
+    pub id: u64,
+    /// Which instance.
+    pub instance: InstanceId,
+    /// The planner's number for it.
+    pub number: InstanceNo,
+}
+
+/// An instance whose last session has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Which instance.
+    pub number: InstanceNo,
+    /// Namespaces that go with it: their weights were known to it alone.
+    pub namespaces: Vec<NamespaceId>,
+}
+
+/// Why no session was opened or found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// As many as may be are open.
+    #[error("{SESSIONS_MAX} sessions are open, which is the limit")]
+    TooMany,
+    /// It is not open (any more).
+    #[error("session_id {0} is not open: a session lasts as long as its OpenSession stream")]
+    Unknown(u64),
+}
+
+/// All open sessions.
+#[derive(Debug, Default)]
+pub struct Sessions(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    sessions: BTreeMap<u64, Session>,
+    instances: BTreeMap<InstanceId, Instance>,
+    /// Instances numbered so far; a number is never used again.
+    numbered: u32,
+}
+
+#[derive(Debug)]
+struct Instance {
+    number: InstanceNo,
+    sessions: usize,
+    namespaces: Vec<NamespaceId>,
+}
+
+impl Sessions {
+    /// Opens a session of `instance`.
+    ///
+    /// # Errors
+    /// When too many are open.
+    pub fn open(&self, instance: InstanceId) -> Result<Session, SessionError> {
+        let mut inner = self.lock();
+        if inner.sessions.len() >= SESSIONS_MAX {
+            return Err(SessionError::TooMany);
+        }
+        if !inner.instances.contains_key(&instance) {
+            inner.numbered += 1;
+            let number = InstanceNo(inner.numbered);
+            inner.instances.insert(instance.clone(), Instance { number, sessions: 0, namespaces: Vec::new() });
+        }
+        let Some(known) = inner.instances.get_mut(&instance) else { return Err(SessionError::TooMany) };
+        known.sessions += 1;
+        let number = known.number;
+        let taken = |id: &u64| *id == 0 || inner.sessions.contains_key(id);
+        let id = std::iter::repeat_with(rand::random::<u64>).find(|id| !taken(id)).unwrap_or_default();
+        let session = Session { id, instance, number };
+        inner.sessions.insert(id, session.clone());
+        Ok(session)
+    }
+
+    /// The session of this number.
+    ///
+    /// # Errors
+    /// When it is not open.
+    pub fn get(&self, id: u64) -> Result<Session, SessionError> {
+        self.lock().sessions.get(&id).cloned().ok_or(SessionError::Unknown(id))
+    }
+
+    /// Binds a namespace to the life of a session's instance.
+    ///
+    /// # Errors
+    /// When the session is not open.
+    pub fn bind(&self, id: u64, namespace: NamespaceId) -> Result<(), SessionError> {
+        let mut inner = self.lock();
+        let instance = inner.sessions.get(&id).ok_or(SessionError::Unknown(id))?.instance.clone();
+        if let Some(known) = inner.instances.get_mut(&instance)
+            && !known.namespaces.contains(&namespace)
+        {
+            known.namespaces.push(namespace);
+        }
+        Ok(())
+    }
+
+    /// Closes a session. The instance, if it was its last.
+    pub fn close(&self, id: u64) -> Option<Gone> {
+        let mut inner = self.lock();
+        let session = inner.sessions.remove(&id)?;
+        let known = inner.instances.get_mut(&session.instance)?;
+        known.sessions -= 1;
+        if known.sessions > 0 {
+            return None;
+        }
+        let Instance { number, namespaces, .. } = inner.instances.remove(&session.instance)?;
+        Some(Gone { number, namespaces })
+    }
+
+    /// Sessions open now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().sessions.len()
+    }
+
+    /// Whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_gone_with_its_last_session_and_comes_back_as_another() {
+        let sessions = Sessions::default();
+        let instance = InstanceId::parse("engine-1").unwrap();
+        let (scheduler, rank) = (sessions.open(instance.clone()).unwrap(), sessions.open(instance.clone()).unwrap());
+        assert_eq!(scheduler.number, rank.number);
+        sessions.bind(rank.id, NamespaceId(7)).unwrap();
+        assert_eq!(sessions.close(scheduler.id), None);
+        let gone = sessions.close(rank.id).unwrap();
+        assert_eq!((gone.number, gone.namespaces), (rank.number, vec![NamespaceId(7)]));
+        assert_eq!(sessions.get(rank.id), Err(SessionError::Unknown(rank.id)));
+        assert_ne!(sessions.open(instance).unwrap().number, rank.number);
+    }
+}
