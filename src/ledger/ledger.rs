@@ -214,6 +214,29 @@ mod tests {
         }
     }
 
+    /// A copy of the folder while settles go on is what a kill at that moment leaves.
+    #[test]
+    fn what_was_acknowledged_before_a_kill_is_billed_after_it() {
+        let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let before = settle_at_random(&ledger, 1, 50);
+        thread::scope(|scope| {
+            let ledger = &ledger;
+            (2..10).for_each(|seed| drop(scope.spawn(move || settle_at_random(ledger, seed, 50))));
+            for entry in std::fs::read_dir(folder.path()).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+            }
+        });
+        let after = Ledger::open(copy.path()).unwrap();
+        let audit = after.audit().unwrap();
+        assert!(audit.clean(), "{:?}", audit.examples);
+        let after = billed(&after);
+        assert!(before.iter().all(|(identity, record)| after.get(identity) == Some(record)));
+        let whole = billed(&ledger);
+        assert!(after.iter().all(|(identity, record)| whole.get(identity) == Some(record)));
+    }
+
     #[test]
     fn sequences_go_on_after_a_reopen_and_the_receipt_key_stays() {
         let folder = tempfile::tempdir().unwrap();

@@ -317,9 +317,9 @@ fn sequence_of(bytes: &[u8], row: &'static str, key: &[u8]) -> Result<u64, Ledge
 
 #[cfg(test)]
 impl Store {
-    /// Every later write fails.
-    pub(super) fn fail_writes(&self) {
-        self.failing.store(true, std::sync::atomic::Ordering::Relaxed);
+    /// Whether every later write fails.
+    pub(super) fn fail_writes(&self, failing: bool) {
+        self.failing.store(failing, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// How often the log was synced.

@@ -192,10 +192,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut broken = writer(folder.path());
         commit(&mut broken, vec![settlement("acme", "b-1")]);
-        broken.store.fail_writes();
+        broken.store.fail_writes(true);
         for answer in commit(&mut broken, vec![settlement("acme", "b-2"), settlement("acme", "b-2")]) {
             assert!(matches!(answer, Err(SettleError::Unavailable(_))), "{answer:?}");
         }
+        broken.store.fail_writes(false);
         for answer in commit(&mut broken, vec![settlement("acme", "b-1"), settlement("acme", "b-3")]) {
             assert!(matches!(answer, Err(SettleError::Unavailable(_))), "{answer:?}");
         }
@@ -203,7 +204,7 @@ mod tests {
         let mut reopened = writer(folder.path());
         let answers = commit(&mut reopened, vec![settlement("acme", "b-1"), settlement("acme", "b-2")]);
         assert!(answers[0].clone().unwrap().repeated);
-        assert_eq!(answers[1].clone().unwrap().record.sequence, 2);
+        assert_eq!(answers[1].clone().unwrap().record.sequence, 2, "nothing was written after the failure");
     }
 
     #[test]
