@@ -83,6 +83,15 @@ pub const DELIVERIES_MAX: usize = 1 << 18;
 pub const LEDGER_INBOX: usize = 1_024;
 /// Settles written with one sync.
 pub const LEDGER_BATCH: usize = 256;
+/// Tokens that one settle may name in any field: a hundred times the longest prompt that a request can look up, and so
+/// small that the sums of four billion such settles fit their 64 bits.
+pub const SETTLE_TOKENS_MAX: u64 = 1 << 32;
+/// Records of one page of an export: about 1 MiB.
+pub const EXPORT_PAGE_RECORDS_MAX: usize = 4_096;
+/// Differences that an audit of the ledger lists; the rest are counted.
+pub const AUDIT_DIFFERENCES_MAX: usize = 100;
+/// RAM in which the ledger's database gathers rows before it writes a table: some hours of the busiest published host.
+pub const LEDGER_BUFFER_BYTES: usize = 16 << 20;
 /// Rows of one admin answer.
 pub const INSPECT_ROWS_MAX: usize = 10_000;
 /// How long a drain waits for work in flight before it stops all the same.

@@ -1,0 +1,117 @@
+//! What can go wrong here: opening and reading the ledger, and settling.
+
+use std::path::PathBuf;
+
+use super::{DecodeError, UsageRecord};
+use crate::vocab::TokenCount;
+
+/// The ledger can't be opened or read. Nothing is repaired, rebuilt or deleted: billing is refused until a person has
+/// looked, while caching goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The folder can't be made or listed.
+    #[error("ledger folder {path}: {detail}")]
+    Folder {
+        /// The ledger's folder.
+        path: PathBuf,
+        /// What the system said.
+        detail: String,
+    },
+    /// Another process has it open.
+    #[error("ledger {path} is in use by another process ({detail})")]
+    InUse {
+        /// The ledger's folder.
+        path: PathBuf,
+        /// What the database said.
+        detail: String,
+    },
+    /// There is something, and it is no readable ledger.
+    #[error("ledger {path} is unreadable: {detail}; it was left as it is: restore it from a copy, or move it away")]
+    Unreadable {
+        /// The ledger's folder.
+        path: PathBuf,
+        /// What the database said.
+        detail: String,
+    },
+    /// It was written by a later kvtier.
+    #[error(
+        "ledger {path} has format {found}, this kvtier knows {known}: use the version that wrote it, or a later one"
+    )]
+    Newer {
+        /// The ledger's folder.
+        path: PathBuf,
+        /// The format in the folder.
+        found: u32,
+        /// The format of this program.
+        known: u32,
+    },
+    /// A read or write failed after it was opened.
+    #[error("ledger {doing}: {detail}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// What the database said.
+        detail: String,
+    },
+    /// A row does not read as what its key says.
+    #[error("ledger {row} row {key}: {source}")]
+    Row {
+        /// Which kind of row.
+        row: &'static str,
+        /// Its key, escaped.
+        key: String,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+}
+
+/// Why a settle recorded nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    /// More tokens are claimed as cached than were delivered.
+    #[error("cached_tokens is {claimed}, but only {delivered} were delivered to this request")]
+    ClaimsMore {
+        /// What the settle says.
+        claimed: TokenCount,
+        /// What the daemon recorded.
+        delivered: TokenCount,
+    },
+    /// The parts are more than the prompt.
+    #[error("cached_tokens ({cached}) and attested_tokens ({attested}) add up to more than prompt_tokens ({prompt})")]
+    ExceedsPrompt {
+        /// `cached_tokens`.
+        cached: u64,
+        /// `attested_tokens`.
+        attested: u64,
+        /// `prompt_tokens`.
+        prompt: u64,
+    },
+    /// A number that no request can have.
+    #[error("{field} is {value}, it must be at most {limit}")]
+    TooLarge {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Too many labels, or one that is too long.
+    #[error("labels must be at most 16, each key 1 to 128 bytes and each value at most 128 bytes: {0}")]
+    Labels(String),
+    /// The billing id was settled before with other numbers. The first record stands.
+    #[error("{} was settled before with another {field}: the first record, sequence {}, stands", first.billing_id, first.sequence)]
+    Conflict {
+        /// The first field that differs.
+        field: &'static str,
+        /// What was recorded.
+        first: Box<UsageRecord>,
+    },
+    /// The ledger can't keep up: try again later, with the same billing id.
+    #[error("the ledger has too many settles waiting; try again with the same billing_id")]
+    Busy,
+    /// The ledger takes no settles until it is opened again. Whether this one was recorded is then known by settling it
+    /// again.
+    #[error("the ledger takes no settles: {0}; settle again with the same billing_id once it does")]
+    Unavailable(String),
+}

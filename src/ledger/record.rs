@@ -1,0 +1,401 @@
+//! One settled request: what comes in, the rule that makes a record of it, and the record's bytes.
+
+use std::collections::BTreeMap;
+
+use super::SettleError;
+use super::codec::{DecodeError, Reader, Writer};
+use crate::vocab::limits::{LABELS_MAX, SETTLE_TOKENS_MAX, WORD_BYTES_MAX};
+use crate::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, TenantName, Timestamp, TokenCount};
+
+/// Version of a record's bytes.
+const VERSION: u8 = 1;
+
+/// Tokens delivered to one request or billed from it, by the tier that they came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// From RAM.
+    pub ram: TokenCount,
+    /// From NVMe.
+    pub nvme: TokenCount,
+}
+
+impl Delivered {
+    /// From either.
+    #[must_use]
+    pub fn total(self) -> TokenCount {
+        TokenCount(self.ram.get().saturating_add(self.nvme.get()))
+    }
+
+    /// The share of `hit` tokens (at most the total) in proportion to what each tier delivered. RAM's share is rounded
+    /// down and NVMe has the rest, so that the two add up and neither exceeds what its tier delivered.
+    fn share(self, hit: TokenCount) -> Self {
+        let total = u128::from(self.total().get()).max(1);
+        let ram = u128::from(hit.get()) * u128::from(self.ram.get()) / total;
+        let ram = TokenCount(u64::try_from(ram).unwrap_or(u64::MAX).min(hit.get()));
+        Self { ram, nvme: hit - ram }
+    }
+}
+
+/// A request's final usage, as the gateway or the worker reports it, joined to what the daemon delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// Who pays.
+    pub tenant: TenantName,
+    /// The request as the bill names it.
+    pub billing_id: BillingId,
+    /// Which try of the request this was.
+    pub attempt: u32,
+    /// The engine instance that served it.
+    pub instance: InstanceId,
+    /// Which layout.
+    pub fingerprint: Fingerprint,
+    /// What people call the layout.
+    pub namespace: NamespaceName,
+    /// Tokens of the prompt.
+    pub prompt_tokens: TokenCount,
+    /// Tokens that the engine's own usage says came from kvtier: the claim.
+    pub cached_tokens: TokenCount,
+    /// Tokens that the engine skipped from its own GPU cache.
+    pub attested_tokens: TokenCount,
+    /// Tokens stored.
+    pub written_tokens: TokenCount,
+    /// Tokens generated.
+    pub output_tokens: TokenCount,
+    /// Free words for the bill.
+    pub labels: BTreeMap<String, String>,
+    /// What the daemon itself recorded as delivered to the request.
+    pub delivered: Delivered,
+    /// When it was settled.
+    pub settled_at: Timestamp,
+}
+
+/// One settled request, as it is kept and exported. Its identity is (tenant, billing id).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRecord {
+    /// Position in the ledger, from 1: the cursor of exports.
+    pub sequence: u64,
+    /// Who pays.
+    pub tenant: TenantName,
+    /// The request as the bill names it.
+    pub billing_id: BillingId,
+    /// Which try of the request was settled.
+    pub attempt: u32,
+    /// The engine instance that served it.
+    pub instance: InstanceId,
+    /// Which layout.
+    pub fingerprint: Fingerprint,
+    /// What people called the layout then.
+    pub namespace: NamespaceName,
+    /// When it was settled.
+    pub settled_at: Timestamp,
+    /// Tokens of the prompt: the sum of hit, attested and miss.
+    pub prompt_tokens: TokenCount,
+    /// Delivered by kvtier and skipped by the engine: what is billed as a hit, by tier.
+    pub hit: Delivered,
+    /// Skipped from the engine's own GPU cache.
+    pub attested_tokens: TokenCount,
+    /// Computed.
+    pub miss_tokens: TokenCount,
+    /// Stored.
+    pub written_tokens: TokenCount,
+    /// Generated.
+    pub output_tokens: TokenCount,
+    /// Free words for the bill.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The answer to a settle: the record, which is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// What was recorded, by this settle or by the first one of its identity.
+    pub record: UsageRecord,
+    /// Whether it had been settled before.
+    pub repeated: bool,
+}
+
+impl UsageRecord {
+    /// The rule of the meter: a hit was delivered *and* claimed, and the parts make up the prompt.
+    pub(super) fn of(settlement: Settlement, sequence: u64) -> Result<Self, SettleError> {
+        check_sizes(&settlement)?;
+        let Settlement { cached_tokens: claimed, delivered, prompt_tokens, attested_tokens, .. } = settlement;
+        if claimed > delivered.total() {
+            return Err(SettleError::ClaimsMore { claimed, delivered: delivered.total() });
+        }
+        if claimed + attested_tokens > prompt_tokens {
+            let (cached, attested, prompt) = (claimed.get(), attested_tokens.get(), prompt_tokens.get());
+            return Err(SettleError::ExceedsPrompt { cached, attested, prompt });
+        }
+        Ok(Self {
+            sequence,
+            tenant: settlement.tenant,
+            billing_id: settlement.billing_id,
+            attempt: settlement.attempt,
+            instance: settlement.instance,
+            fingerprint: settlement.fingerprint,
+            namespace: settlement.namespace,
+            settled_at: settlement.settled_at,
+            prompt_tokens,
+            hit: delivered.share(claimed),
+            attested_tokens,
+            miss_tokens: prompt_tokens - claimed - attested_tokens,
+            written_tokens: settlement.written_tokens,
+            output_tokens: settlement.output_tokens,
+            labels: settlement.labels,
+        })
+    }
+
+    /// Tokens billed as a hit.
+    #[must_use]
+    pub fn hit_tokens(&self) -> TokenCount {
+        self.hit.total()
+    }
+
+    /// The first field in which a settle of the same identity differs from what was recorded. Attempt, instance, labels
+    /// and what was delivered may differ: a request that is routed to another host and settled there is still one.
+    pub(super) fn difference(&self, again: &Settlement) -> Option<&'static str> {
+        [
+            ("prompt_tokens", self.prompt_tokens == again.prompt_tokens),
+            ("cached_tokens", self.hit_tokens() == again.cached_tokens),
+            ("attested_tokens", self.attested_tokens == again.attested_tokens),
+            ("written_tokens", self.written_tokens == again.written_tokens),
+            ("output_tokens", self.output_tokens == again.output_tokens),
+            ("fingerprint", self.fingerprint == again.fingerprint),
+        ]
+        .into_iter()
+        .find_map(|(field, same)| (!same).then_some(field))
+    }
+
+    /// The bytes of its row. The sequence is in the row's key and here, so that an exported row stands alone.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let count = u8::try_from(self.labels.len()).unwrap_or(u8::MAX);
+        let mut row = Writer::default()
+            .u8(VERSION)
+            .u64(self.sequence)
+            .u64(self.settled_at.0)
+            .u32(self.attempt)
+            .raw(&self.fingerprint.0);
+        for word in [self.tenant.as_str(), self.billing_id.as_str(), self.instance.as_str(), self.namespace.as_str()] {
+            row = row.word(word);
+        }
+        for tokens in [
+            self.prompt_tokens,
+            self.hit.ram,
+            self.hit.nvme,
+            self.attested_tokens,
+            self.miss_tokens,
+            self.written_tokens,
+            self.output_tokens,
+        ] {
+            row = row.u64(tokens.get());
+        }
+        row = row.u8(count);
+        for (label, value) in &self.labels {
+            row = row.word(label).word(value);
+        }
+        row.finish()
+    }
+
+    /// Reads a row.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut row = Reader::new(bytes);
+        if row.u8()? != VERSION {
+            return Err(DecodeError { what: "a record version that this kvtier does not know", at: 0 });
+        }
+        let (sequence, settled_at, attempt) = (row.u64()?, Timestamp(row.u64()?), row.u32()?);
+        let fingerprint = Fingerprint(row.array()?);
+        let tenant = row.parsed(TenantName::parse)?;
+        let billing_id = row.parsed(BillingId::parse)?;
+        let instance = row.parsed(InstanceId::parse)?;
+        let namespace = row.parsed(NamespaceName::parse)?;
+        let mut tokens = || row.u64().map(TokenCount);
+        let (prompt_tokens, hit) = (tokens()?, Delivered { ram: tokens()?, nvme: tokens()? });
+        let (attested_tokens, miss_tokens) = (tokens()?, tokens()?);
+        let (written_tokens, output_tokens) = (tokens()?, tokens()?);
+        let mut labels = BTreeMap::new();
+        for _ in 0..row.u8()? {
+            labels.insert(row.word()?.to_owned(), row.word()?.to_owned());
+        }
+        row.end()?;
+        Ok(Self {
+            sequence,
+            tenant,
+            billing_id,
+            attempt,
+            instance,
+            fingerprint,
+            namespace,
+            settled_at,
+            prompt_tokens,
+            hit,
+            attested_tokens,
+            miss_tokens,
+            written_tokens,
+            output_tokens,
+            labels,
+        })
+    }
+}
+
+fn check_sizes(settlement: &Settlement) -> Result<(), SettleError> {
+    for (field, tokens) in [
+        ("prompt_tokens", settlement.prompt_tokens),
+        ("cached_tokens", settlement.cached_tokens),
+        ("attested_tokens", settlement.attested_tokens),
+        ("written_tokens", settlement.written_tokens),
+        ("output_tokens", settlement.output_tokens),
+    ] {
+        if tokens.get() > SETTLE_TOKENS_MAX {
+            return Err(SettleError::TooLarge { field, value: tokens.get(), limit: SETTLE_TOKENS_MAX });
+        }
+    }
+    if settlement.labels.len() > LABELS_MAX {
+        return Err(SettleError::Labels(format!("there are {}", settlement.labels.len())));
+    }
+    for (label, value) in &settlement.labels {
+        if label.is_empty() || label.len() > WORD_BYTES_MAX || value.len() > WORD_BYTES_MAX {
+            let shortened: String = label.chars().take(40).collect();
+            let lengths = format!("{shortened:?} has {} bytes, its value {}", label.len(), value.len());
+            return Err(SettleError::Labels(lengths));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sample::settlement;
+    use super::*;
+
+    fn claim(cached: u64, ram: u64, nvme: u64) -> Settlement {
+        let delivered = Delivered { ram: TokenCount(ram), nvme: TokenCount(nvme) };
+        Settlement { cached_tokens: TokenCount(cached), delivered, ..settlement("acme", "b-1") }
+    }
+
+    #[test]
+    fn a_hit_was_delivered_and_claimed() {
+        let record = UsageRecord::of(claim(300, 500, 100), 1).unwrap();
+        assert_eq!(record.hit_tokens(), TokenCount(300));
+        assert_eq!(record.hit, Delivered { ram: TokenCount(250), nvme: TokenCount(50) });
+        assert_eq!(record.miss_tokens, TokenCount(1_000 - 300 - 64));
+        let more = UsageRecord::of(claim(601, 500, 100), 1).unwrap_err();
+        assert_eq!(more, SettleError::ClaimsMore { claimed: TokenCount(601), delivered: TokenCount(600) });
+        assert_eq!(more.to_string(), "cached_tokens is 601 tokens, but only 600 tokens were delivered to this request");
+    }
+
+    #[test]
+    fn parts_beyond_the_prompt_are_refused_by_name() {
+        let error = UsageRecord::of(claim(937, 1_000, 0), 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cached_tokens (937) and attested_tokens (64) add up to more than prompt_tokens (1000)"
+        );
+        assert_eq!(UsageRecord::of(claim(936, 1_000, 0), 1).unwrap().miss_tokens, TokenCount::ZERO);
+    }
+
+    #[test]
+    fn numbers_that_no_request_has_are_refused_before_they_are_added() {
+        let huge = Settlement { written_tokens: TokenCount(u64::MAX), ..settlement("acme", "b-1") };
+        let error = UsageRecord::of(huge, 1).unwrap_err();
+        assert_eq!(error.to_string(), "written_tokens is 18446744073709551615, it must be at most 4294967296");
+        assert!(UsageRecord::of(claim(0, u64::MAX, u64::MAX), 1).is_ok());
+    }
+
+    #[test]
+    fn labels_are_bounded() {
+        let with = |labels: Vec<(String, String)>| {
+            UsageRecord::of(Settlement { labels: labels.into_iter().collect(), ..settlement("acme", "b-1") }, 1)
+        };
+        let many = |count: usize| (0..count).map(|at| (format!("label-{at}"), String::new())).collect();
+        assert!(with(many(16)).is_ok());
+        assert!(with(many(17)).is_err());
+        assert!(with(vec![("class".into(), "x".repeat(129))]).is_err());
+        assert!(with(vec![(String::new(), "x".into())]).is_err());
+    }
+
+    #[test]
+    fn a_settle_again_differs_in_what_is_billed_only() {
+        let first = UsageRecord::of(settlement("acme", "b-1"), 1).unwrap();
+        let later = Settlement {
+            attempt: 2,
+            instance: InstanceId::parse("engine-2").unwrap(),
+            labels: BTreeMap::new(),
+            delivered: Delivered::default(),
+            settled_at: Timestamp(u64::MAX),
+            ..settlement("acme", "b-1")
+        };
+        assert_eq!(first.difference(&later), None);
+        let other = Settlement { output_tokens: TokenCount(51), ..later };
+        assert_eq!(first.difference(&other), Some("output_tokens"));
+    }
+
+    // The bytes of records are read by every later version: they may change only with the version.
+    #[test]
+    fn the_bytes_of_a_record_are_pinned() {
+        let bytes = UsageRecord::of(settlement("acme", "b-1"), 9).unwrap().encode();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let words = "0461636d6503622d3108656e67696e652d31056d6f64656c";
+        let numbers = "e803000000000000f40100000000000064000000000000004000000000000000\
+            500100000000000040010000000000003200000000000000";
+        let labels = "0105636c617373056261746368";
+        let head = format!("01090000000000000000f451c28c01000001000000{}", "07".repeat(32));
+        assert_eq!(hex, [head.as_str(), words, numbers, labels].concat());
+    }
+
+    #[test]
+    fn a_row_of_an_unknown_version_is_an_error() {
+        let mut bytes = UsageRecord::of(settlement("acme", "b-1"), 9).unwrap().encode();
+        bytes[0] = 2;
+        assert!(UsageRecord::decode(&bytes).is_err());
+    }
+
+    prop_compose! {
+        fn settlements()(
+            words in prop::array::uniform4("[!-~]{1,128}"),
+            (ram, nvme) in (0..1_000_000_u64, 0..1_000_000_u64),
+            claimed in 0.0..=1.0,
+            (attested, miss, written, output) in (0..=1_u64 << 20, 0..=1_u64 << 20, 0..=1_u64 << 32, 0..=1_u64 << 32),
+            labels in prop::collection::btree_map(".{1,32}", ".{0,32}", 0..16),
+            (attempt, settled_at, fingerprint) in any::<(u32, u64, [u8; 32])>(),
+        ) -> Settlement {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "any number will do")]
+            let cached = ((ram + nvme) as f64 * claimed) as u64;
+            Settlement {
+                tenant: TenantName::parse(&words[0]).unwrap(),
+                billing_id: BillingId::parse(&words[1]).unwrap(),
+                attempt,
+                instance: InstanceId::parse(&words[2]).unwrap(),
+                fingerprint: Fingerprint(fingerprint),
+                namespace: NamespaceName::parse(&words[3]).unwrap(),
+                prompt_tokens: TokenCount(cached + attested + miss),
+                cached_tokens: TokenCount(cached),
+                attested_tokens: TokenCount(attested),
+                written_tokens: TokenCount(written),
+                output_tokens: TokenCount(output),
+                labels,
+                delivered: Delivered { ram: TokenCount(ram), nvme: TokenCount(nvme) },
+                settled_at: Timestamp(settled_at),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_add_up_and_no_tier_bills_more_than_it_delivered(settlement in settlements()) {
+            let (claimed, delivered) = (settlement.cached_tokens, settlement.delivered);
+            let record = UsageRecord::of(settlement, 1).unwrap();
+            prop_assert_eq!(record.hit.ram + record.hit.nvme, claimed);
+            prop_assert!(record.hit.ram <= delivered.ram && record.hit.nvme <= delivered.nvme);
+            prop_assert_eq!(record.hit_tokens() + record.attested_tokens + record.miss_tokens, record.prompt_tokens);
+        }
+
+        #[test]
+        fn a_record_reads_back_and_no_cut_of_it_does(settlement in settlements(), sequence: u64, cut: prop::sample::Index) {
+            let record = UsageRecord::of(settlement, sequence).unwrap();
+            let bytes = record.encode();
+            prop_assert_eq!(UsageRecord::decode(&bytes), Ok(record));
+            prop_assert!(UsageRecord::decode(&bytes[..cut.index(bytes.len())]).is_err());
+        }
+    }
+}

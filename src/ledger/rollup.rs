@@ -1,0 +1,241 @@
+//! Sums of records by tenant, namespace and hour: kept in the same batch as the records, so that a bill over months
+//! reads a few rows, and checked against the records by an audit.
+
+use super::UsageRecord;
+use super::codec::{DecodeError, Reader, Writer};
+use super::record::Delivered;
+use crate::vocab::{Fingerprint, NamespaceName, TenantName, TokenCount};
+
+/// Version of a rollup's bytes.
+const VERSION: u8 = 1;
+
+/// Sums over records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Settled requests.
+    pub records: u64,
+    /// Tokens of their prompts: the sum of hit, attested and miss.
+    pub prompt_tokens: TokenCount,
+    /// Skipped from kvtier, by tier.
+    pub hit: Delivered,
+    /// Skipped from the engines' own GPU caches.
+    pub attested_tokens: TokenCount,
+    /// Computed.
+    pub miss_tokens: TokenCount,
+    /// Stored.
+    pub written_tokens: TokenCount,
+    /// Generated.
+    pub output_tokens: TokenCount,
+}
+
+/// Which sums are wanted; what is absent does not narrow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageFilter {
+    /// Only this tenant.
+    pub tenant: Option<TenantName>,
+    /// Only this namespace.
+    pub namespace: Option<NamespaceName>,
+    /// Only from this hour on (hours since 1970, UTC).
+    pub from_hour: Option<u32>,
+    /// Only before this hour.
+    pub until_hour: Option<u32>,
+}
+
+/// One row of a summary. Two revisions of a namespace under one name are two rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRow {
+    /// Who pays.
+    pub tenant: TenantName,
+    /// What people called the layout.
+    pub namespace: NamespaceName,
+    /// Hours since 1970, UTC.
+    pub hour: u32,
+    /// Which layout.
+    pub fingerprint: Fingerprint,
+    /// The sums.
+    pub usage: Usage,
+}
+
+/// Sums of settled usage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageSummary {
+    /// The sum of the rows.
+    pub total: Usage,
+    /// By tenant, namespace and hour, in that order.
+    pub rows: Vec<UsageRow>,
+}
+
+/// What a rollup's row sums over; ordered as its bytes are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RollupKey {
+    pub(super) tenant: TenantName,
+    pub(super) namespace: NamespaceName,
+    pub(super) hour: u32,
+    pub(super) fingerprint: Fingerprint,
+}
+
+impl Usage {
+    /// Tokens billed as hits.
+    #[must_use]
+    pub fn hit_tokens(&self) -> TokenCount {
+        self.hit.total()
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        self.prompt_tokens += other.prompt_tokens;
+        self.hit.ram += other.hit.ram;
+        self.hit.nvme += other.hit.nvme;
+        self.attested_tokens += other.attested_tokens;
+        self.miss_tokens += other.miss_tokens;
+        self.written_tokens += other.written_tokens;
+        self.output_tokens += other.output_tokens;
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut row = Writer::default().u8(VERSION).u64(self.records);
+        for tokens in [
+            self.prompt_tokens,
+            self.hit.ram,
+            self.hit.nvme,
+            self.attested_tokens,
+            self.miss_tokens,
+            self.written_tokens,
+            self.output_tokens,
+        ] {
+            row = row.u64(tokens.get());
+        }
+        row.finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut row = Reader::new(bytes);
+        if row.u8()? != VERSION {
+            return Err(DecodeError { what: "a rollup version that this kvtier does not know", at: 0 });
+        }
+        let records = row.u64()?;
+        let mut tokens = || row.u64().map(TokenCount);
+        let usage = Self {
+            records,
+            prompt_tokens: tokens()?,
+            hit: Delivered { ram: tokens()?, nvme: tokens()? },
+            attested_tokens: tokens()?,
+            miss_tokens: tokens()?,
+            written_tokens: tokens()?,
+            output_tokens: tokens()?,
+        };
+        row.end()?;
+        Ok(usage)
+    }
+}
+
+impl From<&UsageRecord> for Usage {
+    fn from(record: &UsageRecord) -> Self {
+        Self {
+            records: 1,
+            prompt_tokens: record.prompt_tokens,
+            hit: record.hit,
+            attested_tokens: record.attested_tokens,
+            miss_tokens: record.miss_tokens,
+            written_tokens: record.written_tokens,
+            output_tokens: record.output_tokens,
+        }
+    }
+}
+
+impl RollupKey {
+    pub(super) fn of(record: &UsageRecord) -> Self {
+        Self {
+            tenant: record.tenant.clone(),
+            namespace: record.namespace.clone(),
+            hour: record.settled_at.hour(),
+            fingerprint: record.fingerprint,
+        }
+    }
+
+    /// Words are printable ASCII, so a zero byte ends one; the hour is big-endian, so that bytes sort as hours do.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        Writer::default()
+            .raw(&Self::tenant_prefix(&self.tenant))
+            .raw(self.namespace.as_str().as_bytes())
+            .u8(0)
+            .raw(&self.hour.to_be_bytes())
+            .raw(&self.fingerprint.0)
+            .finish()
+    }
+
+    /// What all keys of a tenant, and of no other, start with.
+    pub(super) fn tenant_prefix(tenant: &TenantName) -> Vec<u8> {
+        Writer::default().raw(tenant.as_str().as_bytes()).u8(0).finish()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut key = Reader::new(bytes);
+        let tenant = key.terminated(TenantName::parse)?;
+        let namespace = key.terminated(NamespaceName::parse)?;
+        let hour = u32::from_be_bytes(key.array()?);
+        let fingerprint = Fingerprint(key.array()?);
+        key.end()?;
+        Ok(Self { tenant, namespace, hour, fingerprint })
+    }
+}
+
+impl UsageFilter {
+    pub(super) fn wants(&self, key: &RollupKey) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| *tenant == key.tenant)
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+            && self.from_hour.is_none_or(|from| key.hour >= from)
+            && self.until_hour.is_none_or(|until| key.hour < until)
+    }
+}
+
+impl UsageSummary {
+    pub(super) fn push(&mut self, key: RollupKey, usage: Usage) {
+        self.total.add(&usage);
+        let RollupKey { tenant, namespace, hour, fingerprint } = key;
+        self.rows.push(UsageRow { tenant, namespace, hour, fingerprint, usage });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(tenant: &str, namespace: &str, hour: u32) -> RollupKey {
+        let (tenant, namespace) = (TenantName::parse(tenant).unwrap(), NamespaceName::parse(namespace).unwrap());
+        RollupKey { tenant, namespace, hour, fingerprint: Fingerprint([7; 32]) }
+    }
+
+    #[test]
+    fn keys_sort_as_their_bytes_do_and_read_back() {
+        let mut keys = [key("b", "m", 1), key("a", "m", 256), key("a", "m", 2), key("a!", "m", 0), key("a", "m2", 1)];
+        keys.sort();
+        let bytes: Vec<_> = keys.iter().map(RollupKey::encode).collect();
+        assert!(bytes.is_sorted());
+        for (key, bytes) in keys.iter().zip(&bytes) {
+            assert_eq!(RollupKey::decode(bytes).as_ref(), Ok(key));
+        }
+    }
+
+    #[test]
+    fn a_tenant_prefix_holds_for_no_longer_name() {
+        let longer = key("acme2", "m", 1).encode();
+        assert!(!longer.starts_with(&RollupKey::tenant_prefix(&TenantName::parse("acme").unwrap())));
+    }
+
+    #[test]
+    fn sums_read_back() {
+        let tokens = TokenCount;
+        let usage = Usage {
+            records: 1,
+            prompt_tokens: tokens(2),
+            hit: Delivered { ram: tokens(3), nvme: tokens(4) },
+            attested_tokens: tokens(5),
+            miss_tokens: tokens(6),
+            written_tokens: tokens(7),
+            output_tokens: tokens(8),
+        };
+        assert_eq!(Usage::decode(&usage.encode()), Ok(usage));
+        assert!(Usage::decode(&usage.encode()[1..]).is_err());
+    }
+}

@@ -1,0 +1,221 @@
+//! Group commit: one thread takes what waits, decides each settle, writes all with one sync, and only then answers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use tokio::sync::oneshot;
+
+use super::rollup::{RollupKey, Usage};
+use super::store::{Rows, Store};
+use super::{LedgerError, SettleError, Settled, Settlement, UsageRecord};
+use crate::vocab::limits::LEDGER_BATCH;
+use crate::vocab::{BillingId, TenantName};
+
+/// Where the answer to a settle goes. One whose asker is gone is settled all the same.
+pub type Reply = oneshot::Sender<Result<Settled, SettleError>>;
+
+/// A settle that waits.
+pub(super) struct Job {
+    pub(super) settlement: Settlement,
+    pub(super) reply: Reply,
+}
+
+/// The only one who writes.
+pub(super) struct Writer {
+    store: Arc<Store>,
+    next_sequence: u64,
+    /// Set by a write that failed. Its rows may or may not be on disk, so that the next sequence is unknown until the
+    /// database is opened again.
+    broken: Option<LedgerError>,
+}
+
+/// Records and sums that are written together.
+#[derive(Default)]
+struct Batch {
+    records: Vec<UsageRecord>,
+    identities: HashMap<(TenantName, BillingId), usize>,
+    rollups: BTreeMap<RollupKey, Usage>,
+}
+
+impl Writer {
+    pub(super) fn new(store: Arc<Store>) -> Result<Self, LedgerError> {
+        let next_sequence = store.last_sequence()? + 1;
+        Ok(Self { store, next_sequence, broken: None })
+    }
+
+    /// Commits what comes until nobody can send any more. While a batch is synced, the next one gathers.
+    pub(super) fn run(mut self, inbox: &Receiver<Job>) {
+        while let Ok(first) = inbox.recv() {
+            let mut jobs = vec![first];
+            while jobs.len() < LEDGER_BATCH
+                && let Ok(job) = inbox.try_recv()
+            {
+                jobs.push(job);
+            }
+            self.commit(jobs);
+        }
+    }
+
+    /// Decides all jobs, writes what is new, and answers.
+    fn commit(&mut self, jobs: Vec<Job>) {
+        let mut batch = Batch::default();
+        let answers: Vec<_> =
+            jobs.into_iter().map(|job| (job.reply, self.decide(&mut batch, job.settlement))).collect();
+        if let Err(error) = self.write(&batch) {
+            tracing::error!(%error, settles = batch.records.len(), "the ledger takes no settles until it is reopened");
+            self.broken = Some(error);
+        }
+        for (reply, answer) in answers {
+            // An answer may rest on a record of this very batch: none is given when the batch failed.
+            let answer = self.usable().and(answer);
+            // A closed channel is an asker that went away; it will settle again, and get the same record.
+            drop(reply.send(answer));
+        }
+    }
+
+    fn usable(&self) -> Result<(), SettleError> {
+        self.broken.as_ref().map_or(Ok(()), |error| Err(SettleError::Unavailable(error.to_string())))
+    }
+
+    /// The identity is looked for before anything is checked: by the time that a settle is repeated, the daemon may
+    /// have forgotten what it delivered.
+    fn decide(&mut self, batch: &mut Batch, settlement: Settlement) -> Result<Settled, SettleError> {
+        self.usable()?;
+        let found = match batch.find(&settlement.tenant, &settlement.billing_id) {
+            Some(record) => Some(record.clone()),
+            None => self.store.find(&settlement.tenant, &settlement.billing_id).map_err(unavailable)?,
+        };
+        if let Some(first) = found {
+            return match first.difference(&settlement) {
+                None => Ok(Settled { record: first, repeated: true }),
+                Some(field) => Err(SettleError::Conflict { field, first: Box::new(first) }),
+            };
+        }
+        let record = UsageRecord::of(settlement, self.next_sequence)?;
+        batch.add(&self.store, record.clone()).map_err(unavailable)?;
+        self.next_sequence += 1;
+        Ok(Settled { record, repeated: false })
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), LedgerError> {
+        if batch.records.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Rows::default();
+        batch.records.iter().for_each(|record| rows.record(record));
+        batch.rollups.iter().for_each(|(key, usage)| rows.rollup(key, usage));
+        self.store.write(rows)
+    }
+}
+
+impl Batch {
+    fn find(&self, tenant: &TenantName, billing_id: &BillingId) -> Option<&UsageRecord> {
+        self.identities.get(&(tenant.clone(), billing_id.clone())).and_then(|at| self.records.get(*at))
+    }
+
+    /// Either all of the record is in the batch, or nothing of it.
+    fn add(&mut self, store: &Store, record: UsageRecord) -> Result<(), LedgerError> {
+        let key = RollupKey::of(&record);
+        let mut usage = match self.rollups.get(&key) {
+            Some(usage) => *usage,
+            None => store.rollup(&key)?,
+        };
+        usage.add(&Usage::from(&record));
+        self.rollups.insert(key, usage);
+        self.identities.insert((record.tenant.clone(), record.billing_id.clone()), self.records.len());
+        self.records.push(record);
+        Ok(())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is an argument of map_err")]
+fn unavailable(error: LedgerError) -> SettleError {
+    tracing::error!(%error, "a settle could not read the ledger");
+    SettleError::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::settlement;
+    use super::*;
+    use crate::vocab::TokenCount;
+
+    type Answer = Result<Settled, SettleError>;
+
+    /// Commits the settles in one batch.
+    fn commit(writer: &mut Writer, settlements: Vec<Settlement>) -> Vec<Answer> {
+        let (jobs, answers): (Vec<_>, Vec<_>) = settlements
+            .into_iter()
+            .map(|settlement| {
+                let (reply, answer) = oneshot::channel();
+                (Job { settlement, reply }, answer)
+            })
+            .unzip();
+        writer.commit(jobs);
+        answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
+    }
+
+    fn writer(path: &std::path::Path) -> Writer {
+        Writer::new(Arc::new(Store::open(path).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn repeats_and_conflicts_within_one_batch_meet_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let other = Settlement { output_tokens: TokenCount(51), ..settlement("acme", "b-1") };
+        let same = || settlement("acme", "b-1");
+        let answers = commit(&mut writer, vec![same(), same(), other, settlement("bolt", "b-1")]);
+        let first = answers[0].clone().unwrap();
+        assert!(!first.repeated);
+        assert_eq!(answers[1], Ok(Settled { repeated: true, ..first.clone() }));
+        let conflict = SettleError::Conflict { field: "output_tokens", first: Box::new(first.record) };
+        assert_eq!(answers[2], Err(conflict));
+        assert_eq!(answers[3].clone().unwrap().record.sequence, 2);
+        assert_eq!(writer.store.last_sequence(), Ok(2));
+    }
+
+    #[test]
+    fn a_refused_settle_leaves_no_gap_and_may_come_again_corrected() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let bad = Settlement { cached_tokens: TokenCount(601), ..settlement("acme", "b-1") };
+        let answers = commit(&mut writer, vec![bad, settlement("acme", "b-1")]);
+        assert!(matches!(answers[0], Err(SettleError::ClaimsMore { .. })));
+        assert_eq!(answers[1].clone().unwrap().record.sequence, 1);
+    }
+
+    // Its rows may or may not be on disk: nobody may hear of a record that rests on them, and no sequence is used twice.
+    #[test]
+    fn after_a_failed_write_nothing_is_acknowledged_until_it_is_reopened() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut broken = writer(folder.path());
+        commit(&mut broken, vec![settlement("acme", "b-1")]);
+        broken.store.fail_writes(true);
+        for answer in commit(&mut broken, vec![settlement("acme", "b-2"), settlement("acme", "b-2")]) {
+            assert!(matches!(answer, Err(SettleError::Unavailable(_))), "{answer:?}");
+        }
+        broken.store.fail_writes(false);
+        for answer in commit(&mut broken, vec![settlement("acme", "b-1"), settlement("acme", "b-3")]) {
+            assert!(matches!(answer, Err(SettleError::Unavailable(_))), "{answer:?}");
+        }
+        drop(broken);
+        let mut reopened = writer(folder.path());
+        let answers = commit(&mut reopened, vec![settlement("acme", "b-1"), settlement("acme", "b-2")]);
+        assert!(answers[0].clone().unwrap().repeated);
+        assert_eq!(answers[1].clone().unwrap().record.sequence, 2, "nothing was written after the failure");
+    }
+
+    #[test]
+    fn one_batch_is_one_synced_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path());
+        let before = writer.store.synced_writes();
+        let many = (0..LEDGER_BATCH).map(|at| settlement("acme", &format!("b-{at}"))).collect();
+        assert!(commit(&mut writer, many).iter().all(Result::is_ok));
+        assert_eq!(writer.store.synced_writes(), before + 1);
+        assert!(commit(&mut writer, vec![settlement("acme", "b-0")])[0].clone().unwrap().repeated);
+        assert_eq!(writer.store.synced_writes(), before + 1, "a repeat writes nothing");
+    }
+}
