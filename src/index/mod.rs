@@ -1,1 +1,14 @@
-//! The catalog database: which block is where.
+//! The catalog database: which block lies in which slot of the drive, and whose it is. Knows words only.
+//!
+//! Disposable: what can't be read is a miss, and a database that can't be read is rebuilt empty. No type of RocksDB
+//! leaves this room.
+
+mod catalog;
+mod namespace;
+mod row;
+mod store;
+
+pub use catalog::{Catalog, Opened, Scanned};
+pub use namespace::NamespaceRow;
+pub use row::{CODEC_RAW, Row, RowError, ShardRow};
+pub use store::IndexError;

@@ -1,1 +1,40 @@
-//! The hands: memory segments and devices. All unsafe and all file I/O.
+//! The hands: memory segments and devices. All `unsafe`, and all file I/O apart from the databases' own.
+//!
+//! [`Arena`] is the RAM tier's memory, cut into slots that are written once and read under pins. [`Device`] is a drive as
+//! a queue of reads and writes; [`PosixDevice`] is the real one, [`MemDevice`] the plain one, [`FaultyDevice`] the one
+//! that lies.
+
+mod arena;
+mod buffer;
+mod copy;
+mod device;
+mod fault;
+pub mod files;
+mod memory;
+mod pool;
+mod posix;
+mod segment;
+mod slot;
+mod slot_file;
+mod word;
+
+#[cfg(test)]
+mod contract_tests;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use arena::Arena;
+pub use buffer::AlignedBuf;
+pub use copy::copy_with_crc;
+pub use device::{Buffer, Completion, Device, Io, Op};
+pub use fault::{Faults, FaultyDevice};
+pub use memory::MemDevice;
+pub use posix::PosixDevice;
+pub use segment::Segment;
+pub use slot::{SlotPin, SlotWriter};
+pub use slot_file::OpenError;
+
+/// Locks, whatever happened to the holder before: what these mutexes guard is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,1 +1,15 @@
-//! Shelves without opinions: RAM and NVMe.
+//! Shelves without opinions: a data folder, the RAM shelf and the NVMe shelf. They carry out what the planner decided
+//! and say what became of it.
+//!
+//! The RAM shelf is the arena itself: there is nothing to add to it. What the rooms above need of `media` and `index`
+//! is handed through here.
+
+mod folder;
+mod format;
+mod nvme;
+
+pub use crate::index::{Catalog, IndexError, NamespaceRow, Opened, Row, RowError, ShardRow};
+pub use crate::media::{Arena as RamShelf, Device, SlotPin, SlotWriter, copy_with_crc};
+pub use folder::{Folder, FolderError};
+pub use format::StoreId;
+pub use nvme::{NvmeShelf, NvmeStats, Place, ReadDone, ReadError, ReadInto, WriteError};

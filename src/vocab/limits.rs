@@ -101,3 +101,21 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 pub const TRACE_LINE_BYTES_MAX: u64 = 4 << 20;
 /// Bytes read from a trace at a time.
 pub const TRACE_READ_BYTES: usize = 256 << 10;
+/// Foreground jobs that a device thread takes in a row while background ones wait: reads go first, but a drive that is
+/// read without pause must not keep written blocks in RAM for ever.
+pub const DEVICE_FOREGROUND_RUN: u32 = 16;
+/// Bytes copied before they are checksummed: the piece is still in the core's first-level cache.
+pub const COPY_CHUNK_BYTES: usize = 32 << 10;
+/// How long a new daemon waits for the locks of a killed one. I/O in flight outlives its process by tens of
+/// milliseconds, and unmapping a large RAM tier takes seconds.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How often it tries.
+pub const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// Memory of one write buffer of the catalog, of which there are two: 80,000 rows. It is written far more than read.
+pub const CATALOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
+/// Memory of the catalog's read cache. Rows are read at start, in one pass, and by hand.
+pub const CATALOG_CACHE_BYTES: usize = 8 << 20;
+/// Bytes of the catalog's write-ahead log: what a restart has to replay, under a second.
+pub const CATALOG_WAL_BYTES: u64 = 64 << 20;
+/// Shards of one block: the bits of a row's shard bitmap.
+pub const SHARDS_MAX: usize = 64;

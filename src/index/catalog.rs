@@ -1,0 +1,266 @@
+//! The catalog: blocks by key, namespaces and tenants by number.
+
+use std::fmt;
+use std::path::Path;
+
+use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
+
+use super::namespace::NamespaceRow;
+use super::row::Row;
+use super::store::{self, BLOCKS, IndexError, META, NAMESPACES, TENANTS};
+use crate::vocab::{AccountId, BlockKey, NamespaceId, TenantName};
+
+/// What the whole database is written in; another one means to start empty.
+const SCHEMA: &[u8] = b"1";
+const SCHEMA_KEY: &str = "schema";
+/// Rows that can't be read are deleted this many at a time.
+const DELETE_BATCH: usize = 1024;
+
+/// The catalog of one data folder.
+pub struct Catalog {
+    db: DB,
+}
+
+/// A catalog, and whether it had to be rebuilt.
+#[derive(Debug)]
+pub struct Opened {
+    /// The catalog.
+    pub catalog: Catalog,
+    /// What was there could not be read and was moved aside: the drive's blocks are forgotten.
+    pub rebuilt: bool,
+}
+
+/// What a pass over all blocks met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Rows given out.
+    pub rows: u64,
+    /// Rows that could not be read; deleted.
+    pub undecodable: u64,
+}
+
+impl Catalog {
+    /// Opens the catalog in the folder `path`, or creates it. One that can't be read is moved aside to `path.damaged`
+    /// (replacing an earlier one) and begun anew, with a warning: it is a cache.
+    ///
+    /// # Errors
+    /// When the file system refuses, which says nothing about what is in it.
+    pub fn open(path: &Path) -> Result<Opened, IndexError> {
+        match Self::open_whole(path) {
+            Ok(catalog) => Ok(Opened { catalog, rebuilt: false }),
+            Err(IndexError::Damaged(why)) => Ok(Opened { catalog: Self::rebuild(path, &why)?, rebuilt: true }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins anew what turned out to be damaged after it was opened (and dropped): as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn rebuild(path: &Path, why: &str) -> Result<Self, IndexError> {
+        tracing::warn!(path = %path.display(), why, "the catalog is unreadable: starting empty, the drive's blocks are forgotten");
+        let aside = path.with_extension("damaged");
+        let refused = |error: std::io::Error| IndexError::Folder { path: path.into(), why: error.to_string() };
+        remove(&aside).map_err(refused)?;
+        std::fs::rename(path, &aside).map_err(refused)?;
+        Self::open_whole(path)
+    }
+
+    fn open_whole(path: &Path) -> Result<Self, IndexError> {
+        let catalog = Self { db: store::open(path)? };
+        match catalog.meta(SCHEMA_KEY)? {
+            Some(schema) if schema == SCHEMA => {}
+            Some(_) => return Err(IndexError::Damaged("its schema is of another version".into())),
+            None => catalog.put_meta(SCHEMA_KEY, SCHEMA)?,
+        }
+        Ok(catalog)
+    }
+
+    /// Remembers a block whose payload was written.
+    ///
+    /// # Errors
+    /// When the database refuses; then there is no row.
+    pub fn put(&self, key: BlockKey, row: &Row) -> Result<(), IndexError> {
+        Ok(self.db.put_cf(self.family(BLOCKS)?, key.as_bytes(), row.encode())?)
+    }
+
+    /// Remembers all of these blocks or none.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn put_batch<'a>(&self, rows: impl IntoIterator<Item = (BlockKey, &'a Row)>) -> Result<(), IndexError> {
+        let (blocks, mut batch) = (self.family(BLOCKS)?, WriteBatch::default());
+        for (key, row) in rows {
+            batch.put_cf(blocks, key.as_bytes(), row.encode());
+        }
+        Ok(self.db.write(batch)?)
+    }
+
+    /// Forgets a block; known or not.
+    ///
+    /// # Errors
+    /// When the database refuses; then the row may still be there, and its slot must not be reused.
+    pub fn delete(&self, key: BlockKey) -> Result<(), IndexError> {
+        Ok(self.db.delete_cf(self.family(BLOCKS)?, key.as_bytes())?)
+    }
+
+    /// Forgets all of these blocks or none.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn delete_batch(&self, keys: impl IntoIterator<Item = BlockKey>) -> Result<(), IndexError> {
+        let (blocks, mut batch) = (self.family(BLOCKS)?, WriteBatch::default());
+        for key in keys {
+            batch.delete_cf(blocks, key.as_bytes());
+        }
+        Ok(self.db.write(batch)?)
+    }
+
+    /// A block's row; `None` also where it can't be decoded.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn get(&self, key: BlockKey) -> Result<Option<Row>, IndexError> {
+        let bytes = self.db.get_pinned_cf(self.family(BLOCKS)?, key.as_bytes())?;
+        Ok(bytes.and_then(|bytes| Row::decode(&bytes).ok()))
+    }
+
+    /// Gives every block to `visit`, in the order of keys. Rows that can't be decoded are counted and deleted.
+    ///
+    /// # Errors
+    /// `Damaged` when the pass met bytes that RocksDB itself refuses: what was visited is good, what was not is lost, and
+    /// the catalog should be [rebuilt](Self::rebuild).
+    pub fn scan(&self, mut visit: impl FnMut(BlockKey, Row)) -> Result<Scanned, IndexError> {
+        let blocks = self.family(BLOCKS)?;
+        let (mut scanned, mut bad) = (Scanned::default(), Vec::new());
+        for entry in self.db.iterator_cf_opt(blocks, one_pass(), IteratorMode::Start) {
+            let (key, bytes) = entry?;
+            match (<[u8; 32]>::try_from(&key[..]), Row::decode(&bytes)) {
+                (Ok(key), Ok(row)) => {
+                    scanned.rows += 1;
+                    visit(BlockKey::from_bytes(key), row);
+                }
+                _ => {
+                    scanned.undecodable += 1;
+                    bad.push(key);
+                    if bad.len() >= DELETE_BATCH {
+                        self.delete_raw(BLOCKS, &mut bad)?;
+                    }
+                }
+            }
+        }
+        self.delete_raw(BLOCKS, &mut bad)?;
+        if scanned.undecodable > 0 {
+            tracing::warn!(rows = scanned.undecodable, "catalog rows that could not be read were deleted");
+        }
+        Ok(scanned)
+    }
+
+    /// Remembers a namespace under its number.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn put_namespace(&self, row: &NamespaceRow) -> Result<(), IndexError> {
+        Ok(self.db.put_cf(self.family(NAMESPACES)?, row.id.0.to_be_bytes(), row.encode())?)
+    }
+
+    /// All namespaces by number. Rows that can't be read are deleted: blocks whose namespace is not listed are to be
+    /// deleted too, before their number is given to another.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn namespaces(&self) -> Result<Vec<NamespaceRow>, IndexError> {
+        self.list(NAMESPACES, |id, bytes| NamespaceRow::decode(NamespaceId(id), bytes))
+    }
+
+    /// Remembers a tenant under its number.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn put_tenant(&self, id: AccountId, name: &TenantName) -> Result<(), IndexError> {
+        Ok(self.db.put_cf(self.family(TENANTS)?, id.0.to_be_bytes(), name.as_str())?)
+    }
+
+    /// All tenants by number; as [`namespaces`](Self::namespaces).
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn tenants(&self) -> Result<Vec<(AccountId, TenantName)>, IndexError> {
+        self.list(TENANTS, |id, bytes| {
+            let name = TenantName::parse(std::str::from_utf8(bytes).ok()?).ok()?;
+            Some((AccountId(id), name))
+        })
+    }
+
+    /// A value that is neither block, namespace nor tenant.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, IndexError> {
+        Ok(self.db.get_cf(self.family(META)?, key)?)
+    }
+
+    /// Remembers such a value.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn put_meta(&self, key: &str, value: &[u8]) -> Result<(), IndexError> {
+        Ok(self.db.put_cf(self.family(META)?, key, value)?)
+    }
+
+    fn list<T>(&self, family: &str, decode: impl Fn(u16, &[u8]) -> Option<T>) -> Result<Vec<T>, IndexError> {
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        for entry in self.db.iterator_cf_opt(self.family(family)?, one_pass(), IteratorMode::Start) {
+            let (key, bytes) = entry?;
+            let id = <[u8; 2]>::try_from(&key[..]).map(u16::from_be_bytes);
+            match id.ok().and_then(|id| decode(id, &bytes)) {
+                Some(row) => rows.push(row),
+                None => bad.push(key),
+            }
+        }
+        if !bad.is_empty() {
+            tracing::warn!(family, rows = bad.len(), "catalog rows that could not be read were deleted");
+            self.delete_raw(family, &mut bad)?;
+        }
+        Ok(rows)
+    }
+
+    fn delete_raw(&self, family: &str, keys: &mut Vec<Box<[u8]>>) -> Result<(), IndexError> {
+        let (family, mut batch) = (self.family(family)?, WriteBatch::default());
+        for key in keys.drain(..) {
+            batch.delete_cf(family, key);
+        }
+        Ok(self.db.write(batch)?)
+    }
+
+    fn family(&self, name: &str) -> Result<&ColumnFamily, IndexError> {
+        self.db.cf_handle(name).ok_or_else(|| IndexError::Damaged(format!("it has no {name}")))
+    }
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalog").field("path", &self.db.path()).finish()
+    }
+}
+
+/// Reads each block of the database once, past its small cache.
+fn one_pass() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.fill_cache(false);
+    options.set_readahead_size(1 << 20);
+    options
+}
+
+/// Removes a folder or file, there or not.
+fn remove(path: &Path) -> std::io::Result<()> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "catalog_tests.rs"]
+mod tests;

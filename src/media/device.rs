@@ -1,0 +1,213 @@
+//! A drive as a queue: jobs go in with the memory they own, and come out through a callback.
+//!
+//! Shaped so that io_uring can be a second body of it: the buffer belongs to the job until its completion, even when
+//! nobody waits for it any more.
+
+use std::fmt;
+use std::io;
+
+use super::buffer::AlignedBuf;
+use super::slot::{SlotPin, SlotWriter};
+use crate::vocab::limits::ALIGNMENT;
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// From the drive into the buffer.
+    Read,
+    /// From the buffer to the drive.
+    Write,
+}
+
+/// The memory of a job, owned until it completes.
+#[derive(Debug)]
+pub enum Buffer {
+    /// A RAM slot to be filled.
+    Fill(SlotWriter),
+    /// A RAM slot to be written out; can't be read into.
+    Slot(SlotPin),
+    /// Memory of its own.
+    Heap(AlignedBuf),
+}
+
+impl Buffer {
+    /// The bytes, whole 4 KiB of them.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Fill(writer) => writer.bytes(),
+            Self::Slot(pin) => pin.padded(),
+            Self::Heap(buffer) => buffer,
+        }
+    }
+
+    /// The bytes, to be filled; empty for what may not be.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Fill(writer) => writer.as_mut_slice(),
+            Self::Slot(_) => &mut [],
+            Self::Heap(buffer) => buffer,
+        }
+    }
+}
+
+/// What is called when a job ends, with its memory. It runs on a thread of the device, or on the submitter's before
+/// `submit` returns: it must not wait for either.
+pub type Completion = Box<dyn FnOnce(Buffer, io::Result<()>) + Send>;
+
+/// One job.
+pub struct Io {
+    /// What to do.
+    pub op: Op,
+    /// Where on the device, in bytes: a multiple of 4 KiB.
+    pub offset: u64,
+    /// How many bytes: a multiple of 4 KiB.
+    pub length: u32,
+    /// The memory.
+    pub buffer: Buffer,
+    /// May wait for those that may not.
+    pub background: bool,
+    /// Told of the end, once.
+    pub done: Completion,
+}
+
+impl Io {
+    /// A read of `length` bytes, rounded up to whole 4 KiB, that somebody waits for.
+    #[must_use]
+    pub fn read(offset: u64, length: u32, buffer: Buffer, done: Completion) -> Self {
+        Self { op: Op::Read, offset, length: padded(length), buffer, background: false, done }
+    }
+
+    /// A write of `length` bytes, rounded up to whole 4 KiB, that nobody waits for.
+    #[must_use]
+    pub fn write(offset: u64, length: u32, buffer: Buffer, done: Completion) -> Self {
+        Self { op: Op::Write, offset, length: padded(length), buffer, background: true, done }
+    }
+
+    /// Hands the memory back.
+    pub fn complete(self, result: io::Result<()>) {
+        (self.done)(self.buffer, result);
+    }
+
+    /// Whether a device of `device_bytes` can carry it out at all.
+    pub(super) fn check(&self, device_bytes: u64) -> io::Result<()> {
+        let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{self:?}: {why}")));
+        let aligned = |number: u64| number.is_multiple_of(ALIGNMENT);
+        if !aligned(self.offset) || !aligned(u64::from(self.length)) {
+            return refuse("not aligned to 4 KiB");
+        }
+        if self.offset.checked_add(u64::from(self.length)).is_none_or(|end| end > device_bytes) {
+            return refuse("past the end of the device");
+        }
+        if self.op == Op::Read && matches!(self.buffer, Buffer::Slot(_)) {
+            return refuse("a pinned slot can't be read into");
+        }
+        if (self.length as usize) > self.buffer.bytes().len() {
+            return refuse("longer than its buffer");
+        }
+        Ok(())
+    }
+
+    /// Moves all bytes with `read` or `write`, which may move fewer at a time: continues short ones, repeats interrupted
+    /// ones. What follows a short transfer starts at whole 4 KiB again.
+    pub(super) fn transfer(
+        &mut self,
+        read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+        write: impl Fn(&[u8], u64) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let length = self.length as usize;
+        let mut moved = 0;
+        while moved < length {
+            let at = self.offset + moved as u64;
+            let step = match self.op {
+                Op::Read => self.buffer.bytes_mut().get_mut(moved..length).map(|bytes| read(bytes, at)),
+                Op::Write => self.buffer.bytes().get(moved..length).map(|bytes| write(bytes, at)),
+            };
+            match step {
+                None => return Err(io::ErrorKind::InvalidInput.into()),
+                Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Some(Err(error)) => return Err(error),
+                Some(Ok(bytes)) if moved + bytes >= length => return Ok(()),
+                Some(Ok(bytes)) if bytes < ALIGNMENT as usize => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(Ok(bytes)) => moved += bytes / ALIGNMENT as usize * ALIGNMENT as usize,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {} bytes at {}", self.op, self.length, self.offset)
+    }
+}
+
+fn padded(length: u32) -> u32 {
+    length.next_multiple_of(ALIGNMENT as u32)
+}
+
+/// A drive. A trait because there is a real one, a plain one, and one that lies.
+pub trait Device: Send + Sync {
+    /// Queues a job. Foreground jobs go before background ones.
+    ///
+    /// # Errors
+    /// Gives the job back, not completed, when the queue is full or the device was stopped.
+    fn submit(&self, io: Io) -> Result<(), Io>;
+
+    /// How it works, for people.
+    fn kind(&self) -> &'static str;
+
+    /// Size in bytes.
+    fn size(&self) -> u64;
+
+    /// Takes no more jobs, finishes what is queued, and ends the device's threads. Does nothing the second time.
+    fn stop(&self);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    fn heap(op: Op, length: u32) -> Io {
+        let buffer = Buffer::Heap(AlignedBuf::with_room_for(length));
+        Io { op, offset: 8192, length, buffer, background: false, done: Box::new(|_, _| {}) }
+    }
+
+    fn never<B: ?Sized>(_: &B, _: u64) -> io::Result<usize> {
+        panic!("not asked for")
+    }
+
+    #[test]
+    fn short_and_interrupted_transfers_go_on_where_they_stopped() {
+        let steps = RefCell::new(vec![Ok(8192), Err(io::ErrorKind::Interrupted), Ok(4096 + 100), Ok(4096)]);
+        let seen = RefCell::new(Vec::new());
+        let read = |bytes: &mut [u8], at| {
+            seen.borrow_mut().push((at, bytes.len()));
+            steps.borrow_mut().pop().unwrap().map_err(io::Error::from)
+        };
+        heap(Op::Read, 16_384).transfer(read, never).unwrap();
+        assert_eq!(*seen.borrow(), vec![(8192, 16_384), (12_288, 12_288), (16_384, 8192), (16_384, 8192)]);
+    }
+
+    #[test]
+    fn a_transfer_that_does_not_move_is_an_error_and_not_a_loop() {
+        let calls = Cell::new(0);
+        let stuck = |_: &[u8], _| {
+            calls.set(calls.get() + 1);
+            Ok(0)
+        };
+        let error = heap(Op::Write, 4096).transfer(|_, _| panic!("not asked for"), stuck).unwrap_err();
+        assert_eq!((error.kind(), calls.get()), (io::ErrorKind::UnexpectedEof, 1));
+    }
+
+    #[test]
+    fn a_job_that_does_not_fit_is_refused() {
+        assert!(heap(Op::Read, 4096).check(12_288).is_ok());
+        assert!(heap(Op::Read, 8192).check(12_288).is_err());
+        assert!(Io { offset: 1, ..heap(Op::Read, 4096) }.check(12_288).is_err());
+        assert!(Io { length: 8192, ..heap(Op::Read, 4096) }.check(1 << 20).is_err());
+        assert!(Io { offset: u64::MAX - 4095, ..heap(Op::Read, 4096) }.check(1 << 20).is_err());
+    }
+}

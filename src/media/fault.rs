@@ -1,0 +1,179 @@
+//! A drive that lies, by seed: errors, flipped bits, writes that were lost or torn though acknowledged, and completions
+//! that are held back. The same seed and the same jobs in the same order give the same faults.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
+use rustix::io::Errno;
+
+use super::device::{Buffer, Completion, Device, Io, Op};
+use super::lock;
+use crate::vocab::limits::{ALIGNMENT, DEVICE_QUEUE};
+
+/// How often each fault happens, 0 to 1. A job has one fault at most, so those of a kind of job add up to 1 at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// Reads that fail with `EIO`.
+    pub read_error: f64,
+    /// Reads that end early, as past the end of a file.
+    pub short_read: f64,
+    /// Reads with one bit flipped, reported as good.
+    pub bit_flip: f64,
+    /// Writes that fail with `EIO`, half done.
+    pub write_error: f64,
+    /// Writes that fail with `ENOSPC`.
+    pub no_space: f64,
+    /// Writes reported as good and not done.
+    pub lost_write: f64,
+    /// Writes reported as good of which only the first half was done.
+    pub torn_write: f64,
+    /// Jobs of either kind, done but not reported until [`FaultyDevice::release_held`].
+    pub held: f64,
+}
+
+/// Wraps a device and makes it lie.
+pub struct FaultyDevice {
+    inner: Arc<dyn Device>,
+    chance: Mutex<(Faults, Pcg64)>,
+    held: Arc<Held>,
+}
+
+/// Completions that wait: at most as many as a device queues.
+type Held = Mutex<Vec<(Completion, Buffer, io::Result<()>)>>;
+
+#[derive(Clone, Copy)]
+enum Fault {
+    None,
+    Fails(Errno),
+    Short,
+    Flips(u64),
+    Lost,
+    Torn { acknowledged: bool },
+    Held,
+}
+
+impl FaultyDevice {
+    /// Wraps `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Device>, faults: Faults, seed: u64) -> Self {
+        Self { inner, chance: Mutex::new((faults, Pcg64::seed_from_u64(seed))), held: Arc::default() }
+    }
+
+    /// Changes what happens from now on; the seed's sequence goes on.
+    pub fn set_faults(&self, faults: Faults) {
+        lock(&self.chance).0 = faults;
+    }
+
+    /// Reports what was held back, in the order in which it ended; how many there were.
+    pub fn release_held(&self) -> usize {
+        let held = std::mem::take(&mut *lock(&self.held));
+        let count = held.len();
+        for (done, buffer, result) in held {
+            done(buffer, result);
+        }
+        count
+    }
+
+    fn choose(&self, op: Op) -> Fault {
+        let (faults, random) = &mut *lock(&self.chance);
+        let (mut roll, bit): (f64, u64) = (random.random(), random.random());
+        let choices = match op {
+            Op::Read => [
+                (faults.read_error, Fault::Fails(Errno::IO)),
+                (faults.short_read, Fault::Short),
+                (faults.bit_flip, Fault::Flips(bit)),
+                (faults.held, Fault::Held),
+                (0.0, Fault::None),
+            ],
+            Op::Write => [
+                (faults.write_error, Fault::Torn { acknowledged: false }),
+                (faults.no_space, Fault::Fails(Errno::NOSPC)),
+                (faults.lost_write, Fault::Lost),
+                (faults.torn_write, Fault::Torn { acknowledged: true }),
+                (faults.held, Fault::Held),
+            ],
+        };
+        for (rate, fault) in choices {
+            if roll < rate {
+                return fault;
+            }
+            roll -= rate;
+        }
+        Fault::None
+    }
+}
+
+impl Device for FaultyDevice {
+    fn submit(&self, io: Io) -> Result<(), Io> {
+        match self.choose(io.op) {
+            Fault::None => self.inner.submit(io),
+            Fault::Fails(errno) => {
+                io.complete(Err(errno.into()));
+                Ok(())
+            }
+            Fault::Short => {
+                io.complete(Err(io::ErrorKind::UnexpectedEof.into()));
+                Ok(())
+            }
+            Fault::Lost => {
+                io.complete(Ok(()));
+                Ok(())
+            }
+            Fault::Flips(bit) => self.inner.submit(flipped(io, bit)),
+            Fault::Torn { acknowledged } => self.submit_torn(io, acknowledged),
+            Fault::Held => self.inner.submit(held_back(io, Arc::clone(&self.held))),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        "faulty"
+    }
+
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn stop(&self) {
+        self.inner.stop();
+        self.release_held();
+    }
+}
+
+impl FaultyDevice {
+    fn submit_torn(&self, io: Io, acknowledged: bool) -> Result<(), Io> {
+        let Io { op, offset, length, buffer, background, done } = io;
+        let half = length / 2 / ALIGNMENT as u32 * ALIGNMENT as u32;
+        let torn = Box::new(move |buffer, result: io::Result<()>| {
+            done(buffer, if acknowledged { result } else { Err(Errno::IO.into()) });
+        });
+        self.inner.submit(Io { op, offset, length: half, buffer, background, done: torn })
+    }
+}
+
+fn flipped(io: Io, bit: u64) -> Io {
+    let (length, done) = (u64::from(io.length).max(1), io.done);
+    let flip = Box::new(move |mut buffer: Buffer, result| {
+        let at = usize::try_from(bit / 8 % length).unwrap_or_default();
+        if let Some(byte) = buffer.bytes_mut().get_mut(at) {
+            *byte ^= 1 << (bit % 8);
+        }
+        done(buffer, result);
+    });
+    Io { done: flip, ..io }
+}
+
+fn held_back(io: Io, held: Arc<Held>) -> Io {
+    let done = io.done;
+    let hold = Box::new(move |buffer, result| {
+        let mut waiting = lock(&held);
+        if waiting.len() < DEVICE_QUEUE {
+            waiting.push((done, buffer, result));
+        } else {
+            drop(waiting);
+            done(buffer, result);
+        }
+    });
+    Io { done: hold, ..io }
+}

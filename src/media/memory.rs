@@ -1,0 +1,99 @@
+//! A drive in memory, for tests and simulation: sparse, so that a simulated terabyte costs what was written to it.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use hashbrown::HashMap;
+
+use super::device::{Device, Io};
+use super::lock;
+use super::pool::Pool;
+use crate::vocab::limits::ALIGNMENT;
+
+const PAGE: usize = ALIGNMENT as usize;
+
+#[derive(Default)]
+struct Pages(Mutex<HashMap<u64, Box<[u8]>>>);
+
+/// A drive in memory. What was never written reads as zeroes.
+pub struct MemDevice {
+    pages: Arc<Pages>,
+    size: u64,
+    /// Without threads, jobs end before `submit` returns.
+    pool: Option<Pool>,
+    stopped: Mutex<bool>,
+}
+
+impl MemDevice {
+    /// Ends every job before `submit` returns, on the caller's thread: runs are repeatable.
+    #[must_use]
+    pub fn inline(size: u64) -> Self {
+        Self { pages: Arc::default(), size, pool: None, stopped: Mutex::new(false) }
+    }
+
+    /// Ends jobs on a thread of its own.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn threaded(size: u64) -> io::Result<Self> {
+        let pages = Arc::<Pages>::default();
+        let of_pool = Arc::clone(&pages);
+        let pool = Pool::start("kvtier-mem", 1, Box::new(move |io| of_pool.carry_out(size, io)))?;
+        Ok(Self { pages, size, pool: Some(pool), stopped: Mutex::new(false) })
+    }
+}
+
+impl Device for MemDevice {
+    fn submit(&self, mut io: Io) -> Result<(), Io> {
+        if let Some(pool) = &self.pool {
+            return pool.submit(io);
+        }
+        if *lock(&self.stopped) {
+            return Err(io);
+        }
+        let result = self.pages.carry_out(self.size, &mut io);
+        io.complete(result);
+        Ok(())
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn stop(&self) {
+        *lock(&self.stopped) = true;
+        if let Some(pool) = &self.pool {
+            pool.stop();
+        }
+    }
+}
+
+impl Pages {
+    fn carry_out(&self, size: u64, io: &mut Io) -> io::Result<()> {
+        io.check(size)?;
+        io.transfer(|bytes, at| Ok(self.read(bytes, at)), |bytes, at| Ok(self.write(bytes, at)))
+    }
+
+    fn read(&self, bytes: &mut [u8], at: u64) -> usize {
+        let pages = lock(&self.0);
+        for (number, chunk) in (at / ALIGNMENT..).zip(bytes.chunks_exact_mut(PAGE)) {
+            match pages.get(&number) {
+                Some(page) => chunk.copy_from_slice(page),
+                None => chunk.fill(0),
+            }
+        }
+        bytes.len()
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> usize {
+        let mut pages = lock(&self.0);
+        for (number, chunk) in (at / ALIGNMENT..).zip(bytes.chunks_exact(PAGE)) {
+            pages.insert(number, chunk.into());
+        }
+        bytes.len()
+    }
+}

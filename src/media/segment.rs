@@ -1,0 +1,87 @@
+//! The memory of one RAM extent: a memfd, mapped shared, so that it can later be handed to workers of the same host.
+#![expect(unsafe_code, reason = "maps memory")]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Shared memory of a fixed size, zeroed, not prefaulted: pages come with their first write.
+#[derive(Debug)]
+pub struct Segment {
+    base: NonNull<u8>,
+    len: usize,
+    fd: OwnedFd,
+}
+
+// SAFETY: the mapping belongs to the process and not to a thread; who may touch which bytes is the arena's protocol.
+unsafe impl Send for Segment {}
+// SAFETY: as above; a shared `Segment` gives out addresses only.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// Maps `len` bytes, which must not be 0.
+    ///
+    /// # Errors
+    /// When the kernel refuses the descriptor or the address space.
+    pub fn new(len: usize) -> io::Result<Self> {
+        let fd = memfd_create("kvtier-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&fd, len as u64)?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice; nothing else refers to it.
+        let base = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)? };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))?;
+        Ok(Self { base, len, fd })
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.len
+    }
+
+    /// The descriptor, to be mapped by others.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Address of byte `at`, of which `len` are wanted.
+    pub(super) fn address(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "a slot ends within its segment");
+        // SAFETY: within the mapping, by the line above.
+        unsafe { self.base.as_ptr().add(at) }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: this mapping was made by `new`, and pins and writers keep the arena and with it this segment alive.
+        if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
+            tracing::warn!(%error, len = self.len, "a RAM segment could not be unmapped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_page_aligned_zeroed_and_closed_on_exec() {
+        let segment = Segment::new(8192).unwrap();
+        assert!((segment.address(0, 8192) as usize).is_multiple_of(4096));
+        // SAFETY: nobody else has the segment.
+        let bytes = unsafe { std::slice::from_raw_parts(segment.address(0, 8192), 8192) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        let flags = rustix::io::fcntl_getfd(segment.fd()).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    #[should_panic(expected = "within its segment")]
+    fn an_address_past_the_end_is_refused() {
+        Segment::new(4096).unwrap().address(1, 4096);
+    }
+}
