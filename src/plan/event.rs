@@ -72,15 +72,11 @@ pub enum Event {
     Erased {
         /// The NVMe slot that it named.
         slot: SlotId,
-        /// Its class.
-        class: SlotClass,
     },
     /// The end of a [`Command::Retire`]: nobody reads the slot any more.
     RamFreed {
         /// Which slot.
         slot: SlotId,
-        /// Its class.
-        class: SlotClass,
     },
     /// A reader wants this block in RAM. Answer: [`Answer::Wanted`]. May lead to [`Command::Load`].
     Want {

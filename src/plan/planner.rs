@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::catalog::Catalog;
 use super::counters::{Counters, Holdings};
-use super::entry::{ROOT, is_block};
-use super::event::{Answer, BlockRef, Command, Event};
+use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
+use super::event::{Answer, BlockRef, Command, Event, PutId};
 use super::lease::Leases;
 use super::policy::PolicyKind;
 use super::put::Put;
@@ -102,8 +102,8 @@ impl Planner {
             Event::Filled { block, generation, length, crc } => self.filled(block, generation, length, crc),
             Event::PutEnded { put } => self.put_ended(put),
             Event::Wrote { block, outcome } => self.wrote(block, outcome),
-            Event::Erased { slot, class: _ } => self.nvme_freed(slot),
-            Event::RamFreed { slot, class: _ } => self.ram_freed(slot),
+            Event::Erased { slot } => self.nvme_freed(slot),
+            Event::RamFreed { slot } => self.ram_freed(slot),
             Event::Want { key } => Answer::Wanted(self.want(&key)),
             Event::Loaded { block, outcome } => self.loaded(block, outcome),
             Event::Peek { key } => Answer::Peek(self.peek(&key)),
@@ -157,11 +157,25 @@ impl Planner {
         self.holdings().background == 0
     }
 
+    /// The put that is to send this block, if one still is.
+    #[must_use]
+    pub fn put_of(&self, block: BlockRef) -> Option<PutId> {
+        let put = self.catalog[self.catalog.resolve(block)?].put;
+        (put != NO_PUT).then_some(PutId(put))
+    }
+
+    /// Whether the block has a RAM slot that a put is filling: then, and only then, its bytes may be published.
+    #[must_use]
+    pub fn awaits(&self, block: BlockRef) -> bool {
+        let filling = |number: u32| self.catalog[number].ram == Ram::Filling && self.catalog[number].put != NO_PUT;
+        self.catalog.resolve(block).is_some_and(filling)
+    }
+
     /// What is known of a block: for inspection.
     #[must_use]
     pub fn inspect(&self, key: &BlockKey) -> Option<Inspection> {
         let entry = &self.catalog[self.catalog.find(key)?];
-        let (in_ram, on_nvme) = (entry.ram == super::entry::Ram::Resident, entry.nvme == super::entry::Nvme::Resident);
+        let (in_ram, on_nvme) = (entry.ram == Ram::Resident, entry.nvme == Nvme::Resident);
         Some(Inspection {
             readable: entry.readable,
             ram_slot: in_ram.then_some(entry.ram_slot),

@@ -126,8 +126,8 @@ fn done(command: Command) -> Option<Event> {
         Command::Fill { block, .. } => Some(Event::Filled { block, generation: 0, length: SLOT_BYTES, crc: 0 }),
         Command::Write(write) => Some(Event::Wrote { block: write.block, outcome: Transfer::Done(0) }),
         Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(0) }),
-        Command::Erase { slot, class, .. } => Some(Event::Erased { slot, class }),
-        Command::Retire { slot, class } => Some(Event::RamFreed { slot, class }),
+        Command::Erase { slot, .. } => Some(Event::Erased { slot }),
+        Command::Retire { slot, .. } => Some(Event::RamFreed { slot }),
         Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } => None,
     }
 }

@@ -8,7 +8,7 @@ mod folder;
 mod format;
 mod nvme;
 
-pub use crate::index::{Catalog, IndexError, NamespaceRow, Opened, Row, RowError, ShardRow};
+pub use crate::index::{CODEC_RAW, Catalog, IndexError, NamespaceRow, Opened, Row, RowError, ShardRow};
 pub use crate::media::{Arena as RamShelf, Device, SlotPin, SlotWriter, copy_with_crc};
 pub use folder::{Folder, FolderError};
 pub use format::StoreId;

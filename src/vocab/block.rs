@@ -40,6 +40,8 @@ pub struct Owner {
     pub writer: u32,
     /// Which layers it holds.
     pub group: GroupId,
+    /// Who may see it: 0 everybody, 1 its tenant, 2 its user.
+    pub scope: u8,
     /// Its bytes may not outlive the daemon: the weights' digest is unknown.
     pub ram_only: bool,
 }

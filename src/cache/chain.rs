@@ -1,0 +1,104 @@
+//! A run of blocks as a request names it, with keys computed as they are asked for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::Error;
+use super::names::Namespace;
+use crate::vocab::key::EngineKeys;
+use crate::vocab::limits::REQUEST_BLOCKS_MAX;
+use crate::vocab::{BlockKey, Owner, TenantName};
+
+/// Where a chain's keys come from.
+#[derive(Clone, Debug)]
+pub enum Keys {
+    /// All known: hashed from tokens, or given.
+    Known(Arc<[BlockKey]>),
+    /// The engine's own; each is hashed when it is asked for, so that a search hashes only what it probes.
+    Engine {
+        /// Roots of the chain's scopes.
+        roots: EngineKeys,
+        /// The engine's keys, one after another.
+        packed: Bytes,
+        /// Bytes of a key.
+        key_len: usize,
+        /// Engine keys of a block; the last of them names it.
+        stride: usize,
+        /// Blocks before the first.
+        first: u32,
+    },
+}
+
+/// A run of blocks of one prompt.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Which layout.
+    pub namespace: Arc<Namespace>,
+    /// Whose account.
+    pub tenant: TenantName,
+    /// Whose blocks they are when they are stored.
+    pub owner: Owner,
+    /// How many blocks come before the first one named here.
+    pub depth: u32,
+    /// The block before the first one, where the chain comes in pieces.
+    pub parent: Option<BlockKey>,
+    /// The keys.
+    pub keys: Keys,
+    /// Tokens named, where the request has tokens: also those of a last block that is not full.
+    pub tokens: Option<u64>,
+}
+
+impl Chain {
+    /// Blocks named.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.keys {
+            Keys::Known(keys) => keys.len(),
+            Keys::Engine { packed, key_len, stride, .. } => packed.len() / (key_len * stride).max(1),
+        }
+    }
+
+    /// Whether no block is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The key of block `at` of this run. `at` must be below `len()`.
+    #[must_use]
+    pub fn key(&self, at: usize) -> BlockKey {
+        match &self.keys {
+            Keys::Known(keys) => keys[at],
+            Keys::Engine { roots, packed, key_len, stride, first } => {
+                let start = (at * stride + stride - 1) * key_len;
+                let block = first + u32::try_from(at).unwrap_or(u32::MAX);
+                roots.key(block, &packed[start..start + key_len])
+            }
+        }
+    }
+
+    /// The keys of the first `blocks` blocks.
+    #[must_use]
+    pub fn keys(&self, blocks: usize) -> Arc<[BlockKey]> {
+        match &self.keys {
+            Keys::Known(keys) if keys.len() == blocks => Arc::clone(keys),
+            _ => (0..blocks.min(self.len())).map(|at| self.key(at)).collect(),
+        }
+    }
+
+    /// Tokens of `blocks` whole blocks.
+    #[must_use]
+    pub fn tokens_of(&self, blocks: u32) -> u64 {
+        u64::from(blocks) * u64::from(self.namespace.spec.block_tokens)
+    }
+
+    /// Refuses a run that is longer than a request may be.
+    ///
+    /// # Errors
+    /// Past 65,536 blocks.
+    pub fn checked(self) -> Result<Self, Error> {
+        let blocks = self.len();
+        if blocks > REQUEST_BLOCKS_MAX { Err(Error::too_many_blocks(blocks)) } else { Ok(self) }
+    }
+}

@@ -1,0 +1,380 @@
+//! The planner's thread: takes events one by one, asks the planner, and carries out its commands.
+//!
+//! It never waits for a drive or for a reader. What others finish (writes, loads, the last pin of a slot) is put on a
+//! list that is as long as what is under way at most, and taken up after the next event.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::Error;
+use super::flight::{Flights, Landing};
+use super::residency::Residency;
+use crate::plan::{Answer, BlockRef, Command, Event, Load, Planner, PutId, Transfer, Wanted, Write};
+use crate::tiers::{CODEC_RAW, NvmeShelf, Place, RamShelf, ReadDone, ReadError, ReadInto, Row, ShardRow, SlotWriter, WriteError};
+use crate::vocab::limits::PLANNER_INBOX;
+use crate::vocab::{BlockKey, Clock, SlotClass, SlotId};
+
+/// What a put's task is told about a block that it needs a slot for.
+pub(super) enum Slot {
+    /// The block may be written here.
+    Granted(BlockRef, SlotWriter),
+    /// There is none.
+    Refused(BlockRef),
+}
+
+/// A look at the planner from its own thread.
+type Look = Box<dyn FnOnce(&Planner) + Send>;
+
+/// What the thread is asked.
+enum Message {
+    Event(Event, Option<oneshot::Sender<Answer>>),
+    /// A put begins: its slots are granted through here.
+    Offer(Event, PutId, mpsc::Sender<Slot>, oneshot::Sender<Answer>),
+    /// The bytes are in the slot: publish it and tell the planner.
+    Filled { block: BlockRef, writer: SlotWriter, length: u32, crc: u64 },
+    Look(Look),
+    Quiet(oneshot::Sender<()>),
+    /// The list of what is finished is not empty.
+    Wake,
+}
+
+/// What was finished elsewhere.
+enum Finished {
+    Wrote(BlockRef, Transfer),
+    Loaded(BlockRef, Result<SlotWriter, Transfer>),
+    Peeked(BlockRef, Transfer),
+}
+
+type Finishes = Arc<Mutex<Vec<Finished>>>;
+
+/// How others reach the planner.
+#[derive(Clone)]
+pub(super) struct Driver {
+    inbox: mpsc::Sender<Message>,
+    finished: Finishes,
+}
+
+/// What the thread works with.
+pub(super) struct Hands {
+    pub(super) ram: Arc<RamShelf>,
+    pub(super) nvme: Option<Arc<NvmeShelf>>,
+    pub(super) residency: Arc<Residency>,
+    pub(super) flights: Arc<Flights>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Driver {
+    /// Starts the thread. `commands` are carried out first: what a warm start has recovered.
+    pub(super) fn start(
+        planner: Planner,
+        hands: Hands,
+        commands: Vec<Command>,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (inbox, messages) = mpsc::channel(PLANNER_INBOX);
+        let finished = Finishes::default();
+        let wake = inbox.downgrade();
+        hands.ram.set_wake(Box::new(move || {
+            // A full inbox is awake anyway.
+            if let Some(inbox) = wake.upgrade() {
+                inbox.try_send(Message::Wake).ok();
+            }
+        }));
+        let loop_finished = Arc::clone(&finished);
+        let wake = inbox.downgrade();
+        let thread = std::thread::Builder::new().name("planner".into()).spawn(move || {
+            let puts = HashMap::new();
+            let mut run = Run { planner, hands, puts, commands, events: Vec::new(), finished: loop_finished, wake };
+            run.carry_out();
+            run.run(messages);
+        })?;
+        Ok((Self { inbox, finished }, thread))
+    }
+
+    /// Tells the planner and waits for its answer.
+    pub(super) async fn ask(&self, event: Event) -> Result<Answer, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Event(event, Some(reply))).await?;
+        answer.await.map_err(|_| Error::Closing)
+    }
+
+    /// Tells the planner.
+    pub(super) async fn tell(&self, event: Event) -> Result<(), Error> {
+        self.send(Message::Event(event, None)).await
+    }
+
+    pub(super) async fn offer(&self, event: Event, put: PutId, slots: mpsc::Sender<Slot>) -> Result<Answer, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Offer(event, put, slots, reply)).await?;
+        answer.await.map_err(|_| Error::Closing)
+    }
+
+    pub(super) async fn filled(&self, block: BlockRef, writer: SlotWriter, length: u32, crc: u64) -> Result<(), Error> {
+        self.send(Message::Filled { block, writer, length, crc }).await
+    }
+
+    /// Has a look at the planner between two events.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Planner) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, seen) = oneshot::channel();
+        let look: Look = Box::new(move |planner| {
+            reply.send(look(planner)).ok();
+        });
+        self.send(Message::Look(look)).await?;
+        seen.await.map_err(|_| Error::Closing)
+    }
+
+    /// Waits until nothing is under way in the background; false when that took too long.
+    pub(super) async fn quiesce(&self, timeout: Duration) -> Result<bool, Error> {
+        let (reply, quiet) = oneshot::channel();
+        self.send(Message::Quiet(reply)).await?;
+        match tokio::time::timeout(timeout, quiet).await {
+            Ok(quiet) => quiet.map(|()| true).map_err(|_| Error::Closing),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// A read past RAM has ended.
+    pub(super) fn peeked(&self, block: BlockRef, outcome: Transfer) {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(Finished::Peeked(block, outcome));
+        self.inbox.try_send(Message::Wake).ok();
+    }
+
+    /// Tells the planner from where nothing can be awaited, such as a drop.
+    pub(super) fn tell_soon(&self, event: Event) {
+        let Err(mpsc::error::TrySendError::Full(message)) = self.inbox.try_send(Message::Event(event, None)) else {
+            return;
+        };
+        let inbox = self.inbox.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { inbox.send(message).await.ok() });
+        }
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Error> {
+        self.inbox.send(message).await.map_err(|_| Error::Closing)
+    }
+}
+
+/// The thread's own state.
+struct Run {
+    planner: Planner,
+    hands: Hands,
+    puts: HashMap<PutId, mpsc::Sender<Slot>>,
+    commands: Vec<Command>,
+    /// Events that carrying out commands has caused.
+    events: Vec<Event>,
+    finished: Finishes,
+    wake: mpsc::WeakSender<Message>,
+}
+
+impl Run {
+    fn run(&mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut waiting_for_quiet: Vec<oneshot::Sender<()>> = Vec::new();
+        let mut done = Vec::new();
+        let mut freed = Vec::new();
+        while let Some(message) = messages.blocking_recv() {
+            match message {
+                Message::Event(event, reply) => self.event(event, reply),
+                Message::Offer(event, put, slots, reply) => {
+                    self.puts.insert(put, slots);
+                    self.event(event, Some(reply));
+                }
+                Message::Filled { block, writer, length, crc } => self.filled(block, writer, length, crc),
+                Message::Look(look) => look(&self.planner),
+                Message::Quiet(reply) => waiting_for_quiet.push(reply),
+                Message::Wake => {}
+            }
+            std::mem::swap(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner), &mut done);
+            for finished in done.drain(..) {
+                self.finished(finished);
+            }
+            self.hands.ram.take_freed(&mut freed);
+            for slot in freed.drain(..) {
+                self.on(Event::RamFreed { slot });
+            }
+            if !waiting_for_quiet.is_empty() && self.planner.is_quiet() {
+                waiting_for_quiet.drain(..).for_each(|reply| drop(reply.send(())));
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event, reply: Option<oneshot::Sender<Answer>>) {
+        let needed = if let Event::Need { block } = &event { Some(*block) } else { None };
+        let wanted = if let Event::Want { key } = &event { Some(*key) } else { None };
+        let ended = if let Event::PutEnded { put } = &event { Some(*put) } else { None };
+        let put = needed.and_then(|block| self.planner.put_of(block));
+        let answer = self.on(event);
+        match (&answer, needed, wanted) {
+            (Answer::NoRoom, Some(block), _) => {
+                if let Some(slots) = put.and_then(|put| self.puts.get(&put)) {
+                    slots.try_send(Slot::Refused(block)).ok();
+                }
+            }
+            (Answer::Wanted(Wanted::Ready), _, Some(key)) => self.hands.flights.land(&key, Landing::Ready),
+            (Answer::Wanted(Wanted::NoRoom), _, Some(key)) => self.hands.flights.land(&key, Landing::NoRoom),
+            (Answer::Wanted(Wanted::Gone), _, Some(key)) => self.hands.flights.land(&key, Landing::Gone),
+            _ => {}
+        }
+        if let Some(put) = ended {
+            self.puts.remove(&put);
+        }
+        if let Some(reply) = reply {
+            // Who has stopped waiting needs no answer.
+            reply.send(answer).ok();
+        }
+    }
+
+    /// Asks the planner, and does what it commands and what follows from that.
+    fn on(&mut self, event: Event) -> Answer {
+        let answer = self.planner.on(self.hands.clock.now(), event, &mut self.commands);
+        self.carry_out();
+        answer
+    }
+
+    fn carry_out(&mut self) {
+        while !self.commands.is_empty() {
+            for command in std::mem::take(&mut self.commands) {
+                self.command(command);
+            }
+            for event in std::mem::take(&mut self.events) {
+                self.planner.on(self.hands.clock.now(), event, &mut self.commands);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Publish { key, residence } => {
+                self.hands.residency.publish(key, residence);
+                if residence.ram.is_some() {
+                    self.hands.flights.land(&key, Landing::Ready);
+                }
+            }
+            Command::Unpublish { key } => self.hands.residency.unpublish(&key),
+            Command::Unloadable { key } => self.hands.flights.land(&key, Landing::Gone),
+            Command::Fill { put, block, slot, class } => self.grant(put, block, slot, class),
+            Command::Retire { slot, class: _ } => {
+                if self.hands.ram.retire(slot) {
+                    self.events.push(Event::RamFreed { slot });
+                }
+            }
+            Command::Write(write) => self.write(write),
+            Command::Load(load) => self.load(load),
+            Command::Erase { key, slot, class: _ } => self.erase(key, slot),
+        }
+    }
+
+    fn grant(&mut self, put: PutId, block: BlockRef, slot: SlotId, class: SlotClass) {
+        // A put that is gone says so itself, and the planner takes the slot back then.
+        let Some(slots) = self.puts.get(&put) else { return };
+        let answer = match self.hands.ram.writer(slot, class) {
+            Some(writer) => Slot::Granted(block, writer),
+            None => Slot::Refused(block),
+        };
+        slots.try_send(answer).ok();
+    }
+
+    fn filled(&mut self, block: BlockRef, writer: SlotWriter, length: u32, crc: u64) {
+        if self.planner.awaits(block) {
+            let generation = writer.publish();
+            self.on(Event::Filled { block, generation, length, crc });
+        }
+    }
+
+    fn finished(&mut self, finished: Finished) {
+        match finished {
+            Finished::Wrote(block, outcome) => self.on(Event::Wrote { block, outcome }),
+            Finished::Peeked(block, outcome) => self.on(Event::Peeked { block, outcome }),
+            Finished::Loaded(block, Ok(writer)) => {
+                let outcome = Transfer::Done(writer.publish());
+                self.on(Event::Loaded { block, outcome })
+            }
+            Finished::Loaded(block, Err(outcome)) => self.on(Event::Loaded { block, outcome }),
+        };
+    }
+
+    /// Where to put what is finished, from whatever thread it is finished on.
+    fn finisher(&self) -> impl Fn(Finished) + Send + 'static {
+        let (finished, wake) = (Arc::clone(&self.finished), self.wake.clone());
+        move |done| {
+            finished.lock().unwrap_or_else(PoisonError::into_inner).push(done);
+            if let Some(inbox) = wake.upgrade() {
+                inbox.try_send(Message::Wake).ok();
+            }
+        }
+    }
+
+    fn write(&mut self, write: Write) {
+        let (slot, class, generation) = write.from;
+        let finish = self.finisher();
+        let pin = self.hands.ram.pin(slot, class, generation, write.length);
+        let (Some(nvme), Some(pin)) = (&self.hands.nvme, pin) else {
+            return self.events.push(Event::Wrote { block: write.block, outcome: Transfer::Refused });
+        };
+        let block = write.block;
+        nvme.write(write.key, pin, row(&write), move |result| {
+            finish(Finished::Wrote(block, match result {
+                Ok(()) => Transfer::Done(0),
+                Err(WriteError::QueueFull) => Transfer::Refused,
+                Err(error) => {
+                    tracing::warn!(key = %write.key, slot = %write.to.0, %error, "a block could not be written");
+                    Transfer::Failed
+                }
+            }));
+        });
+    }
+
+    fn load(&mut self, load: Load) {
+        let finish = self.finisher();
+        let writer = self.hands.ram.writer(load.to.0, load.to.1);
+        let (Some(nvme), Some(writer)) = (&self.hands.nvme, writer) else {
+            return self.events.push(Event::Loaded { block: load.block, outcome: Transfer::Refused });
+        };
+        let place = Place { slot: load.from.0, class: load.from.1, length: load.length, crc: load.crc };
+        nvme.read(load.key, place, ReadInto::Slot(writer), move |result| {
+            finish(Finished::Loaded(load.block, match result {
+                Ok(ReadDone::Slot(writer)) => Ok(writer),
+                Ok(ReadDone::Bytes(_)) | Err(ReadError::QueueFull) => Err(Transfer::Refused),
+                Err(error) => {
+                    tracing::warn!(key = %load.key, slot = %load.from.0, %error, "a block is lost: served as a miss");
+                    Err(Transfer::Failed)
+                }
+            }));
+        });
+    }
+
+    /// Done on this thread, so that a later write of the same key can't overtake it.
+    fn erase(&mut self, key: BlockKey, slot: SlotId) {
+        let Some(nvme) = &self.hands.nvme else { return };
+        match nvme.catalog().delete(key) {
+            Ok(()) => self.events.push(Event::Erased { slot }),
+            // The slot stays out of use: its row may still name it.
+            Err(error) => {
+                tracing::error!(%key, %slot, %error, "a row could not be deleted: its slot is lost until a restart");
+            }
+        }
+    }
+}
+
+fn row(write: &Write) -> Row {
+    Row {
+        slot: write.to.0,
+        class: write.to.1,
+        length: write.length,
+        codec: CODEC_RAW,
+        owner: write.owner,
+        shard_bitmap: 1,
+        shards: vec![ShardRow { offset: 0, length: write.length, crc: write.crc }],
+        parent: write.parent,
+        depth: write.depth,
+        scope: write.owner.scope,
+        retention: 0,
+        created_s: write.created_s,
+        last_use_s: write.created_s,
+    }
+}
