@@ -159,7 +159,11 @@ fn no_reader_ever_sees_bytes_of_another_generation() {
                 })
             })
             .collect();
-        while lives < LIVES && !readers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
+        // Until enough retirements met a reader, however the threads are scheduled.
+        while (lives < LIVES || waited < 100)
+            && lives < 1_000 * LIVES
+            && !readers.iter().any(std::thread::ScopedJoinHandle::is_finished)
+        {
             let ended = freed(&arena);
             waited += ended.len();
             free.extend(ended.iter().map(|slot| slot.index));
