@@ -13,7 +13,9 @@ use super::error::Error;
 use super::flight::{Flights, Landing};
 use super::residency::Residency;
 use crate::plan::{Answer, BlockRef, Command, Event, Load, Planner, PutId, Transfer, Wanted, Write};
-use crate::tiers::{CODEC_RAW, NvmeShelf, Place, RamShelf, ReadDone, ReadError, ReadInto, Row, ShardRow, SlotWriter, WriteError};
+use crate::tiers::{
+    CODEC_RAW, NvmeShelf, Place, RamShelf, ReadDone, ReadError, ReadInto, Row, ShardRow, SlotWriter, WriteError,
+};
 use crate::vocab::limits::PLANNER_INBOX;
 use crate::vocab::{BlockKey, Clock, SlotClass, SlotId};
 
@@ -34,7 +36,12 @@ enum Message {
     /// A put begins: its slots are granted through here.
     Offer(Event, PutId, mpsc::Sender<Slot>, oneshot::Sender<Answer>),
     /// The bytes are in the slot: publish it and tell the planner.
-    Filled { block: BlockRef, writer: SlotWriter, length: u32, crc: u64 },
+    Filled {
+        block: BlockRef,
+        writer: SlotWriter,
+        length: u32,
+        crc: u64,
+    },
     Look(Look),
     Quiet(oneshot::Sender<()>),
     /// The list of what is finished is not empty.
@@ -318,14 +325,17 @@ impl Run {
         };
         let block = write.block;
         nvme.write(write.key, pin, row(&write), move |result| {
-            finish(Finished::Wrote(block, match result {
-                Ok(()) => Transfer::Done(0),
-                Err(WriteError::QueueFull) => Transfer::Refused,
-                Err(error) => {
-                    tracing::warn!(key = %write.key, slot = %write.to.0, %error, "a block could not be written");
-                    Transfer::Failed
-                }
-            }));
+            finish(Finished::Wrote(
+                block,
+                match result {
+                    Ok(()) => Transfer::Done(0),
+                    Err(WriteError::QueueFull) => Transfer::Refused,
+                    Err(error) => {
+                        tracing::warn!(key = %write.key, slot = %write.to.0, %error, "a block could not be written");
+                        Transfer::Failed
+                    }
+                },
+            ));
         });
     }
 
@@ -372,7 +382,6 @@ fn row(write: &Write) -> Row {
         shards: vec![ShardRow { offset: 0, length: write.length, crc: write.crc }],
         parent: write.parent,
         depth: write.depth,
-        scope: write.owner.scope,
         retention: 0,
         created_s: write.created_s,
         last_use_s: write.created_s,

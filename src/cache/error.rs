@@ -39,7 +39,9 @@ pub enum Error {
 
 impl Error {
     pub(super) fn too_many_blocks(blocks: usize) -> Self {
-        Self::Invalid(format!("chain names {blocks} blocks, a request may name {REQUEST_BLOCKS_MAX}: send it in pieces"))
+        Self::Invalid(format!(
+            "chain names {blocks} blocks, a request may name {REQUEST_BLOCKS_MAX}: send it in pieces"
+        ))
     }
 }
 

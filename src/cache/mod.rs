@@ -1,1 +1,111 @@
-//! The walks: lookup, fetch, put, settle.
+//! The walks: what happens to a request between the gate and the shelves, one file a walk.
+//!
+//! [`lookup`] reads the published map and never waits; [`load`] sends blocks and promotes them on the way; [`put`] takes
+//! them in; [`settle`] turns deliveries into a record. Decisions are the planner's, which runs on the [`driver`]'s
+//! thread; nothing here knows a policy.
+
+pub mod admin;
+pub mod chain;
+mod delivery;
+mod driver;
+mod error;
+mod flight;
+pub mod load;
+pub mod lookup;
+pub mod meter;
+pub mod names;
+pub mod put;
+pub mod residency;
+pub mod settle;
+mod start;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+pub use chain::{Chain, Keys};
+pub use error::Error;
+pub use names::{Names, Namespace};
+pub use start::{Parts, StartError};
+
+use crate::ledger::Ledger;
+use crate::plan::{Answer, Event};
+use crate::session::{Gone, Session, SessionError, Sessions};
+use crate::tiers::{NvmeShelf, RamShelf};
+use crate::vocab::{Clock, InstanceId, NamespaceName, NamespaceSpec, Timestamp};
+
+/// The cache: everything behind the gate.
+pub struct Cache {
+    driver: driver::Driver,
+    residency: Arc<residency::Residency>,
+    flights: Arc<flight::Flights>,
+    ram: Arc<RamShelf>,
+    nvme: Option<Arc<NvmeShelf>>,
+    names: Names,
+    sessions: Sessions,
+    deliveries: delivery::Deliveries,
+    ledger: Option<Arc<Ledger>>,
+    meter: meter::Meter,
+    clock: Arc<dyn Clock>,
+    started: Timestamp,
+    puts: AtomicU64,
+}
+
+impl Cache {
+    /// The names known here.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// The session of this number.
+    ///
+    /// # Errors
+    /// When it is not open.
+    pub fn session(&self, id: u64) -> Result<Session, SessionError> {
+        self.sessions.get(id)
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// When too many are open.
+    pub fn open_session(&self, instance: InstanceId) -> Result<Session, SessionError> {
+        self.sessions.open(instance)
+    }
+
+    /// A process is gone; with its instance's last one go the instance's leases.
+    pub fn close_session(&self, id: u64) {
+        if let Some(Gone { number, namespaces }) = self.sessions.close(id) {
+            self.driver.tell_soon(Event::InstanceGone { instance: number, namespaces });
+        }
+    }
+
+    /// Registers a layout; whether it is new. One whose weights are unknown lives as long as the session's instance.
+    ///
+    /// # Errors
+    /// When it is not persistent and the session is not open, or there are too many.
+    pub fn register(
+        &self,
+        session: Option<u64>,
+        name: NamespaceName,
+        spec: NamespaceSpec,
+    ) -> Result<(Arc<Namespace>, bool), Error> {
+        let persistent = spec.persistent();
+        let (namespace, created) = self.names.register(name, spec)?;
+        if !persistent {
+            self.sessions.bind(session.unwrap_or_default(), namespace.id)?;
+        }
+        Ok((namespace, created))
+    }
+}
+
+/// The planner answered another question: a mistake of this program, which a caller can only report.
+fn unexpected(answer: &Answer) -> Error {
+    Error::Broken(format!("the planner gave an answer out of place: {answer:?}"))
+}

@@ -32,8 +32,6 @@ pub struct Row {
     pub parent: Option<BlockKey>,
     /// Blocks before it.
     pub depth: u32,
-    /// Who may see it: the breadth of its scope.
-    pub scope: u8,
     /// Its retention class.
     pub retention: u8,
     /// Seconds since the Unix epoch.
@@ -72,7 +70,7 @@ impl Row {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + SHARD_BYTES * self.shards.len());
-        bytes.extend([VERSION, self.codec, self.scope, self.retention, self.owner.group.0]);
+        bytes.extend([VERSION, self.codec, self.owner.scope, self.retention, self.owner.group.0]);
         bytes.push(u8::from(self.parent.is_some()));
         bytes.extend(u16::try_from(self.shards.len()).unwrap_or(u16::MAX).to_le_bytes());
         for number in [self.slot.extent, self.slot.index, self.owner.namespace.0, self.owner.account.0] {
@@ -120,8 +118,7 @@ impl Row {
             class,
             length,
             codec,
-            owner: Owner { namespace, account, user, writer, group: GroupId(group), ram_only: false },
-            scope,
+            owner: Owner { namespace, account, user, writer, group: GroupId(group), scope, ram_only: false },
             retention,
             depth: fields.u32(),
             created_s: fields.u32(),
@@ -218,13 +215,13 @@ pub(super) mod tests {
                 user: 0x0a0b_0c0d,
                 writer: 0x0e0f_1011,
                 group: GroupId(5),
+                scope: 1,
                 ram_only: false,
             },
             shard_bitmap: 1,
             shards: vec![ShardRow { offset: 0, length: 0x1234, crc: 0x1122_3344_5566_7788 }],
             parent: Some(BlockKey::from_bytes([0xee; 32])),
             depth: 7,
-            scope: 1,
             retention: 2,
             created_s: 0x6000_0000,
             last_use_s: 0x6000_0001,
@@ -308,13 +305,13 @@ pub(super) mod tests {
                     user,
                     writer,
                     group: GroupId(group),
+                    scope,
                     ram_only: false,
                 },
                 shard_bitmap: u64::MAX >> (64 - bits),
                 shards: (0..bits).map(shard).collect(),
                 parent: parent.map(BlockKey::from_bytes),
                 depth,
-                scope,
                 retention,
                 created_s,
                 last_use_s,

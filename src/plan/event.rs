@@ -16,12 +16,20 @@ pub struct BlockRef {
     pub(super) stamp: u32,
 }
 
+impl BlockRef {
+    /// The record's number: distinct among blocks known at one time.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.number
+    }
+}
+
 /// An engine instance, as the session room numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InstanceNo(pub u32);
 
 /// One put, from offer to end. Numbered by whoever runs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PutId(pub u64);
 
 /// How a transfer of one block ended.

@@ -117,6 +117,14 @@ impl Planner {
         Ok(Leased { lease: id, blocks: lease.blocks })
     }
 
+    /// Whether this lease is held, and by this instance.
+    ///
+    /// # Errors
+    /// When it has ended, or is another's.
+    pub fn check_lease(&self, instance: InstanceNo, id: LeaseId) -> Result<(), LeaseError> {
+        self.leases.owned(instance, id).map(drop)
+    }
+
     pub(super) fn instance_gone(&mut self, instance: InstanceNo, namespaces: &[NamespaceId]) -> Answer {
         let leases: Vec<LeaseId> = self.leases.of_instance(instance).collect();
         for id in leases {

@@ -107,7 +107,6 @@ fn row(key: BlockKey, payload: &[u8], class: SlotClass) -> Row {
         shards: vec![ShardRow { offset: 0, length, crc: payload_crc(&key, payload) }],
         parent: None,
         depth: 0,
-        scope: 0,
         retention: 0,
         created_s: 1,
         last_use_s: 1,

@@ -44,8 +44,8 @@ pub const LEASES_PER_INSTANCE_MAX: usize = 16_384;
 pub const LEASE_TTL_MAX: Duration = Duration::from_secs(600);
 /// A lease's life where the caller names none.
 pub const LEASE_TTL_DEFAULT: Duration = Duration::from_secs(60);
-/// Slots that one put may hold half-filled at a time, in bytes: what a stalled writer can keep from others.
-pub const PUT_RESERVED_BYTES_MAX: u64 = 512 << 20;
+/// Blocks for which a put asks a slot ahead of their bytes.
+pub const PUT_AHEAD: usize = 16;
 /// A put that receives nothing for this long is over, and its reservations end.
 pub const PUT_IDLE_MAX: Duration = Duration::from_secs(30);
 

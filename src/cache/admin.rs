@@ -1,0 +1,128 @@
+//! Looking inside and taking out, by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::chain::Chain;
+use super::error::Error;
+use super::names::Namespace;
+use super::{Cache, unexpected};
+use crate::plan::{Answer, Counters, Event, Filter, Holdings, Inspection};
+use crate::vocab::limits::INSPECT_ROWS_MAX;
+use crate::vocab::{BlockKey, ByteCount};
+
+/// The state of the cache now.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Since the start.
+    pub uptime: Duration,
+    /// Bytes of the RAM tier.
+    pub ram: ByteCount,
+    /// Bytes of the NVMe tier.
+    pub nvme: ByteCount,
+    /// How bytes reach the drive.
+    pub nvme_kind: &'static str,
+    /// What the planner holds.
+    pub holdings: Holdings,
+    /// Sessions open.
+    pub sessions: usize,
+    /// Slots that bytes are being sent from.
+    pub pins: usize,
+    /// Tokens that lookups found and missed.
+    pub tokens: (u64, u64),
+    /// Everything else that is counted.
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+impl Cache {
+    /// The state now.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let look =
+            |planner: &crate::plan::Planner| -> (Holdings, Counters) { (planner.holdings(), planner.counters()) };
+        let (holdings, counted) = self.driver.look(look).await?;
+        let mut counters: BTreeMap<_, _> = counted.named().into_iter().chain(self.meter.named()).collect();
+        if let Some(nvme) = &self.nvme {
+            let stats = nvme.stats();
+            counters.extend([
+                ("device_reads", stats.reads),
+                ("device_read_bytes", stats.read_bytes),
+                ("device_writes", stats.writes),
+                ("device_written_bytes", stats.written_bytes),
+                ("device_read_errors", stats.read_errors),
+                ("device_write_errors", stats.write_errors),
+                ("device_corrupt", stats.corrupt),
+                ("device_dropped", stats.dropped),
+            ]);
+        }
+        Ok(Status {
+            uptime: self.clock.now().since(self.started),
+            ram: self.ram.shape().total(),
+            nvme: self.nvme.as_ref().map_or(ByteCount::ZERO, |nvme| nvme.shape().total()),
+            nvme_kind: self.nvme.as_ref().map_or("none", |nvme| nvme.device().kind()),
+            holdings,
+            sessions: self.sessions.len(),
+            pins: self.ram.pins(),
+            tokens: self.meter.tokens(),
+            counters,
+        })
+    }
+
+    /// Namespaces with the blocks and payload bytes of each.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn namespaces(&self) -> Result<Vec<(Arc<Namespace>, u64, u64)>, Error> {
+        let held = self.driver.look(crate::plan::Planner::namespaces).await?;
+        let with_held = |namespace: Arc<Namespace>| {
+            let (blocks, bytes) = held.get(&namespace.id.0).copied().unwrap_or_default();
+            (namespace, blocks, bytes)
+        };
+        Ok(self.names.namespaces().into_iter().map(with_held).collect())
+    }
+
+    /// What is known of a block.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn inspect(&self, key: BlockKey) -> Result<Option<Inspection>, Error> {
+        self.driver.look(move |planner| planner.inspect(&key)).await
+    }
+
+    /// What is known of each block of a chain.
+    ///
+    /// # Errors
+    /// When the chain is longer than one answer may be, or the daemon is stopping.
+    pub async fn inspect_chain(&self, chain: &Chain) -> Result<Vec<(BlockKey, Option<Inspection>)>, Error> {
+        let keys = chain.keys(chain.len());
+        if keys.len() > INSPECT_ROWS_MAX {
+            let rule =
+                format!("chain names {} blocks, an answer has {INSPECT_ROWS_MAX}: send it in pieces", keys.len());
+            return Err(Error::Invalid(rule));
+        }
+        let look = move |planner: &crate::plan::Planner| keys.iter().map(|key| (*key, planner.inspect(key))).collect();
+        self.driver.look(look).await
+    }
+
+    /// Erases what matches: blocks and payload bytes.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn purge(&self, filter: Filter) -> Result<(u64, u64), Error> {
+        match self.driver.ask(Event::Purge(filter)).await? {
+            Answer::Removed { blocks, bytes, .. } => Ok((blocks, bytes)),
+            answer => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Waits until background work is done; false when time ran out.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn quiesce(&self, timeout: Duration) -> Result<bool, Error> {
+        self.driver.quiesce(timeout).await
+    }
+}

@@ -1,0 +1,241 @@
+//! The walk of a fetch: blocks in prefix order, promoted on the way, until the chain, the hit or the time ends.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::chain::Chain;
+use super::delivery::Sent;
+use super::error::Error;
+use super::flight::{Landing, Waiter};
+use super::{Cache, unexpected};
+use crate::ledger::DeliveryReceipt;
+use crate::plan::{Answer, Event, Peek, Transfer};
+use crate::session::Session;
+use crate::tiers::{Place, ReadDone, ReadError, ReadInto};
+use crate::vocab::limits::FETCH_READ_AHEAD;
+use crate::vocab::{BlockKey, LeaseId, RequestId, Tier};
+
+/// How often a block that was let go between lookup and pin is looked for again before it is a miss.
+const TRIES: usize = 3;
+
+/// What is to be fetched, for whom.
+#[derive(Clone, Debug)]
+pub struct FetchRequest {
+    /// Whose process.
+    pub session: Session,
+    /// Deliveries are recorded under it.
+    pub request: RequestId,
+    /// The blocks.
+    pub chain: Chain,
+    /// A lease over them.
+    pub lease: Option<LeaseId>,
+    /// What has not been read by then is a miss.
+    pub deadline: Instant,
+    /// Keep what is read from NVMe in RAM.
+    pub promote: bool,
+}
+
+/// One block's bytes on their way out.
+#[derive(Clone, Debug)]
+pub struct FetchedBlock {
+    /// Its number within the request.
+    pub at: usize,
+    /// Where it was found.
+    pub tier: Tier,
+    /// Its checksum, seeded with its key.
+    pub crc: u64,
+    /// The payload; holds a pin on its slot.
+    pub bytes: Bytes,
+}
+
+/// Why a fetch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchOutcome {
+    /// All blocks were sent.
+    Complete,
+    /// The next one is not readable.
+    Miss,
+    /// The time was up.
+    Deadline,
+    /// The reader went away.
+    Abandoned,
+}
+
+/// What was delivered.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Why it ended.
+    pub outcome: FetchOutcome,
+    /// Blocks sent from RAM.
+    pub blocks_ram: u32,
+    /// Blocks sent from NVMe.
+    pub blocks_nvme: u32,
+    /// Tokens of both.
+    pub tokens: u64,
+    /// For [`Cache::settle`], should the daemon restart before.
+    pub receipt: Vec<u8>,
+}
+
+/// A block that was asked for ahead of its turn.
+enum Ahead {
+    InRam,
+    Coming(Waiter),
+    Missing,
+}
+
+impl Cache {
+    /// Checks what can be refused before the first byte.
+    ///
+    /// # Errors
+    /// For a lease that has ended, or another instance's.
+    pub async fn check_lease(&self, session: &Session, lease: Option<LeaseId>) -> Result<(), Error> {
+        let Some(lease) = lease else { return Ok(()) };
+        let number = session.number;
+        self.driver.look(move |planner| planner.check_lease(number, lease)).await??;
+        Ok(())
+    }
+
+    /// Sends blocks into `out` as they become readable, and records what was taken.
+    pub async fn fetch(self: Arc<Self>, request: FetchRequest, out: mpsc::Sender<FetchedBlock>) -> Fetched {
+        let mut sent = Sent { depth: request.chain.depth, ..Sent::default() };
+        let outcome = self.send_blocks(&request, &out, &mut sent).await;
+        let chain = &request.chain;
+        let delivered =
+            self.deliveries.add(&request.session.instance, &request.request, &sent, chain.namespace.spec.block_tokens);
+        let nvme = count(sent.from_nvme.iter().filter(|nvme| **nvme).count());
+        let blocks = count(sent.from_nvme.len());
+        self.meter.delivered(blocks, nvme);
+        let receipt = self.ledger.as_ref().map(|ledger| {
+            ledger.receipt_key().sign(&DeliveryReceipt {
+                instance: request.session.instance.clone(),
+                request_id: request.request.clone(),
+                fingerprint: chain.namespace.fingerprint,
+                delivered,
+                issued: self.clock.now(),
+                nonce: DeliveryReceipt::fresh_nonce(),
+            })
+        });
+        Fetched {
+            outcome,
+            blocks_ram: blocks - nvme,
+            blocks_nvme: nvme,
+            tokens: chain.tokens_of(blocks),
+            receipt: receipt.unwrap_or_default(),
+        }
+    }
+
+    async fn send_blocks(
+        &self,
+        request: &FetchRequest,
+        out: &mpsc::Sender<FetchedBlock>,
+        sent: &mut Sent,
+    ) -> FetchOutcome {
+        let blocks = request.chain.len();
+        let mut ahead = VecDeque::new();
+        let mut asked = 0;
+        for at in 0..blocks {
+            while asked < blocks.min(at + FETCH_READ_AHEAD) {
+                ahead.push_back(self.ask_ahead(&request.chain.key(asked), request.promote).await);
+                asked += 1;
+            }
+            let Some(next) = ahead.pop_front() else { return FetchOutcome::Miss };
+            let key = request.chain.key(at);
+            let block = match tokio::time::timeout_at(request.deadline, self.bytes_of(&key, next)).await {
+                Err(_) => return FetchOutcome::Deadline,
+                Ok(None) => return FetchOutcome::Miss,
+                Ok(Some((tier, crc, bytes))) => FetchedBlock { at, tier, crc, bytes },
+            };
+            let tier = block.tier;
+            match tokio::time::timeout_at(request.deadline, out.send(block)).await {
+                Err(_) => return FetchOutcome::Deadline,
+                Ok(Err(_)) => return FetchOutcome::Abandoned,
+                Ok(Ok(())) => sent.from_nvme.push(tier == Tier::Nvme),
+            }
+        }
+        FetchOutcome::Complete
+    }
+
+    /// Starts the promotion of a block that is on NVMe only.
+    async fn ask_ahead(&self, key: &BlockKey, promote: bool) -> Ahead {
+        match self.residency.get(key) {
+            None => Ahead::Missing,
+            Some(residence) if residence.ram.is_some() || !promote => Ahead::InRam,
+            Some(_) => {
+                let waiter = self.flights.join(*key);
+                match self.driver.tell(Event::Want { key: *key }).await {
+                    Ok(()) => Ahead::Coming(waiter),
+                    Err(_) => Ahead::Missing,
+                }
+            }
+        }
+    }
+
+    async fn bytes_of(&self, key: &BlockKey, ahead: Ahead) -> Option<(Tier, u64, Bytes)> {
+        let mut tier = Tier::Ram;
+        match ahead {
+            Ahead::Missing => return None,
+            Ahead::InRam => {}
+            Ahead::Coming(waiter) => {
+                tier = Tier::Nvme;
+                match waiter.landed().await {
+                    Landing::Ready => {}
+                    Landing::NoRoom => return self.peek(key).await,
+                    Landing::Gone => return None,
+                }
+            }
+        }
+        for _ in 0..TRIES {
+            let residence = self.residency.get(key)?;
+            let Some((slot, class, generation)) = residence.ram else { return self.peek(key).await };
+            if let Some(pin) = self.ram.pin(slot, class, generation, residence.length) {
+                return Some((tier, residence.crc, pin.into_bytes()));
+            }
+        }
+        None
+    }
+
+    /// Reads a block from NVMe past RAM.
+    async fn peek(&self, key: &BlockKey) -> Option<(Tier, u64, Bytes)> {
+        let answer = self.driver.ask(Event::Peek { key: *key }).await.ok()?;
+        let Answer::Peek(peek) = answer else { return None };
+        let Peek { block, slot, class, length, crc } = peek?;
+        let Some(nvme) = &self.nvme else {
+            self.driver.peeked(block, Transfer::Refused);
+            return None;
+        };
+        let (reply, bytes) = tokio::sync::oneshot::channel();
+        let (driver, key) = (self.driver.clone(), *key);
+        nvme.read(key, Place { slot, class, length, crc }, ReadInto::Heap, move |result| {
+            let (outcome, bytes) = match result {
+                Ok(ReadDone::Bytes(bytes)) => (Transfer::Done(0), Some(bytes)),
+                Ok(ReadDone::Slot(_)) | Err(ReadError::QueueFull) => (Transfer::Refused, None),
+                Err(error) => {
+                    tracing::warn!(%key, %slot, %error, "a block is lost: served as a miss");
+                    (Transfer::Failed, None)
+                }
+            };
+            driver.peeked(block, outcome);
+            reply.send(bytes).ok();
+        });
+        bytes.await.ok().flatten().map(|bytes| (Tier::Nvme, crc, bytes))
+    }
+
+    /// Evicts a block and its descendants by hand: blocks, bytes, and blocks kept.
+    ///
+    /// # Errors
+    /// When the daemon is stopping.
+    pub async fn evict(&self, key: BlockKey) -> Result<(u64, u64, u64), Error> {
+        match self.driver.ask(Event::Evict { key }).await? {
+            Answer::Removed { blocks, bytes, kept } => Ok((blocks, bytes, kept)),
+            answer => Err(unexpected(&answer)),
+        }
+    }
+}
+
+fn count(blocks: usize) -> u32 {
+    u32::try_from(blocks).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,123 @@
+//! The walk of a settle: what was delivered meets what the engine says it used.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::oneshot;
+
+use super::Cache;
+use super::error::Error;
+use crate::ledger::{Delivered, SettleError, Settled, Settlement, UsageFilter, UsageSummary};
+use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName, TokenCount};
+
+/// A request's final usage.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    /// Who pays.
+    pub tenant: TenantName,
+    /// The request as the bill names it.
+    pub billing_id: BillingId,
+    /// Which try.
+    pub attempt: u32,
+    /// Which engine.
+    pub instance: InstanceId,
+    /// The request as that engine named it.
+    pub request: RequestId,
+    /// Which layout.
+    pub fingerprint: Fingerprint,
+    /// Tokens of the prompt.
+    pub prompt_tokens: TokenCount,
+    /// Tokens taken from kvtier, by the engine's own word.
+    pub cached_tokens: TokenCount,
+    /// Tokens skipped from the engine's own GPU cache.
+    pub attested_tokens: TokenCount,
+    /// Tokens stored.
+    pub written_tokens: TokenCount,
+    /// Tokens generated.
+    pub output_tokens: TokenCount,
+    /// Proofs of fetches that this daemon may have forgotten.
+    pub receipts: Vec<Vec<u8>>,
+    /// Words for the bill.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Cache {
+    /// Settles a request; durable when it returns.
+    ///
+    /// # Errors
+    /// When it claims more than was delivered, contradicts an earlier settle, or the ledger can't take it.
+    pub async fn settle(&self, settle: Settle) -> Result<Settled, Error> {
+        let Some(ledger) = &self.ledger else {
+            return Err(Error::Broken("the ledger is unreadable: billing is refused while caching goes on".into()));
+        };
+        let Some(namespace) = self.names.namespace(&settle.fingerprint) else {
+            return Err(Error::UnknownNamespace(settle.fingerprint));
+        };
+        let settlement = Settlement {
+            delivered: self.delivered(&settle)?,
+            tenant: settle.tenant,
+            billing_id: settle.billing_id,
+            attempt: settle.attempt,
+            instance: settle.instance,
+            fingerprint: settle.fingerprint,
+            namespace: namespace.name.clone(),
+            prompt_tokens: settle.prompt_tokens,
+            cached_tokens: settle.cached_tokens,
+            attested_tokens: settle.attested_tokens,
+            written_tokens: settle.written_tokens,
+            output_tokens: settle.output_tokens,
+            labels: settle.labels,
+            settled_at: self.clock.now(),
+        };
+        let (reply, settled) = oneshot::channel();
+        ledger.submit(settlement, reply);
+        match settled.await {
+            Ok(settled) => Ok(settled?),
+            Err(_) => Err(Error::Broken("the ledger has stopped: billing is refused while caching goes on".into())),
+        }
+    }
+
+    /// The most that any proof says: receipts hold all that was delivered to their request so far, so that presenting
+    /// two of them adds nothing.
+    fn delivered(&self, settle: &Settle) -> Result<Delivered, Error> {
+        let mut most = self.deliveries.of(&settle.instance, &settle.request);
+        let Some(ledger) = &self.ledger else { return Ok(most) };
+        for (at, bytes) in settle.receipts.iter().enumerate() {
+            let invalid = |why: &dyn std::fmt::Display| Error::Invalid(format!("receipts[{at}]: {why}"));
+            let receipt = ledger.receipt_key().verify(bytes).map_err(|error| invalid(&error))?;
+            let of_this = receipt.instance == settle.instance
+                && receipt.request_id == settle.request
+                && receipt.fingerprint == settle.fingerprint;
+            if !of_this {
+                return Err(invalid(&"is of another instance, request_id or fingerprint"));
+            }
+            if receipt.delivered.total() > most.total() {
+                most = receipt.delivered;
+            }
+        }
+        Ok(most)
+    }
+
+    /// Settled usage, summed.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub fn usage(&self, filter: &UsageFilter) -> Result<UsageSummary, Error> {
+        let Some(ledger) = &self.ledger else { return Err(Error::Broken("the ledger is unreadable".into())) };
+        ledger.summary(filter).map_err(|error| Error::Broken(error.to_string()))
+    }
+}
+
+impl From<SettleError> for Error {
+    fn from(error: SettleError) -> Self {
+        let message = error.to_string();
+        match error {
+            SettleError::ClaimsMore { .. } => Self::Refused(message),
+            SettleError::Conflict { .. } => Self::Conflict(message),
+            SettleError::Busy => Self::Full(message),
+            SettleError::Unavailable(_) => Self::Broken(message),
+            SettleError::ExceedsPrompt { .. } | SettleError::TooLarge { .. } | SettleError::Labels { .. } => {
+                Self::Invalid(message)
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A warm start: what the catalog holds is readable before the first request comes in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::driver::{Driver, Hands};
+use super::{Cache, Error, Names};
+use crate::ledger::Ledger;
+use crate::plan::{Event, Options, Planner, PolicyKind, Recovered};
+use crate::tiers::{Catalog, NvmeShelf, Place, RamShelf};
+use crate::vocab::{Clock, TierShape};
+
+/// How often leases are looked at for their end.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What a cache is made of; whoever opens a data folder makes them.
+pub struct Parts {
+    /// The RAM tier.
+    pub ram: Arc<RamShelf>,
+    /// The NVMe tier.
+    pub nvme: Option<Arc<NvmeShelf>>,
+    /// The ledger; `None` where it can't be read.
+    pub ledger: Option<Arc<Ledger>>,
+    /// What goes first.
+    pub policy: PolicyKind,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a cache can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The names can't be read or written.
+    #[error(transparent)]
+    Cache(#[from] Error),
+    /// The catalog can't be read.
+    #[error("catalog: {0}")]
+    Index(#[from] crate::tiers::IndexError),
+    /// No thread can be started.
+    #[error("the planner's thread can't be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl Cache {
+    /// Recovers what the catalog holds and starts the planner. The planner's thread ends when the last user of the cache
+    /// is gone; joining it makes sure that nothing is written any more.
+    ///
+    /// # Errors
+    /// When the catalog can't be read.
+    pub fn start(parts: Parts) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
+        let Parts { ram, nvme, ledger, policy, clock } = parts;
+        let catalog = nvme.as_ref().map(|nvme| Arc::clone(nvme.catalog()));
+        let names = Names::open(catalog.clone())?;
+        let shape = nvme.as_ref().map_or(TierShape::NONE, |nvme| nvme.shape());
+        let boot = rand::random::<u32>();
+        let mut planner = Planner::new(Options { policy, boot, ..Options::new(ram.shape(), shape) });
+        let mut commands = Vec::new();
+        if let Some(catalog) = &catalog {
+            recover(&mut planner, catalog, &names, &mut commands)?;
+        }
+        let (residency, flights) = (Arc::default(), Arc::default());
+        let hands = Hands {
+            ram: Arc::clone(&ram),
+            nvme: nvme.clone(),
+            residency: Arc::clone(&residency),
+            flights: Arc::clone(&flights),
+            clock: Arc::clone(&clock),
+        };
+        let (driver, thread) = Driver::start(planner, hands, commands)?;
+        let started = clock.now();
+        let cache = Self {
+            driver,
+            residency,
+            flights,
+            ram,
+            nvme,
+            names,
+            sessions: crate::session::Sessions::default(),
+            deliveries: super::delivery::Deliveries::default(),
+            ledger,
+            meter: super::meter::Meter::default(),
+            clock,
+            started,
+            puts: AtomicU64::new(0),
+        };
+        Ok((Arc::new(cache), thread))
+    }
+
+    /// Ends leases in time, until the cache is gone. To be run as a task.
+    pub async fn keep_time(self: Arc<Self>) {
+        let cache = Arc::downgrade(&self);
+        drop(self);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(cache) = cache.upgrade() else { return };
+            if cache.driver.tell(Event::Tick).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn recover(
+    planner: &mut Planner,
+    catalog: &Catalog,
+    names: &Names,
+    commands: &mut Vec<crate::plan::Command>,
+) -> Result<(), StartError> {
+    let payloads: HashMap<u16, u32> =
+        names.namespaces().iter().map(|namespace| (namespace.id.0, namespace.spec.max_payload_bytes)).collect();
+    let (mut rows, mut stale) = (Vec::new(), Vec::new());
+    catalog.scan(|key, row| {
+        let place = Place::of(&row);
+        match (place, payloads.get(&row.owner.namespace.0)) {
+            (Some(place), Some(payload_max)) => rows.push(Recovered {
+                key,
+                slot: place.slot,
+                class: place.class,
+                length: place.length,
+                crc: place.crc,
+                owner: row.owner,
+                payload_max: *payload_max,
+                parent: row.parent,
+                depth: row.depth,
+                created_s: row.created_s,
+                last_use_s: row.last_use_s,
+            }),
+            // A namespace that is not known any more, or shards that this version can't read: nobody can ask for it.
+            _ => stale.push(key),
+        }
+    })?;
+    let blocks = rows.len();
+    stale.extend(planner.recover(rows, commands));
+    if !stale.is_empty() {
+        tracing::warn!(rows = stale.len(), "stale rows of the catalog were deleted: their blocks are misses");
+    }
+    catalog.delete_batch(stale)?;
+    tracing::info!(blocks, orphans = planner.holdings().orphans, "recovered");
+    Ok(())
+}
