@@ -1,5 +1,6 @@
 //! Why a command ended without doing its job, as one sentence for a person and one number for a script.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,7 +44,7 @@ pub enum CliError {
 }
 
 impl CliError {
-    pub(super) fn usage(field: &'static str, value: impl ToString, rule: impl Into<String>) -> Self {
+    pub(super) fn usage(field: &'static str, value: &dyn Display, rule: impl Into<String>) -> Self {
         Self::Usage { field, value: value.to_string(), rule: rule.into() }
     }
 

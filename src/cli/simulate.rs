@@ -42,7 +42,7 @@ fn blocks(field: &'static str, size: ByteCount, block_bytes: u32) -> Result<u64,
         return Ok(slots);
     }
     let rule = format!("large enough for a block of {block_bytes} bytes in each of 16 extents");
-    Err(CliError::usage(field, size, rule))
+    Err(CliError::usage(field, &size, rule))
 }
 
 #[cfg(test)]

@@ -95,8 +95,11 @@ impl Info {
 impl Generate {
     fn run(self) -> Result<(), CliError> {
         let file = self.output.clone();
-        let generator = Generator::new(self.options())
-            .map_err(|error| CliError::Usage { field: error.field, value: error.value, rule: error.rule })?;
+        let generator = Generator::new(self.options()).map_err(|error| CliError::Usage {
+            field: error.field,
+            value: error.value,
+            rule: error.rule,
+        })?;
         match file {
             None => generator.write(&mut BufWriter::new(io::stdout().lock())).map_err(CliError::Stdout),
             Some(path) => write_file(&path, generator).map_err(|source| CliError::File { path, source }),

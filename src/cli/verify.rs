@@ -32,7 +32,11 @@ impl Verify {
             bar.at(done.0);
         })?;
         drop(bar);
-        if self.json { output.json(&report)? } else { output.text(text(&report))? }
+        if self.json {
+            output.json(&report)?
+        } else {
+            output.text(text(&report))?
+        }
         if report.corrupt == 0 {
             return Ok(());
         }

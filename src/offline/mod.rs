@@ -3,6 +3,8 @@
 mod inspect;
 mod judge;
 mod verify;
+#[cfg(test)]
+mod verify_tests;
 
 pub use inspect::{NamespaceSummary, namespaces};
 pub use verify::{Problem, ProblemKind, VerifyReport, verify};

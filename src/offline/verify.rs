@@ -206,7 +206,3 @@ impl Findings {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "verify_tests.rs"]
-mod tests;

@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use super::*;
-use crate::offline::namespaces;
-use crate::tiers::{CODEC_RAW, NamespaceRow, Row, ShardRow};
+use super::{OfflineError, ProblemKind, VerifyReport, namespaces, verify};
+use crate::tiers::{CODEC_RAW, Catalog, Folder, NamespaceRow, Row, ShardRow};
 use crate::vocab::crc::payload_crc;
 use crate::vocab::namespace::{HashScheme, Weights};
-use crate::vocab::{NamespaceId, NamespaceName, NamespaceSpec, Owner, SlotClass, SlotId, SystemClock, TierShape};
+use crate::vocab::{
+    BlockKey, ByteCount, NamespaceId, NamespaceName, NamespaceSpec, Owner, SlotClass, SlotId, SystemClock, TierShape,
+};
 
 const NVME: ByteCount = ByteCount(4 << 20);
 const LENGTH: usize = 5_000;
