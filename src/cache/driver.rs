@@ -205,7 +205,7 @@ impl Run {
                 self.on(Event::RamFreed { slot });
             }
             if !waiting_for_quiet.is_empty() && self.planner.is_quiet() {
-                waiting_for_quiet.drain(..).for_each(|reply| drop(reply.send(())));
+                waiting_for_quiet.drain(..).for_each(|reply| reply.send(()).unwrap_or(()));
             }
         }
     }

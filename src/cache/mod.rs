@@ -27,6 +27,8 @@ pub use error::Error;
 pub use names::{Names, Namespace};
 pub use start::{Parts, StartError};
 
+pub use crate::plan::{Filter, Inspection, LeaseError, Leased};
+
 use crate::ledger::Ledger;
 use crate::plan::{Answer, Event};
 use crate::session::{Gone, Session, SessionError, Sessions};

@@ -1,1 +1,9 @@
-//! Wiring: configuration, telemetry, run, shutdown.
+//! Wiring: opens a data folder, makes a cache of it, and serves it.
+
+mod config;
+mod run;
+mod serve;
+pub mod telemetry;
+
+pub use config::{Config, ConfigError};
+pub use run::{Daemon, StartError, run_until_signal};

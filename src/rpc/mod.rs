@@ -1,1 +1,18 @@
-//! The gate: proto to vocab, errors to status.
+//! The gate: protobuf comes in, is parsed into words, goes to a walk, and its answer goes out. Decides nothing.
+//!
+//! The contract is `proto/kvtier/v1`. What is not built yet answers `UNIMPLEMENTED`.
+
+mod admin;
+mod blocks;
+mod chain;
+mod fetch;
+mod put;
+mod sessions;
+mod spec;
+mod status;
+mod usage;
+
+pub use admin::AdminService;
+pub use blocks::CacheService;
+pub use sessions::SessionsService;
+pub use usage::UsageService;

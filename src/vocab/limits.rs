@@ -94,6 +94,10 @@ pub const AUDIT_DIFFERENCES_MAX: usize = 100;
 pub const LEDGER_BUFFER_BYTES: usize = 16 << 20;
 /// Rows of one admin answer.
 pub const INSPECT_ROWS_MAX: usize = 10_000;
+/// How long a quiesce waits where the caller names no time.
+pub const QUIESCE_DEFAULT: Duration = Duration::from_secs(30);
+/// How long a quiesce may wait.
+pub const QUIESCE_MAX: Duration = Duration::from_secs(600);
 /// How long a drain waits for work in flight before it stops all the same.
 pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 

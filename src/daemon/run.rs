@@ -1,0 +1,200 @@
+//! A daemon's life: start, serve, drain, stop.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::config::{Config, ConfigError};
+use super::serve;
+use crate::cache::{Cache, Parts, StartError as CacheError};
+use crate::ledger::Ledger;
+use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
+use crate::vocab::limits::DRAIN_MAX;
+use crate::vocab::{SystemClock, TierShape};
+
+/// Why a daemon can't start. Nothing was changed unless it says so.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder can't be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The catalog can't be opened, and can't be made anew.
+    #[error("catalog: {0}")]
+    Catalog(#[from] IndexError),
+    /// The cache can't be started.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The RAM tier can't be had.
+    #[error("ram: {0}")]
+    Ram(std::io::Error),
+    /// Nobody can be served there.
+    #[error("listen on {address}: {why}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        why: String,
+    },
+    /// The contract's descriptors can't be read: a broken build.
+    #[error("reflection: {0}")]
+    Reflection(String),
+    /// A task of this program failed.
+    #[error("start: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What is open below the cache.
+struct Opened {
+    cache: Arc<Cache>,
+    planner: std::thread::JoinHandle<()>,
+    nvme: Option<Arc<NvmeShelf>>,
+    /// Held for its lock.
+    _folder: Folder,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    opened: Opened,
+    closing: CancellationToken,
+    serving: Vec<tokio::task::JoinHandle<Result<(), tonic::transport::Error>>>,
+    tcp: Option<SocketAddr>,
+    socket: Option<PathBuf>,
+}
+
+impl Daemon {
+    /// Opens the folder, recovers what it holds, and serves; serving when it returns.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let (listen, socket) = (config.listen, config.socket.clone());
+        let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
+        tokio::spawn(Arc::clone(&opened.cache).keep_time());
+        let closing = CancellationToken::new();
+        let routes = serve::routes(&opened.cache, &closing).await?;
+        let mut daemon = Self { opened, closing, serving: Vec::new(), tcp: None, socket: None };
+        if let Some(address) = listen {
+            let (bound, serving) = serve::tcp(address, routes.clone(), daemon.closing.clone()).await?;
+            (daemon.tcp, daemon.serving) = (Some(bound), vec![serving]);
+        }
+        if let Some(path) = socket {
+            daemon.serving.push(serve::unix(&path, routes, daemon.closing.clone()).await?);
+            daemon.socket = Some(path);
+        }
+        Ok(daemon)
+    }
+
+    /// The TCP address it listens on.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    /// The Unix socket it listens on.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// The cache behind the gate: for programs that embed a daemon.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.opened.cache
+    }
+
+    /// Takes no more requests, ends those under way and background writes, within a time limit, and closes the folder.
+    pub async fn stop(self) {
+        let Self { opened, closing, serving, socket, .. } = self;
+        closing.cancel();
+        for mut serving in serving {
+            if tokio::time::timeout(DRAIN_MAX, &mut serving).await.is_err() {
+                tracing::warn!("requests were still under way after {} s: cut off", DRAIN_MAX.as_secs());
+                serving.abort();
+            }
+        }
+        let quiet = opened.cache.quiesce(DRAIN_MAX).await.unwrap_or(false);
+        if let Some(path) = socket {
+            std::fs::remove_file(path).ok();
+        }
+        let closed = tokio::task::spawn_blocking(move || close(opened)).await;
+        tracing::info!(quiet, closed = closed.is_ok(), "stopped");
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn run_until_signal(config: Config) -> Result<(), StartError> {
+    let refused = |error: std::io::Error| StartError::Listen { address: "signals".into(), why: error.to_string() };
+    let (mut term, mut interrupt) =
+        (signal(SignalKind::terminate()).map_err(refused)?, signal(SignalKind::interrupt()).map_err(refused)?);
+    let daemon = Daemon::start(config).await?;
+    let (tcp, socket) = (daemon.tcp(), daemon.socket().map(Path::display));
+    tracing::info!(?tcp, socket = socket.map(tracing::field::display), "ready");
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    daemon.stop().await;
+    Ok(())
+}
+
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let clock = Arc::new(SystemClock);
+    let folder = Folder::open(&config.data_dir, config.nvme, &*clock)?;
+    let device = folder.open_device()?;
+    let ram = RamShelf::new(TierShape::carve(config.ram)).map_err(StartError::Ram)?;
+    let ledger = match Ledger::open(&folder.ledger()) {
+        Ok(ledger) => Some(Arc::new(ledger)),
+        Err(error) => {
+            tracing::error!(%error, "billing is refused while caching goes on");
+            None
+        }
+    };
+    let mut catalog = Catalog::open(&folder.catalog())?.catalog;
+    loop {
+        let nvme = device
+            .clone()
+            .map(|device| Arc::new(NvmeShelf::new(device, Arc::new(catalog), folder.shape())));
+        let parts = Parts {
+            ram: Arc::clone(&ram),
+            nvme: nvme.clone(),
+            ledger: ledger.clone(),
+            policy: config.policy,
+            clock: clock.clone(),
+        };
+        match Cache::start(parts) {
+            Ok((cache, planner)) => return Ok(Opened { cache, planner, nvme, _folder: folder }),
+            Err(CacheError::Index(IndexError::Damaged(why))) => {
+                drop(nvme);
+                catalog = Catalog::rebuild(&folder.catalog(), &why)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// How long the planner's thread is waited for: it ends when the last task that was cut off has let go of the cache.
+const JOIN_MAX: Duration = Duration::from_secs(5);
+
+fn close(opened: Opened) {
+    let Opened { cache, planner, nvme, _folder } = opened;
+    drop(cache);
+    let started = std::time::Instant::now();
+    while !planner.is_finished() && started.elapsed() < JOIN_MAX {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    if let Some(nvme) = nvme {
+        nvme.stop();
+    }
+}

@@ -1,0 +1,101 @@
+//! The gRPC servers: the same services on TCP and on a Unix socket.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use super::run::StartError;
+use crate::cache::Cache;
+use crate::proto::admin_server::AdminServer;
+use crate::proto::cache_server::CacheServer;
+use crate::proto::sessions_server::SessionsServer;
+use crate::proto::usage_server::UsageServer;
+use crate::rpc::{AdminService, CacheService, SessionsService, UsageService};
+use crate::vocab::limits::{GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_WINDOW_BYTES};
+
+/// All services over one cache, with health and reflection.
+pub(super) async fn routes(cache: &Arc<Cache>, closing: &CancellationToken) -> Result<Routes, StartError> {
+    let sessions = SessionsServer::new(SessionsService::new(Arc::clone(cache), closing.clone()))
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let blocks = CacheServer::new(CacheService::new(Arc::clone(cache)))
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let usage = UsageServer::new(UsageService::new(Arc::clone(cache)));
+    let admin = AdminServer::new(AdminService::new(Arc::clone(cache))).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<CacheServer<CacheService>>().await;
+    health.set_serving::<SessionsServer<SessionsService>>().await;
+    health.set_serving::<UsageServer<UsageService>>().await;
+    health.set_serving::<AdminServer<AdminService>>().await;
+    let describe = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = |error: tonic_reflection::server::Error| StartError::Reflection(error.to_string());
+    let mut routes = Routes::builder();
+    routes
+        .add_service(sessions)
+        .add_service(blocks)
+        .add_service(usage)
+        .add_service(admin)
+        .add_service(health_service)
+        .add_service(describe().build_v1().map_err(reflection)?)
+        .add_service(describe().build_v1alpha().map_err(reflection)?);
+    Ok(routes.routes())
+}
+
+fn server() -> Server {
+    Server::builder()
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+        .tcp_nodelay(true)
+}
+
+type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
+
+/// Serves on TCP; the address bound.
+pub(super) async fn tcp(
+    address: SocketAddr,
+    routes: Routes,
+    closing: CancellationToken,
+) -> Result<(SocketAddr, Serving), StartError> {
+    let refused = |error: std::io::Error| StartError::Listen { address: address.to_string(), why: error.to_string() };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
+    Ok((bound, tokio::spawn(served)))
+}
+
+/// Serves on a Unix socket. A socket that a dead daemon has left is replaced; a living one's is not.
+pub(super) async fn unix(path: &Path, routes: Routes, closing: CancellationToken) -> Result<Serving, StartError> {
+    let refused =
+        |why: String| StartError::Listen { address: format!("unix:{}", path.display()), why };
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(refused("there is a file of that name which is no socket".into()));
+        }
+        if tokio::net::UnixStream::connect(path).await.is_ok() {
+            return Err(refused("another daemon listens there".into()));
+        }
+        std::fs::remove_file(path).map_err(|error| refused(error.to_string()))?;
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| refused(error.to_string()))?;
+    }
+    let listener = UnixListener::bind(path).map_err(|error| refused(error.to_string()))?;
+    let incoming = UnixListenerStream::new(listener);
+    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
+    Ok(tokio::spawn(served))
+}

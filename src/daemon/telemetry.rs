@@ -1,0 +1,15 @@
+//! Log lines on stderr; stdout belongs to reports.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Logs at `level` (`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,kvtier::cache=debug`). The first
+/// call counts.
+pub fn init(level: &str) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // A second daemon in one process (a test) logs to the first one's subscriber.
+    log.try_init().ok();
+}

@@ -1,0 +1,207 @@
+//! `kvtier.v1.Admin`: looking inside, and taking out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::chain::{self, low, user_digest};
+use super::spec::{fingerprint, unparse};
+use super::status::{invalid, not_built, status, word};
+use crate::cache::{Cache, Error, Filter, Inspection};
+use crate::proto::{self, admin_server::Admin};
+use crate::vocab::limits::{QUIESCE_DEFAULT, QUIESCE_MAX};
+use crate::vocab::{BlockKey, InstanceId, TenantName, UserName};
+
+/// The service.
+#[derive(Clone)]
+pub struct AdminService {
+    cache: Arc<Cache>,
+}
+
+impl AdminService {
+    /// Over this cache.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>) -> Self {
+        Self { cache }
+    }
+
+    fn block(&self, key: BlockKey, known: Option<Inspection>) -> proto::BlockInfo {
+        let key = key.as_bytes().to_vec().into();
+        let Some(known) = known else { return proto::BlockInfo { key, ..proto::BlockInfo::default() } };
+        let names = self.cache.names();
+        let namespace = names.namespaces().into_iter().find(|namespace| namespace.id == known.owner.namespace);
+        let place = |slot: Option<crate::vocab::SlotId>| slot.map(|slot| slot.to_string()).unwrap_or_default();
+        let has_bytes = known.ram_slot.is_some() || known.nvme_slot.is_some();
+        proto::BlockInfo {
+            key,
+            readable: known.readable,
+            in_ram: known.ram_slot.is_some(),
+            on_nvme: known.nvme_slot.is_some(),
+            ram_slot: place(known.ram_slot),
+            nvme_slot: place(known.nvme_slot),
+            length: known.length,
+            crc: known.crc,
+            parent: known.parent.map(|parent| parent.as_bytes().to_vec().into()).unwrap_or_default(),
+            tenant: names.tenant(known.owner.account).map(|tenant| tenant.as_str().into()).unwrap_or_default(),
+            fingerprint: namespace.map(|namespace| namespace.fingerprint.0.to_vec().into()).unwrap_or_default(),
+            orphan: has_bytes && !known.readable,
+            leases: known.leases,
+            created_s: known.created_s,
+        }
+    }
+
+    /// What a purge matches; `None` where nothing can match.
+    fn filter(&self, request: &proto::PurgeRequest) -> Result<Option<Filter>, Status> {
+        let mut filter = Filter::default();
+        if !request.fingerprint.is_empty() {
+            let fingerprint = fingerprint("fingerprint", &request.fingerprint)?;
+            let namespace = self.cache.names().namespace(&fingerprint);
+            filter.namespace = Some(namespace.ok_or_else(|| status(Error::UnknownNamespace(fingerprint)))?.id);
+        }
+        if !request.tenant.is_empty() {
+            let tenant = TenantName::parse(&request.tenant).map_err(word)?;
+            let Some(account) = self.cache.names().known_account(&tenant) else { return Ok(None) };
+            filter.account = Some(account);
+        }
+        if !request.user.is_empty() {
+            if request.tenant.is_empty() {
+                return Err(invalid("user", &request.user, "given with its tenant"));
+            }
+            filter.user = Some(user_digest(&UserName::parse(&request.user).map_err(word)?));
+        }
+        if !request.writer.is_empty() {
+            filter.writer = Some(low(InstanceId::parse(&request.writer).map_err(word)?.digest()));
+        }
+        filter.since_s = (request.since_s > 0).then_some(request.since_s);
+        let empty = filter.namespace.is_none()
+            && filter.account.is_none()
+            && filter.writer.is_none()
+            && filter.since_s.is_none();
+        if empty {
+            let rule = "at least one of fingerprint, tenant, writer, since_s: an empty purge would erase everything";
+            return Err(invalid("purge", "without a filter", rule));
+        }
+        Ok(Some(filter))
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn get_status(&self, _: Request<proto::GetStatusRequest>) -> Result<Response<proto::Status>, Status> {
+        let now = self.cache.status().await.map_err(status)?;
+        let held = now.holdings;
+        let tier = |used_bytes, capacity_bytes, blocks, kind: &str| proto::TierStatus {
+            used_bytes,
+            capacity_bytes,
+            blocks,
+            kind: kind.into(),
+        };
+        Ok(Response::new(proto::Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: now.uptime.as_secs(),
+            ram: Some(tier(held.ram_used_bytes, now.ram.0, held.ram_blocks, "memfd")),
+            nvme: Some(tier(held.nvme_used_bytes, now.nvme.0, held.nvme_blocks, now.nvme_kind)),
+            sessions: now.sessions as u64,
+            leases: held.leases,
+            puts: held.puts,
+            reservations: held.reservations,
+            pins: now.pins as u64,
+            orphans: held.orphans,
+            background: held.background,
+            hit_tokens: now.tokens.0,
+            miss_tokens: now.tokens.1,
+            counters: now.counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        }))
+    }
+
+    async fn inspect_namespaces(
+        &self,
+        _: Request<proto::InspectNamespacesRequest>,
+    ) -> Result<Response<proto::InspectNamespacesReply>, Status> {
+        let namespaces = self.cache.namespaces().await.map_err(status)?;
+        let info = |(namespace, blocks, bytes): (Arc<crate::cache::Namespace>, u64, u64)| proto::NamespaceInfo {
+            name: namespace.name.as_str().into(),
+            fingerprint: namespace.fingerprint.0.to_vec().into(),
+            spec: Some(unparse(&namespace.spec)),
+            blocks,
+            bytes,
+        };
+        let namespaces = namespaces.into_iter().map(info).collect();
+        Ok(Response::new(proto::InspectNamespacesReply { namespaces }))
+    }
+
+    async fn inspect_prefix(
+        &self,
+        request: Request<proto::InspectPrefixRequest>,
+    ) -> Result<Response<proto::InspectPrefixReply>, Status> {
+        let chain = chain::parse(&self.cache, request.into_inner().chain, None)?;
+        let blocks = self.cache.inspect_chain(&chain).await.map_err(status)?;
+        let blocks = blocks.into_iter().map(|(key, known)| self.block(key, known)).collect();
+        Ok(Response::new(proto::InspectPrefixReply { blocks }))
+    }
+
+    async fn inspect_block(
+        &self,
+        request: Request<proto::InspectBlockRequest>,
+    ) -> Result<Response<proto::BlockInfo>, Status> {
+        let bytes = request.into_inner().key;
+        let length = || invalid("key length", format!("{} bytes", bytes.len()), "32 bytes");
+        let key = BlockKey::from_bytes(bytes[..].try_into().map_err(|_| length())?);
+        match self.cache.inspect(key).await.map_err(status)? {
+            Some(known) => Ok(Response::new(self.block(key, Some(known)))),
+            None => Err(Status::not_found(format!("block {key} is not cached"))),
+        }
+    }
+
+    async fn evict(&self, request: Request<proto::EvictRequest>) -> Result<Response<proto::EvictReply>, Status> {
+        let request = request.into_inner();
+        let chain = chain::parse(&self.cache, request.chain, None)?;
+        if request.from_block as usize >= chain.len() {
+            let rule = format!("below the number of blocks in the chain ({})", chain.len());
+            return Err(invalid("from_block", request.from_block, &rule));
+        }
+        let key = chain.key(request.from_block as usize);
+        let (blocks, _, kept) = self.cache.evict(key).await.map_err(status)?;
+        Ok(Response::new(proto::EvictReply { blocks, kept }))
+    }
+
+    async fn purge(&self, request: Request<proto::PurgeRequest>) -> Result<Response<proto::PurgeReply>, Status> {
+        let filter = self.filter(&request.into_inner())?;
+        let (blocks, bytes) = match filter {
+            Some(filter) => self.cache.purge(filter).await.map_err(status)?,
+            None => (0, 0),
+        };
+        let purged_at_ms = self.cache.clock().now().0;
+        Ok(Response::new(proto::PurgeReply { blocks, bytes, purged_at_ms }))
+    }
+
+    async fn quiesce(&self, request: Request<proto::QuiesceRequest>) -> Result<Response<proto::QuiesceReply>, Status> {
+        let timeout = match request.into_inner().timeout_ms {
+            0 => QUIESCE_DEFAULT,
+            ms => Duration::from_millis(ms.into()).min(QUIESCE_MAX),
+        };
+        let quiet = self.cache.quiesce(timeout).await.map_err(status)?;
+        Ok(Response::new(proto::QuiesceReply { quiet }))
+    }
+
+    async fn pin(&self, _: Request<proto::PinRequest>) -> Result<Response<proto::PinReply>, Status> {
+        Err(not_built("Pin"))
+    }
+
+    async fn retire(&self, _: Request<proto::RetireRequest>) -> Result<Response<proto::RetireReply>, Status> {
+        Err(not_built("Retire"))
+    }
+
+    async fn verify(&self, _: Request<proto::VerifyRequest>) -> Result<Response<proto::VerifyReply>, Status> {
+        Err(not_built("Verify (kvtier verify checks a stopped folder)"))
+    }
+
+    async fn set_quota(&self, _: Request<proto::SetQuotaRequest>) -> Result<Response<proto::SetQuotaReply>, Status> {
+        Err(not_built("SetQuota"))
+    }
+
+    async fn drain(&self, _: Request<proto::DrainRequest>) -> Result<Response<proto::DrainReply>, Status> {
+        Err(not_built("Drain (SIGTERM drains)"))
+    }
+}

@@ -1,0 +1,159 @@
+//! `kvtier.v1.Cache`: finding, storing and reading blocks.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status::{invalid, not_built, session as refuse_session, status, word};
+use super::{chain, fetch, put};
+use crate::cache::Cache;
+use crate::cache::lookup::{LeaseRequest, LookupOptions};
+use crate::proto::{self, cache_server};
+use crate::session::Session;
+use crate::vocab::limits::{LEASE_TTL_DEFAULT, LEASE_TTL_MAX};
+use crate::vocab::{LeaseId, RequestId};
+
+/// The service.
+#[derive(Clone)]
+pub struct CacheService {
+    cache: Arc<Cache>,
+}
+
+/// A stream of answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl CacheService {
+    /// Over this cache.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>) -> Self {
+        Self { cache }
+    }
+
+    fn session(&self, id: u64) -> Result<Session, Status> {
+        self.cache.session(id).map_err(refuse_session)
+    }
+
+    fn lease_request(&self, request: &proto::LookupRequest) -> Result<Option<LeaseRequest>, Status> {
+        if request.lease_ttl_ms == 0 {
+            return Ok(None);
+        }
+        let ttl = ttl("lease_ttl_ms", request.lease_ttl_ms)?;
+        let session = self.session(request.session_id)?;
+        let request = RequestId::parse(&request.request_id).map_err(word)?;
+        Ok(Some(LeaseRequest { session, request, ttl }))
+    }
+}
+
+fn ttl(field: &str, ms: u64) -> Result<Duration, Status> {
+    let ttl = if ms == 0 { LEASE_TTL_DEFAULT } else { Duration::from_millis(ms) };
+    if ttl > LEASE_TTL_MAX { Err(invalid(field, ms, "at most 600000 (10 minutes)")) } else { Ok(ttl) }
+}
+
+fn wire_lease(leased: crate::cache::Leased, ttl: Duration) -> proto::Lease {
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    proto::Lease { lease_id: leased.lease.0, blocks: leased.blocks, ttl_ms }
+}
+
+#[tonic::async_trait]
+impl cache_server::Cache for CacheService {
+    type FetchStream = Answers<proto::FetchReply>;
+    type PutStream = Answers<proto::PutReply>;
+    type LoadStream = Answers<proto::LoadReply>;
+    type LoadIntoStream = Answers<proto::LoadReply>;
+
+    async fn lookup(&self, request: Request<proto::LookupRequest>) -> Result<Response<proto::LookupReply>, Status> {
+        let mut request = request.into_inner();
+        let lease = self.lease_request(&request)?;
+        let options = LookupOptions {
+            membership: request.mode() == proto::LookupMode::Membership,
+            already_computed: request.already_computed_blocks,
+            prompt_tokens: (request.prompt_tokens > 0).then_some(request.prompt_tokens),
+        };
+        let chain = chain::parse(&self.cache, request.chain.take(), None)?;
+        let found = self.cache.lookup(&chain, &options, lease).await.map_err(status)?;
+        Ok(Response::new(proto::LookupReply {
+            hit_tokens: found.hit_tokens,
+            miss_tokens: found.miss_tokens,
+            blocks_engine: found.counts.engine,
+            blocks_ram: found.counts.ram,
+            blocks_nvme: found.counts.nvme,
+            blocks_missed: found.counts.missed,
+            membership: found.membership.into(),
+            lease: found.lease.map(|(leased, ttl)| wire_lease(leased, ttl)),
+            last_key: found.last_key.map(|key| key.as_bytes().to_vec().into()).unwrap_or_default(),
+        }))
+    }
+
+    async fn fetch(&self, request: Request<proto::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let request = request.into_inner();
+        let session = self.session(request.session_id)?;
+        fetch::fetch(Arc::clone(&self.cache), session, request).await.map(Response::new)
+    }
+
+    async fn put(
+        &self,
+        request: Request<Streaming<proto::PutRequest>>,
+    ) -> Result<Response<Self::PutStream>, Status> {
+        Ok(Response::new(put::put(Arc::clone(&self.cache), request.into_inner())))
+    }
+
+    async fn release(&self, request: Request<proto::ReleaseRequest>) -> Result<Response<proto::ReleaseReply>, Status> {
+        let request = request.into_inner();
+        let session = self.session(request.session_id)?;
+        let released = self.cache.release(&session, LeaseId(request.lease_id)).await.map_err(status)?;
+        Ok(Response::new(proto::ReleaseReply { released }))
+    }
+
+    async fn renew(&self, request: Request<proto::RenewRequest>) -> Result<Response<proto::RenewReply>, Status> {
+        let request = request.into_inner();
+        let session = self.session(request.session_id)?;
+        let ttl = ttl("ttl_ms", request.ttl_ms)?;
+        let leased = self.cache.renew(&session, LeaseId(request.lease_id), ttl).await.map_err(status)?;
+        Ok(Response::new(proto::RenewReply { lease: Some(wire_lease(leased, ttl)) }))
+    }
+
+    async fn prefetch(&self, _: Request<proto::PrefetchRequest>) -> Result<Response<proto::PrefetchReply>, Status> {
+        Err(not_built("Prefetch"))
+    }
+
+    async fn accept(&self, _: Request<proto::AcceptRequest>) -> Result<Response<proto::AcceptReply>, Status> {
+        Err(not_built("Accept"))
+    }
+
+    async fn finish_request(
+        &self,
+        _: Request<proto::FinishRequestRequest>,
+    ) -> Result<Response<proto::FinishRequestReply>, Status> {
+        Err(not_built("FinishRequest"))
+    }
+
+    async fn load(&self, _: Request<proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
+        Err(not_built("Load"))
+    }
+
+    async fn reserve(&self, _: Request<proto::ReserveRequest>) -> Result<Response<proto::ReserveReply>, Status> {
+        Err(not_built("Reserve"))
+    }
+
+    async fn commit(&self, _: Request<proto::CommitRequest>) -> Result<Response<proto::CommitReply>, Status> {
+        Err(not_built("Commit"))
+    }
+
+    async fn attach_region(
+        &self,
+        _: Request<proto::AttachRegionRequest>,
+    ) -> Result<Response<proto::AttachRegionReply>, Status> {
+        Err(not_built("AttachRegion"))
+    }
+
+    async fn load_into(&self, _: Request<proto::LoadIntoRequest>) -> Result<Response<Self::LoadIntoStream>, Status> {
+        Err(not_built("LoadInto"))
+    }
+
+    async fn put_from(&self, _: Request<proto::PutFromRequest>) -> Result<Response<proto::PutResult>, Status> {
+        Err(not_built("PutFrom"))
+    }
+}

@@ -1,0 +1,98 @@
+//! A put's two streams: offer in, wanted out, bytes in, result out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::chain;
+use super::status::{invalid, session as refuse_session, status};
+use crate::cache::Cache;
+use crate::cache::put::{Piece, PutResult, PutWalk};
+use crate::proto::{self, put_reply::Reply, put_request::Request};
+use crate::vocab::limits::PUT_IDLE_MAX;
+
+type Replies = Pin<Box<dyn Stream<Item = Result<proto::PutReply, Status>> + Send>>;
+
+/// Answers a put.
+pub(super) fn put(cache: Arc<Cache>, requests: Streaming<proto::PutRequest>) -> Replies {
+    // Two answers at most: what is wanted, and the end.
+    let (replies, stream) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let end = tokio::select! {
+            end = receive(&cache, requests, &replies) => end,
+            // The writer is gone: dropping the walk gives its slots back.
+            () = replies.closed() => return,
+        };
+        let end = end.map(|result| proto::PutReply { reply: Some(Reply::Result(wire(result))) });
+        replies.send(end).await.ok();
+    });
+    Box::pin(ReceiverStream::new(stream))
+}
+
+async fn receive(
+    cache: &Arc<Cache>,
+    mut requests: Streaming<proto::PutRequest>,
+    replies: &mpsc::Sender<Result<proto::PutReply, Status>>,
+) -> Result<PutResult, Status> {
+    let Some(Request::Offer(offer)) = next(&mut requests).await? else {
+        return Err(invalid("request", "data", "an offer in the first message"));
+    };
+    let session = cache.session(offer.session_id).map_err(refuse_session)?;
+    let chain = chain::parse(cache, offer.chain, Some(&session))?;
+    let (mut walk, complete) = cache.put(&chain).await.map_err(status)?;
+    let wanted = proto::PutReply { reply: Some(Reply::Wanted(wanted(&walk, complete))) };
+    if replies.send(Ok(wanted)).await.is_err() {
+        return Err(Status::cancelled("the writer is gone"));
+    }
+    while let Some(request) = next(&mut requests).await? {
+        let Request::Data(data) = request else {
+            return Err(invalid("request", "offer", "data after the first message: a put has one offer"));
+        };
+        for piece in &data.pieces {
+            if piece.shard != 0 {
+                return Err(invalid("pieces[].shard", piece.shard, "0: the namespace has one shard"));
+            }
+            let proto::BlockPiece { block, offset, length, data, .. } = piece;
+            let piece = Piece { block: *block, offset: *offset, length: *length, data };
+            walk.piece(piece).await.map_err(status)?;
+        }
+    }
+    walk.finish().await.map_err(status)
+}
+
+async fn next(requests: &mut Streaming<proto::PutRequest>) -> Result<Option<Request>, Status> {
+    match tokio::time::timeout(PUT_IDLE_MAX, requests.message()).await {
+        Ok(Ok(None)) => Ok(None),
+        Ok(Ok(Some(message))) => {
+            message.request.map(Some).ok_or_else(|| invalid("request", "absent", "an offer or data"))
+        }
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "the put has sent nothing for {} seconds, which is the limit",
+            PUT_IDLE_MAX.as_secs()
+        ))),
+    }
+}
+
+fn wanted(walk: &PutWalk, complete: bool) -> proto::PutWanted {
+    let mut bitmap = vec![0_u8; walk.offered().div_ceil(8)];
+    let mut blocks = 0;
+    for at in walk.wanted() {
+        bitmap[at / 8] |= 1 << (at % 8);
+        blocks += 1;
+    }
+    proto::PutWanted { bitmap: bitmap.into(), blocks, complete }
+}
+
+fn wire(result: PutResult) -> proto::PutResult {
+    proto::PutResult {
+        stored_through: result.stored_through,
+        accepted_blocks: result.accepted,
+        dropped_blocks: result.dropped,
+        drop_reason: result.reason.into(),
+    }
+}

@@ -1,0 +1,140 @@
+//! `kvtier.v1.Sessions`: who is there, and which layouts they speak.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::spec;
+use super::status::{session as refuse_session, status, word};
+use crate::cache::Cache;
+use crate::proto::{self, sessions_server::Sessions};
+use crate::vocab::limits::{
+    LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX,
+};
+use crate::vocab::{InstanceId, NamespaceName};
+
+/// The revision of the protocol that this daemon speaks.
+const PROTOCOL_REVISION: u32 = 1;
+
+/// The service.
+#[derive(Clone)]
+pub struct SessionsService {
+    cache: Arc<Cache>,
+    /// Ends the streams when the daemon stops.
+    closing: tokio_util::sync::CancellationToken,
+}
+
+impl SessionsService {
+    /// Over this cache; sessions end when `closing` is cancelled.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>, closing: tokio_util::sync::CancellationToken) -> Self {
+        Self { cache, closing }
+    }
+}
+
+/// A session's stream. Dropped when the connection or the caller is gone, and the session with it.
+pub struct SessionStream {
+    opened: Option<proto::SessionEvent>,
+    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    cache: Arc<Cache>,
+    id: u64,
+}
+
+impl Stream for SessionStream {
+    type Item = Result<proto::SessionEvent, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(opened) = self.opened.take() {
+            return Poll::Ready(Some(Ok(opened)));
+        }
+        self.closed.as_mut().poll(context).map(|()| None)
+    }
+}
+
+impl Drop for SessionStream {
+    fn drop(&mut self) {
+        self.cache.close_session(self.id);
+    }
+}
+
+#[tonic::async_trait]
+impl Sessions for SessionsService {
+    type OpenSessionStream = SessionStream;
+
+    async fn open_session(
+        &self,
+        request: Request<proto::OpenSessionRequest>,
+    ) -> Result<Response<SessionStream>, Status> {
+        let request = request.into_inner();
+        if request.protocol_revision != PROTOCOL_REVISION {
+            let (asked, spoken) = (request.protocol_revision, PROTOCOL_REVISION);
+            return Err(Status::failed_precondition(format!("protocol_revision is {asked}, this daemon speaks {spoken}")));
+        }
+        let instance = InstanceId::parse(&request.instance).map_err(word)?;
+        let session = self.cache.open_session(instance).map_err(refuse_session)?;
+        tracing::debug!(instance = %session.instance, process = %request.process, "session opened");
+        let opened = proto::SessionOpened {
+            session_id: session.id,
+            protocol_revision: PROTOCOL_REVISION,
+            features: ["lookup", "put", "fetch", "settle"].map(String::from).to_vec(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            limits: Some(limits()),
+            arena: None,
+        };
+        Ok(Response::new(SessionStream {
+            opened: Some(proto::SessionEvent { event: Some(proto::session_event::Event::Opened(opened)) }),
+            closed: Box::pin(self.closing.clone().cancelled_owned()),
+            cache: Arc::clone(&self.cache),
+            id: session.id,
+        }))
+    }
+
+    async fn register_namespace(
+        &self,
+        request: Request<proto::RegisterNamespaceRequest>,
+    ) -> Result<Response<proto::RegisterNamespaceReply>, Status> {
+        let request = request.into_inner();
+        let session = match request.session_id {
+            0 => None,
+            id => Some(self.cache.session(id).map_err(refuse_session)?),
+        };
+        let name = NamespaceName::parse(&request.name).map_err(word)?;
+        let instance = session.as_ref().map(|session| session.instance.clone());
+        let spec = spec::parse(request.spec.unwrap_or_default(), instance)?;
+        if !request.expected_fingerprint.is_empty() {
+            self.check_expected(&spec, &request.expected_fingerprint)?;
+        }
+        let session = session.map(|session| session.id);
+        let (namespace, created) = self.cache.register(session, name, spec).map_err(status)?;
+        let fingerprint = namespace.fingerprint.0.to_vec().into();
+        Ok(Response::new(proto::RegisterNamespaceReply { fingerprint, created }))
+    }
+}
+
+impl SessionsService {
+    /// Refuses a spec that is not the one the caller expects, with the field that differs where that is known.
+    fn check_expected(&self, given: &crate::vocab::NamespaceSpec, expected: &[u8]) -> Result<(), Status> {
+        let expected = spec::fingerprint("expected_fingerprint", expected)?;
+        let found = given.fingerprint();
+        if found == expected {
+            return Ok(());
+        }
+        let differs = self.cache.names().namespace(&expected).and_then(|known| known.spec.difference(given));
+        let why = differs.map_or("no namespace with that fingerprint is registered here".into(), |field| {
+            format!("it differs in spec.{field}")
+        });
+        Err(Status::failed_precondition(format!("expected_fingerprint is {expected}, the spec has {found}: {why}")))
+    }
+}
+
+fn limits() -> proto::Limits {
+    proto::Limits {
+        request_blocks_max: u32::try_from(REQUEST_BLOCKS_MAX).unwrap_or(u32::MAX),
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+        lease_ttl_ms_max: u64::try_from(LEASE_TTL_MAX.as_millis()).unwrap_or(u64::MAX),
+        message_payload_bytes: u32::try_from(MESSAGE_PAYLOAD_BYTES).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,133 @@
+//! `kvtier.v1.Usage`: the meter.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::spec::fingerprint;
+use super::status::{not_built, status, word};
+use crate::cache::Cache;
+use crate::cache::settle::Settle;
+use crate::ledger::{Usage as Sum, UsageFilter, UsageRecord};
+use crate::proto::{self, usage_server::Usage};
+use crate::vocab::{BillingId, InstanceId, RequestId, TenantName, TokenCount};
+
+/// The service.
+#[derive(Clone)]
+pub struct UsageService {
+    cache: Arc<Cache>,
+}
+
+impl UsageService {
+    /// Over this cache.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>) -> Self {
+        Self { cache }
+    }
+}
+
+#[tonic::async_trait]
+impl Usage for UsageService {
+    type ExportUsageStream = Pin<Box<dyn Stream<Item = Result<proto::UsageRecord, Status>> + Send>>;
+
+    async fn settle(&self, request: Request<proto::SettleRequest>) -> Result<Response<proto::SettleReply>, Status> {
+        let settled = self.cache.settle(parse(request.into_inner())?).await.map_err(status)?;
+        let record = Some(wire(settled.record));
+        Ok(Response::new(proto::SettleReply { record, repeated: settled.repeated }))
+    }
+
+    async fn summarize_usage(
+        &self,
+        request: Request<proto::SummarizeUsageRequest>,
+    ) -> Result<Response<proto::SummarizeUsageReply>, Status> {
+        let request = request.into_inner();
+        let tenant = Some(request.tenant).filter(|tenant| !tenant.is_empty());
+        let filter = UsageFilter {
+            tenant: tenant.map(|tenant| TenantName::parse(&tenant)).transpose().map_err(word)?,
+            namespace: None,
+            from_hour: (request.from_hour > 0).then_some(request.from_hour),
+            until_hour: (request.until_hour > 0).then_some(request.until_hour),
+        };
+        let cache = Arc::clone(&self.cache);
+        // It reads the ledger's database, which may wait for a drive.
+        let summed = tokio::task::spawn_blocking(move || cache.usage(&filter)).await;
+        let summary = summed.map_err(|error| Status::internal(error.to_string()))?.map_err(status)?;
+        let rows = summary.rows.into_iter().map(|row| proto::UsageRow {
+            tenant: row.tenant.as_str().into(),
+            namespace: row.namespace.as_str().into(),
+            fingerprint: row.fingerprint.0.to_vec().into(),
+            hour: row.hour,
+            ..sums(&row.usage)
+        });
+        let reply = proto::SummarizeUsageReply { rows: rows.collect(), total: Some(sums(&summary.total)) };
+        Ok(Response::new(reply))
+    }
+
+    async fn export_usage(
+        &self,
+        _: Request<proto::ExportUsageRequest>,
+    ) -> Result<Response<Self::ExportUsageStream>, Status> {
+        Err(not_built("ExportUsage"))
+    }
+
+    async fn acknowledge_usage(
+        &self,
+        _: Request<proto::AcknowledgeUsageRequest>,
+    ) -> Result<Response<proto::AcknowledgeUsageReply>, Status> {
+        Err(not_built("AcknowledgeUsage"))
+    }
+}
+
+fn parse(request: proto::SettleRequest) -> Result<Settle, Status> {
+    Ok(Settle {
+        tenant: TenantName::parse(&request.tenant).map_err(word)?,
+        billing_id: BillingId::parse(&request.billing_id).map_err(word)?,
+        attempt: request.attempt,
+        instance: InstanceId::parse(&request.instance).map_err(word)?,
+        request: RequestId::parse(&request.request_id).map_err(word)?,
+        fingerprint: fingerprint("fingerprint", &request.fingerprint)?,
+        prompt_tokens: TokenCount(request.prompt_tokens),
+        cached_tokens: TokenCount(request.cached_tokens),
+        attested_tokens: TokenCount(request.attested_tokens),
+        written_tokens: TokenCount(request.written_tokens),
+        output_tokens: TokenCount(request.output_tokens),
+        receipts: request.receipts.into_iter().map(|receipt| receipt.to_vec()).collect(),
+        labels: request.labels.into_iter().collect(),
+    })
+}
+
+fn wire(record: UsageRecord) -> proto::UsageRecord {
+    proto::UsageRecord {
+        sequence: record.sequence,
+        tenant: record.tenant.as_str().into(),
+        billing_id: record.billing_id.as_str().into(),
+        fingerprint: record.fingerprint.0.to_vec().into(),
+        namespace: record.namespace.as_str().into(),
+        settled_at_ms: record.settled_at.0,
+        prompt_tokens: record.prompt_tokens.0,
+        hit_tokens: record.hit_tokens().0,
+        hit_tokens_ram: record.hit.ram.0,
+        hit_tokens_nvme: record.hit.nvme.0,
+        attested_tokens: record.attested_tokens.0,
+        miss_tokens: record.miss_tokens.0,
+        written_tokens: record.written_tokens.0,
+        output_tokens: record.output_tokens.0,
+        labels: record.labels.into_iter().collect(),
+    }
+}
+
+fn sums(usage: &Sum) -> proto::UsageRow {
+    proto::UsageRow {
+        records: usage.records,
+        prompt_tokens: usage.prompt_tokens.0,
+        hit_tokens: usage.hit_tokens().0,
+        hit_tokens_ram: usage.hit.ram.0,
+        hit_tokens_nvme: usage.hit.nvme.0,
+        attested_tokens: usage.attested_tokens.0,
+        miss_tokens: usage.miss_tokens.0,
+        written_tokens: usage.written_tokens.0,
+        ..proto::UsageRow::default()
+    }
+}
