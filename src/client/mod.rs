@@ -1,1 +1,33 @@
-//! What workers and tools use.
+//! What workers and tools use: a daemon's calls with this crate's words instead of the wire's.
+//!
+//! [`Client::connect`] reaches a daemon; a [`Session`] stands for this process while it lives; [`Client::lookup`] says
+//! how long a prefix can be skipped, [`Client::fetch`] brings its bytes, [`Client::put`] stores what was missing, and
+//! [`Client::settle`] closes the bill. Builds without the `server` feature. A cache miss is an answer here, never an
+//! error; a [`ClientError`] means that the daemon could not be asked, or refused the request itself.
+
+mod address;
+mod admin;
+mod assemble;
+mod chain;
+mod connect;
+mod error;
+mod fetch;
+mod lookup;
+mod namespace;
+mod pack;
+mod put;
+mod session;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+pub use address::{AddressError, ServerAddress};
+pub use admin::{BlockInfo, Evicted, NamespaceInfo, PurgeFilter, Purged, Status, TierStatus};
+pub use chain::Chain;
+pub use connect::Client;
+pub use error::ClientError;
+pub use fetch::{Fetch, FetchEnd, FetchOptions, FetchOutcome, FetchedBlock};
+pub use lookup::{Lease, LeaseOptions, Lookup, LookupOptions};
+pub use put::{Put, PutResult};
+pub use session::{Session, SessionLimits};
+pub use usage::{Settle, Settled, UsageFilter, UsageRecord, UsageRow, UsageSummary};

@@ -127,3 +127,19 @@ pub const SHARDS_MAX: usize = 64;
 pub const VERIFY_READS: usize = 16;
 /// Problems that a verification lists; the rest are counted.
 pub const VERIFY_PROBLEMS_MAX: usize = 1_000;
+
+/// Pieces of one message: with 40 bytes of names each, still small beside their payload.
+pub const MESSAGE_PIECES_MAX: usize = 4_096;
+/// How long a client waits for a connection: a host that does not answer by then is gone or unreachable.
+pub const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a client waits for the answer to a call that names no deadline: none of them waits for more than memory, a
+/// sync of the ledger, or a table of the catalog.
+pub const CALL_MAX: Duration = Duration::from_secs(30);
+/// How much longer than a deadline that it named a client waits for the end: a round trip under load.
+pub const DEADLINE_GRACE: Duration = Duration::from_secs(2);
+/// How often a client asks a silent connection whether it lives, so that a session notices a host that vanished.
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// How long it waits for that answer.
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(20);
+/// Messages of one put waiting for the wire: 4 MiB hide the making of the next payload.
+pub const PUT_CHANNEL: usize = 4;

@@ -1,0 +1,143 @@
+//! How a caller names a run of blocks.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::proto::{self, chain::Blocks, scope_step};
+use crate::vocab::{BlockKey, Fingerprint, GroupId, Scope, ScopePath, TenantName};
+
+/// A run of blocks of one prompt. Built from tokens, an engine's keys or kvtier's own, then narrowed by what else the
+/// bytes depend on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain(proto::Chain);
+
+impl Chain {
+    /// A prompt's tokens, for kvtier to hash.
+    #[must_use]
+    pub fn of_tokens(fingerprint: Fingerprint, tenant: &TenantName, tokens: Vec<u32>) -> Self {
+        let extras = Vec::new();
+        Self::new(fingerprint, tenant, Blocks::Tokens(proto::Tokens { tokens, extras }))
+    }
+
+    /// Keys of an engine that hashes for itself, `key_len` bytes each, one after another.
+    #[must_use]
+    pub fn of_engine_keys(fingerprint: Fingerprint, tenant: &TenantName, key_len: u32, keys: Bytes) -> Self {
+        Self::new(fingerprint, tenant, Blocks::EngineKeys(proto::EngineKeys { key_len, keys }))
+    }
+
+    /// kvtier's own keys.
+    #[must_use]
+    pub fn of_block_keys(fingerprint: Fingerprint, tenant: &TenantName, keys: &[BlockKey]) -> Self {
+        let mut packed = BytesMut::with_capacity(keys.len() * 32);
+        keys.iter().for_each(|key| packed.put_slice(key.as_bytes()));
+        Self::new(fingerprint, tenant, Blocks::BlockKeys(packed.freeze()))
+    }
+
+    fn new(fingerprint: Fingerprint, tenant: &TenantName, blocks: Blocks) -> Self {
+        Self(proto::Chain {
+            fingerprint: Bytes::copy_from_slice(&fingerprint.0),
+            tenant: tenant.as_str().to_owned(),
+            blocks: Some(blocks),
+            ..proto::Chain::default()
+        })
+    }
+
+    /// The digest of an adapter that the bytes depend on.
+    #[must_use]
+    pub fn adapter(mut self, digest: Bytes) -> Self {
+        self.0.adapter_digest = digest;
+        self
+    }
+
+    /// Which layers.
+    #[must_use]
+    pub fn group(mut self, group: GroupId) -> Self {
+        self.0.group = group.0.into();
+        self
+    }
+
+    /// Who may see the blocks. Without it: the tenant, for the whole chain.
+    #[must_use]
+    pub fn scopes(mut self, scopes: &ScopePath) -> Self {
+        self.0.scopes = scopes.steps().iter().map(|(from, scope)| wire_step(*from, scope)).collect();
+        self
+    }
+
+    /// The run goes on after `offset` blocks, of which `parent` is the last.
+    #[must_use]
+    pub fn after(mut self, offset: u32, parent: BlockKey) -> Self {
+        self.0.chain_offset = offset;
+        self.0.parent_key = Bytes::copy_from_slice(parent.as_bytes());
+        self
+    }
+
+    /// What block number `block` of the whole chain depends on besides its tokens, such as an image. Only chains of
+    /// tokens have such.
+    #[must_use]
+    pub fn extra(mut self, block: u32, digest: Bytes) -> Self {
+        if let Some(Blocks::Tokens(tokens)) = &mut self.0.blocks {
+            tokens.extras.push(proto::BlockExtra { block, digest });
+        }
+        self
+    }
+
+    /// The same chain with only its first `count` tokens or keys: what a fetch names after a lookup said how many are
+    /// there. (`stride` engine keys make a block, `block_tokens` tokens do.)
+    #[must_use]
+    pub fn head(&self, count: usize) -> Self {
+        let mut chain = self.0.clone();
+        match &mut chain.blocks {
+            Some(Blocks::Tokens(tokens)) => tokens.tokens.truncate(count),
+            Some(Blocks::EngineKeys(keys)) => keys.keys.truncate(count.saturating_mul(keys.key_len as usize)),
+            Some(Blocks::BlockKeys(keys)) => keys.truncate(count.saturating_mul(32)),
+            None => {}
+        }
+        Self(chain)
+    }
+
+    pub(super) fn to_wire(&self) -> proto::Chain {
+        self.0.clone()
+    }
+}
+
+fn wire_step(from_block: u32, scope: &Scope) -> proto::ScopeStep {
+    let scope = match scope {
+        Scope::Public => scope_step::Scope::Public(true),
+        Scope::Tenant(tenant) => scope_step::Scope::Tenant(tenant.as_str().to_owned()),
+        Scope::User(_, user, salt) => scope_step::Scope::User(proto::UserScope {
+            user: user.as_str().to_owned(),
+            salt: Bytes::copy_from_slice(salt),
+        }),
+    };
+    proto::ScopeStep { from_block, scope: Some(scope) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant() -> TenantName {
+        TenantName::parse("acme").unwrap()
+    }
+
+    #[test]
+    fn a_head_has_the_first_keys_of_whatever_names_the_blocks() {
+        let fingerprint = Fingerprint([1; 32]);
+        let engine = Chain::of_engine_keys(fingerprint, &tenant(), 8, Bytes::from_static(b"00000000111111112222"));
+        let Some(Blocks::EngineKeys(keys)) = engine.head(1).to_wire().blocks else { panic!() };
+        assert_eq!(&keys.keys[..], b"00000000");
+        let own = Chain::of_block_keys(fingerprint, &tenant(), &[BlockKey::from_bytes([7; 32]); 3]);
+        let Some(Blocks::BlockKeys(keys)) = own.head(2).to_wire().blocks else { panic!() };
+        assert_eq!(keys.len(), 64);
+        let tokens = Chain::of_tokens(fingerprint, &tenant(), vec![1, 2, 3]);
+        let Some(Blocks::Tokens(tokens)) = tokens.head(9).to_wire().blocks else { panic!() };
+        assert_eq!(tokens.tokens, [1, 2, 3]);
+    }
+
+    #[test]
+    fn scopes_are_sent_with_the_block_from_which_they_hold() {
+        let scopes = ScopePath::new(vec![(0, Scope::Public), (4, Scope::Tenant(tenant()))]).unwrap();
+        let wire = Chain::of_tokens(Fingerprint([1; 32]), &tenant(), vec![]).scopes(&scopes).to_wire();
+        assert_eq!(wire.scopes.iter().map(|step| step.from_block).collect::<Vec<_>>(), [0, 4]);
+        assert_eq!(wire.scopes[1].scope, Some(scope_step::Scope::Tenant("acme".into())));
+    }
+}

@@ -1,0 +1,99 @@
+//! The connection to one daemon.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use super::{ClientError, ServerAddress};
+use crate::proto::admin_client::AdminClient;
+use crate::proto::cache_client::CacheClient;
+use crate::proto::sessions_client::SessionsClient;
+use crate::proto::usage_client::UsageClient;
+use crate::vocab::limits::{
+    CALL_MAX, CONNECT_MAX, GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_WINDOW_BYTES, KEEP_ALIVE_EVERY,
+    KEEP_ALIVE_MAX,
+};
+
+/// A connection to a daemon. Cheap to clone; clones share it. A worker that wants more speed than one connection's
+/// single task gives opens several.
+#[derive(Clone, Debug)]
+pub struct Client {
+    address: Arc<ServerAddress>,
+    channel: Channel,
+}
+
+impl Client {
+    /// Connects, through TCP or a Unix socket. A connection that breaks later is opened again by the next call.
+    ///
+    /// # Errors
+    /// When nobody answers there within five seconds.
+    pub async fn connect(address: &ServerAddress) -> Result<Self, ClientError> {
+        let unreachable = |error: tonic::transport::Error| ClientError::unreachable(address, &error);
+        let endpoint = Endpoint::from_shared(address.endpoint())
+            .and_then(|endpoint| endpoint.user_agent(concat!("kvtier/", env!("CARGO_PKG_VERSION"))))
+            .map_err(unreachable)?
+            .connect_timeout(CONNECT_MAX)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
+            .keep_alive_timeout(KEEP_ALIVE_MAX)
+            .max_frame_size(HTTP2_FRAME_BYTES)
+            .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_WINDOW_BYTES);
+        let channel = endpoint.connect().await.map_err(unreachable)?;
+        Ok(Self { address: Arc::new(address.clone()), channel })
+    }
+
+    /// Where the daemon listens.
+    #[must_use]
+    pub fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    pub(super) fn sessions_service(&self) -> SessionsClient<Channel> {
+        SessionsClient::new(self.channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+    }
+
+    pub(super) fn cache_service(&self) -> CacheClient<Channel> {
+        CacheClient::new(self.channel.clone())
+            .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+    }
+
+    pub(super) fn usage_service(&self) -> UsageClient<Channel> {
+        UsageClient::new(self.channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+    }
+
+    pub(super) fn admin_service(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+    }
+
+    /// Waits for an answer, but not for ever.
+    pub(super) async fn answer<T>(
+        &self,
+        call: &'static str,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, ClientError> {
+        self.within(call, CALL_MAX, async { answer.await.map(Response::into_inner) }).await
+    }
+
+    /// Waits for what the daemon says next, but not for longer than `after`.
+    pub(super) async fn within<T>(
+        &self,
+        call: &'static str,
+        after: Duration,
+        next: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, ClientError> {
+        match tokio::time::timeout(after, next).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(status)) => Err(self.error(&status)),
+            Err(_) => Err(ClientError::TimedOut { call, after }),
+        }
+    }
+
+    pub(super) fn error(&self, status: &Status) -> ClientError {
+        ClientError::of_status(&self.address, status)
+    }
+}

@@ -1,0 +1,210 @@
+//! The bytes of blocks, in prefix order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tonic::Streaming;
+
+use super::assemble::{Assembled, Assembler};
+use super::lookup::millis;
+use super::{Chain, Client, ClientError, Session};
+use crate::proto::{self, BlockPiece, FetchReply, FetchRequest, fetch_reply::Reply};
+use crate::vocab::crc::payload_crc;
+use crate::vocab::limits::{DEADLINE_GRACE, FETCH_DEADLINE_DEFAULT};
+use crate::vocab::{BlockKey, LeaseId, RequestId};
+
+/// What a fetch asks besides the chain.
+#[derive(Clone, Debug, Default)]
+pub struct FetchOptions {
+    /// A lease over the blocks; `None` to read without protection.
+    pub lease: Option<LeaseId>,
+    /// What has not been read by then is a miss; `None` for the daemon's default, ten seconds.
+    pub deadline: Option<Duration>,
+    /// Read from NVMe without keeping a copy in RAM.
+    pub do_not_promote: bool,
+    /// The blocks' keys, where the caller knows them: every payload is checked against its checksum, and the first that
+    /// fails ends the prefix.
+    pub verify_with: Option<Arc<[BlockKey]>>,
+}
+
+/// One block's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedBlock {
+    /// Its number within the chain asked for.
+    pub index: u32,
+    /// Its payload. A block that came in one piece is a slice of the message that it came in.
+    pub bytes: Bytes,
+    /// Its checksum, seeded with its key, as the daemon's index has it.
+    pub crc: u64,
+}
+
+/// Why a fetch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchOutcome {
+    /// Every block came.
+    Complete,
+    /// The next block is not readable (any more), or its bytes were wrong.
+    Miss,
+    /// The deadline passed.
+    Deadline,
+    /// The daemon is shutting down.
+    Closing,
+}
+
+/// What was delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchEnd {
+    /// Why it ended.
+    pub outcome: FetchOutcome,
+    /// Whole blocks that can be used, from the first.
+    pub blocks: u32,
+    /// Whole blocks that the daemon sent from RAM.
+    pub blocks_ram: u32,
+    /// Whole blocks that the daemon sent from NVMe.
+    pub blocks_nvme: u32,
+    /// Tokens of the blocks that the daemon sent.
+    pub tokens: u64,
+    /// Blocks whose bytes did not match their checksum.
+    pub corrupt: u32,
+    /// For [`Client::settle`](super::Client::settle), should the daemon restart before. Opaque.
+    pub receipt: Bytes,
+}
+
+/// A fetch under way. Dropping it ends it.
+#[derive(Debug)]
+pub struct Fetch {
+    client: Client,
+    replies: Streaming<FetchReply>,
+    pieces: std::vec::IntoIter<BlockPiece>,
+    assembler: Assembler,
+    verify_with: Option<Arc<[BlockKey]>>,
+    corrupt: u32,
+    good: u32,
+    end: Option<proto::FetchEnd>,
+    patience: Duration,
+    until: Instant,
+}
+
+impl Client {
+    /// Asks for the bytes of a chain's blocks. All that are named are sent, so name only those that are needed.
+    ///
+    /// # Errors
+    /// For a lease that has ended or is another instance's, and as [`Client::lookup`].
+    pub async fn fetch(
+        &self,
+        session: &Session,
+        request_id: &RequestId,
+        chain: &Chain,
+        options: FetchOptions,
+    ) -> Result<Fetch, ClientError> {
+        let request = FetchRequest {
+            session_id: session.id(),
+            request_id: request_id.as_str().to_owned(),
+            chain: Some(chain.to_wire()),
+            lease_id: options.lease.map_or(0, |lease| lease.0),
+            // 0 would mean the default.
+            deadline_ms: options.deadline.map_or(0, |most| u32::try_from(millis(most).max(1)).unwrap_or(u32::MAX)),
+            do_not_promote: options.do_not_promote,
+        };
+        let patience = options.deadline.unwrap_or(FETCH_DEADLINE_DEFAULT).saturating_add(DEADLINE_GRACE);
+        let until = Instant::now() + patience;
+        let mut service = self.cache_service();
+        let asked = async { service.fetch(request).await.map(tonic::Response::into_inner) };
+        let replies = self.within("Fetch", patience, asked).await?;
+        Ok(Fetch {
+            client: self.clone(),
+            replies,
+            pieces: Vec::new().into_iter(),
+            assembler: Assembler::default(),
+            verify_with: options.verify_with,
+            corrupt: 0,
+            good: 0,
+            end: None,
+            patience,
+            until,
+        })
+    }
+}
+
+impl Fetch {
+    /// The next block, or nothing after the last one that can be used. What is here already is handed out even when
+    /// the deadline has passed.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the daemon neither sends nor ends in time. Blocks handed out stay good.
+    pub async fn next_block(&mut self) -> Result<Option<FetchedBlock>, ClientError> {
+        loop {
+            while let Some(piece) = self.pieces.next() {
+                if let Some(whole) = self.assembler.piece(piece)?
+                    && self.is_good(&whole)
+                {
+                    let Assembled { block: index, bytes, crc } = whole;
+                    return Ok(Some(FetchedBlock { index, bytes, crc }));
+                }
+            }
+            if self.end.is_some() {
+                return Ok(None);
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// Reads what is left, and says how the fetch ended.
+    ///
+    /// # Errors
+    /// As [`next_block`](Self::next_block).
+    pub async fn end(mut self) -> Result<FetchEnd, ClientError> {
+        while self.next_block().await?.is_some() {}
+        let end = self.end.take().ok_or_else(|| ClientError::protocol("a fetch without an end"))?;
+        let outcome = match end.outcome() {
+            _ if self.corrupt > 0 => FetchOutcome::Miss,
+            proto::FetchOutcome::Complete => FetchOutcome::Complete,
+            proto::FetchOutcome::Miss => FetchOutcome::Miss,
+            proto::FetchOutcome::Deadline => FetchOutcome::Deadline,
+            proto::FetchOutcome::Closing => FetchOutcome::Closing,
+        };
+        Ok(FetchEnd {
+            outcome,
+            blocks: self.good,
+            blocks_ram: end.blocks_ram,
+            blocks_nvme: end.blocks_nvme,
+            tokens: end.tokens,
+            corrupt: self.corrupt,
+            receipt: end.receipt,
+        })
+    }
+
+    /// Whether a block belongs to the usable prefix: nothing after a corrupt one does.
+    fn is_good(&mut self, whole: &Assembled) -> bool {
+        if let Some(keys) = &self.verify_with {
+            let right = keys.get(whole.block as usize).is_some_and(|key| payload_crc(key, &whole.bytes) == whole.crc);
+            self.corrupt += u32::from(!right);
+        }
+        let good = self.corrupt == 0;
+        self.good += u32::from(good);
+        good
+    }
+
+    async fn receive(&mut self) -> Result<(), ClientError> {
+        let reply = match tokio::time::timeout_at(self.until, self.replies.message()).await {
+            Ok(reply) => reply.map_err(|status| self.client.error(&status))?,
+            Err(_) => return Err(ClientError::TimedOut { call: "Fetch", after: self.patience }),
+        };
+        match reply.and_then(|reply| reply.reply) {
+            Some(Reply::Data(data)) => self.pieces = data.pieces.into_iter(),
+            Some(Reply::End(end))
+                if u64::from(end.blocks_ram) + u64::from(end.blocks_nvme) == u64::from(self.assembler.blocks()) =>
+            {
+                self.end = Some(end);
+            }
+            Some(Reply::End(end)) => {
+                let (said, came) = (u64::from(end.blocks_ram) + u64::from(end.blocks_nvme), self.assembler.blocks());
+                return Err(ClientError::protocol(format!("the end of a fetch counts {said} blocks, {came} came")));
+            }
+            None => return Err(ClientError::protocol("a fetch without an end")),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! Closing the bill of a request, and reading bills.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{Client, ClientError};
+use crate::proto::{SettleRequest, SummarizeUsageRequest};
+pub use crate::proto::{SummarizeUsageReply as UsageSummary, UsageRecord, UsageRow};
+use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName};
+
+/// A request's final usage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settle {
+    /// Who pays.
+    pub tenant: TenantName,
+    /// The request as the bill names it.
+    pub billing_id: BillingId,
+    /// Which try of the request this was.
+    pub attempt: u32,
+    /// The engine instance that served it.
+    pub instance: InstanceId,
+    /// The request as that engine named it.
+    pub request_id: RequestId,
+    /// Which layout.
+    pub fingerprint: Fingerprint,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens that the engine took from kvtier: at most what was delivered.
+    pub cached_tokens: u64,
+    /// Tokens that the engine skipped from its own GPU cache.
+    pub attested_tokens: u64,
+    /// Tokens stored.
+    pub written_tokens: u64,
+    /// Tokens generated.
+    pub output_tokens: u64,
+    /// Receipts of fetches whose deliveries the daemon may have forgotten.
+    pub receipts: Vec<Bytes>,
+    /// Words for the bill; at most 16.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A settled request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// What was recorded.
+    pub record: UsageRecord,
+    /// Whether it had been settled before.
+    pub repeated: bool,
+}
+
+/// Narrows a summary of usage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageFilter {
+    /// Only this tenant.
+    pub tenant: Option<TenantName>,
+    /// Only from this hour on, in hours since 1970.
+    pub from_hour: u32,
+    /// Only before this hour.
+    pub until_hour: Option<u32>,
+}
+
+impl Client {
+    /// Settles a request: durable when it returns, and the same call again changes nothing.
+    ///
+    /// # Errors
+    /// When it claims more than was delivered, contradicts an earlier settle, or the ledger can't take it.
+    pub async fn settle(&self, settle: &Settle) -> Result<Settled, ClientError> {
+        let request = SettleRequest {
+            tenant: settle.tenant.as_str().to_owned(),
+            billing_id: settle.billing_id.as_str().to_owned(),
+            attempt: settle.attempt,
+            instance: settle.instance.as_str().to_owned(),
+            request_id: settle.request_id.as_str().to_owned(),
+            fingerprint: Bytes::copy_from_slice(&settle.fingerprint.0),
+            prompt_tokens: settle.prompt_tokens,
+            cached_tokens: settle.cached_tokens,
+            attested_tokens: settle.attested_tokens,
+            written_tokens: settle.written_tokens,
+            output_tokens: settle.output_tokens,
+            receipts: settle.receipts.clone(),
+            labels: settle.labels.clone().into_iter().collect(),
+        };
+        let reply = self.answer("Settle", self.usage_service().settle(request)).await?;
+        let record = reply.record.ok_or_else(|| ClientError::protocol("a settled request without its record"))?;
+        Ok(Settled { record, repeated: reply.repeated })
+    }
+
+    /// Settled usage, summed by tenant, namespace and hour.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub async fn summarize_usage(&self, filter: &UsageFilter) -> Result<UsageSummary, ClientError> {
+        let request = SummarizeUsageRequest {
+            tenant: filter.tenant.as_ref().map_or_else(String::new, |tenant| tenant.as_str().to_owned()),
+            from_hour: filter.from_hour,
+            until_hour: filter.until_hour.unwrap_or(0),
+        };
+        self.answer("SummarizeUsage", self.usage_service().summarize_usage(request)).await
+    }
+}
