@@ -60,6 +60,9 @@ fn server() -> Server {
         .max_frame_size(HTTP2_FRAME_BYTES)
         .initial_stream_window_size(HTTP2_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+        // Workers drop streams as they please for as long as they live; counted over a connection's life, a limit here
+        // would cut the session of an engine that has run for a week.
+        .http2_max_local_error_reset_streams(None)
         .tcp_nodelay(true)
 }
 
