@@ -3,6 +3,7 @@
 //! A command that reports takes `--json` and then prints exactly one JSON document on stdout; logs and progress go to
 //! stderr. Exit status: 0 ok, 1 failed, 2 usage.
 
+mod block;
 mod chain;
 mod error;
 mod evict;
