@@ -5,8 +5,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::size::SizeError;
+use crate::client::{AddressError, ClientError};
+use crate::daemon::StartError;
 use crate::offline::OfflineError;
 use crate::replay::TraceError;
+use crate::vocab::WordError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,39 @@ pub enum CliError {
     /// A stopped folder can't be looked at.
     #[error(transparent)]
     Offline(#[from] OfflineError),
+    /// The daemon could not be asked, or refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A daemon can't start here.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A server's address in the environment that can't be used.
+    #[error(transparent)]
+    Address(AddressError),
+    /// A word that can't be used.
+    #[error(transparent)]
+    Word(#[from] WordError),
+    /// A size in a configuration file that can't be used.
+    #[error(transparent)]
+    Size(SizeError),
+    /// A configuration file that can't be used.
+    #[error("{path}: {why}")]
+    Config {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The daemon knows nothing of that name.
+    #[error("{what} {name:?} is not known to the daemon: {hint}")]
+    Unknown {
+        /// What kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// A file can't be read or written.
     #[error("{path}: {source}")]
     File {
@@ -56,6 +93,19 @@ impl CliError {
         }
         // Where stderr is gone too, nobody is left to be told.
         drop(writeln!(io::stderr(), "error: {self}"));
-        ExitCode::from(if matches!(self, Self::Usage { .. }) { 2 } else { 1 })
+        ExitCode::from(if self.is_usage() { 2 } else { 1 })
+    }
+
+    /// Whether it was asked for in a way that can't work anywhere.
+    fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Usage { .. }
+                | Self::Address(_)
+                | Self::Word(_)
+                | Self::Size(_)
+                | Self::Config { .. }
+                | Self::Start(StartError::Config(_))
+        )
     }
 }

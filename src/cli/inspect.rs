@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::block;
+use super::chain::{self, ChainArgs, hex};
 use super::output::Output;
+use super::server::Server;
 use super::table::{numbers, thousands};
 use super::{CliError, size};
+use crate::client::{BlockInfo, NamespaceInfo};
 use crate::offline::{self, NamespaceSummary};
-use crate::vocab::ByteCount;
 use crate::vocab::namespace::{HashScheme, Weights};
+use crate::vocab::{BlockKey, ByteCount};
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
@@ -22,13 +26,42 @@ pub(super) struct Inspect {
 enum InspectCommand {
     /// The layouts that are known, and what each holds.
     Namespaces(Namespaces),
+    /// Each block of a prompt: where it is and what is known of it.
+    Prefix(Prefix),
+    /// One block by its key.
+    Block(Block),
+}
+
+#[derive(Debug, Args)]
+struct Prefix {
+    #[command(flatten)]
+    chain: ChainArgs,
+    #[command(flatten)]
+    server: Server,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Block {
+    /// 64 hexadecimal digits, as `inspect prefix` and `verify` show them.
+    #[arg(value_parser = chain::block_key)]
+    key: BlockKey,
+    #[command(flatten)]
+    server: Server,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
 struct Namespaces {
-    /// A data folder on which no daemon runs.
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    /// Look into a data folder on which no daemon runs, instead of asking one.
+    #[arg(long, value_name = "DIR", conflicts_with = "server")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    server: Server,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -59,20 +92,48 @@ impl Inspect {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
         match &self.command {
             InspectCommand::Namespaces(namespaces) => namespaces.run(output),
+            InspectCommand::Prefix(prefix) => prefix.run(output),
+            InspectCommand::Block(block) => block.run(output),
         }
+    }
+}
+
+impl Prefix {
+    fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let found = self.server.ask(async |client| {
+            let named = self.chain.name(&client).await?;
+            Ok(client.inspect_prefix(&named.chain).await?)
+        })?;
+        let view = block::PrefixView { blocks: found.iter().map(block::of_wire).collect() };
+        if self.json { output.json(&view) } else { output.text(block::table(&view.blocks)) }
+    }
+}
+
+impl Block {
+    fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let found: Option<BlockInfo> = self.server.ask(async |client| Ok(client.inspect_block(&self.key).await?))?;
+        let hint = "it is not cached";
+        let unknown = || CliError::Unknown { what: "block", name: self.key.to_string(), hint };
+        let view = block::of_wire(&found.ok_or_else(unknown)?);
+        if self.json { output.json(&view) } else { output.text(block::text(&view)) }
     }
 }
 
 impl Namespaces {
     fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let found = offline::namespaces(&self.data_dir)?;
-        let namespaces = found.iter().map(view).collect();
+        let namespaces = match &self.data_dir {
+            Some(dir) => offline::namespaces(dir)?.iter().map(of_row).collect(),
+            None => {
+                let known = self.server.ask(async |client| Ok(client.inspect_namespaces().await?))?;
+                known.iter().map(of_wire).collect()
+            }
+        };
         let view = NamespacesView { namespaces };
         if self.json { output.json(&view) } else { output.text(text(&view.namespaces)) }
     }
 }
 
-fn view(summary: &NamespaceSummary) -> NamespaceView {
+fn of_row(summary: &NamespaceSummary) -> NamespaceView {
     let spec = &summary.spec;
     NamespaceView {
         name: summary.name.to_string(),
@@ -114,6 +175,19 @@ fn text(namespaces: &[NamespaceView]) -> String {
     numbers(header, namespaces.iter().map(row)).to_string()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn of_wire(info: &NamespaceInfo) -> NamespaceView {
+    let spec = info.spec.clone().unwrap_or_default();
+    NamespaceView {
+        name: info.name.clone(),
+        fingerprint: hex(&info.fingerprint),
+        weights_digest: (!spec.weights_digest.is_empty()).then(|| hex(&spec.weights_digest)),
+        dtype: spec.dtype,
+        layout: spec.layout,
+        block_tokens: spec.block_tokens,
+        stride: spec.stride,
+        engine_hash: (!spec.engine_hash.is_empty()).then_some(spec.engine_hash),
+        max_payload_bytes: spec.max_payload_bytes,
+        blocks: info.blocks,
+        bytes: info.bytes,
+    }
 }
