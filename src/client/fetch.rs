@@ -198,6 +198,7 @@ impl Fetch {
                 if u64::from(end.blocks_ram) + u64::from(end.blocks_nvme) == u64::from(self.assembler.blocks()) =>
             {
                 self.end = Some(end);
+                self.client.hang_up(&mut self.replies).await;
             }
             Some(Reply::End(end)) => {
                 let (said, came) = (u64::from(end.blocks_ram) + u64::from(end.blocks_nvme), self.assembler.blocks());
