@@ -1,4 +1,103 @@
-//! One file a subcommand.
+//! The command line: one file a subcommand.
+//!
+//! A command that reports takes `--json` and then prints exactly one JSON document on stdout; logs and progress go to
+//! stderr. Exit status: 0 ok, 1 failed, 2 usage.
+
+mod block;
+mod chain;
+mod error;
+mod evict;
+mod get;
+mod inspect;
+mod lookup;
+mod output;
+mod policy;
+mod progress;
+mod put;
+mod replay;
+mod serve;
+mod server;
+mod simulate;
+mod status;
+mod trace;
+mod usage;
+mod verify;
 
 pub mod size;
 pub mod table;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use error::CliError;
+use output::Output;
+
+/// A tiered KV-cache for LLM inference: keeps prefix-hashed KV blocks in RAM and on NVMe, and meters what they saved.
+#[derive(Debug, Parser)]
+#[command(name = "kvtier", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "Sizes read like 256MiB, 8GiB or 1GB. Exit status: 0 ok, 1 failed, 2 usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon. It logs `ready` when it serves; SIGTERM drains.
+    Serve(serve::Serve),
+    /// A server now: tiers, hit rate, sessions, leases.
+    Status(status::Status),
+    /// Store bytes as the blocks of a prompt.
+    Put(put::Put),
+    /// Read the bytes of a prompt's cached blocks.
+    Get(get::Get),
+    /// How long a prefix of a prompt is cached, and where.
+    Lookup(lookup::Lookup),
+    /// Remove blocks of a prompt; leased ones stay.
+    Evict(evict::Evict),
+    /// Remove every block that matches, leased ones too.
+    Purge(evict::Purge),
+    /// Look at what is in the cache.
+    Inspect(inspect::Inspect),
+    /// Check every slot of a stopped data folder against its index; exit 1 when bytes are corrupt.
+    Verify(verify::Verify),
+    /// The bill.
+    Usage(usage::Usage),
+    /// Look at a trace, or make one.
+    Trace(trace::Trace),
+    /// Replay a trace: simulated on the planner, or live with real bytes.
+    Replay(replay::Replay),
+}
+
+/// Runs the program with `args`, the first of which is its own name.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no error; a reader who left is none either.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut output = Output::stdout();
+    let done = match cli.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Status(status) => status.run(&mut output),
+        Command::Put(put) => put.run(&mut output),
+        Command::Get(get) => get.run(&mut output),
+        Command::Lookup(lookup) => lookup.run(&mut output),
+        Command::Evict(evict) => evict.run(&mut output),
+        Command::Purge(purge) => purge.run(&mut output),
+        Command::Usage(usage) => usage.run(&mut output),
+        Command::Inspect(inspect) => inspect.run(&mut output),
+        Command::Verify(verify) => verify.run(&mut output),
+        Command::Trace(trace) => trace.run(&mut output),
+        Command::Replay(replay) => replay.run(&mut output),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.exit(),
+    }
+}

@@ -163,9 +163,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     };
     let mut catalog = Catalog::open(&folder.catalog())?.catalog;
     loop {
-        let nvme = device
-            .clone()
-            .map(|device| Arc::new(NvmeShelf::new(device, Arc::new(catalog), folder.shape())));
+        let nvme = device.clone().map(|device| Arc::new(NvmeShelf::new(device, Arc::new(catalog), folder.shape())));
         let parts = Parts {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),

@@ -30,7 +30,8 @@ pub(super) async fn routes(cache: &Arc<Cache>, closing: &CancellationToken) -> R
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let usage = UsageServer::new(UsageService::new(Arc::clone(cache)));
-    let admin = AdminServer::new(AdminService::new(Arc::clone(cache))).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let admin =
+        AdminServer::new(AdminService::new(Arc::clone(cache))).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CacheServer<CacheService>>().await;
     health.set_serving::<SessionsServer<SessionsService>>().await;
@@ -59,6 +60,9 @@ fn server() -> Server {
         .max_frame_size(HTTP2_FRAME_BYTES)
         .initial_stream_window_size(HTTP2_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+        // Workers drop streams as they please for as long as they live; counted over a connection's life, a limit here
+        // would cut the session of an engine that has run for a week.
+        .http2_max_local_error_reset_streams(None)
         .tcp_nodelay(true)
 }
 
@@ -80,8 +84,7 @@ pub(super) async fn tcp(
 
 /// Serves on a Unix socket. A socket that a dead daemon has left is replaced; a living one's is not.
 pub(super) async fn unix(path: &Path, routes: Routes, closing: CancellationToken) -> Result<Serving, StartError> {
-    let refused =
-        |why: String| StartError::Listen { address: format!("unix:{}", path.display()), why };
+    let refused = |why: String| StartError::Listen { address: format!("unix:{}", path.display()), why };
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
             return Err(refused("there is a file of that name which is no socket".into()));

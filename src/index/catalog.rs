@@ -19,6 +19,8 @@ const DELETE_BATCH: usize = 1024;
 /// The catalog of one data folder.
 pub struct Catalog {
     db: DB,
+    /// Opened for a look only: rows that can't be read are counted and kept.
+    read_only: bool,
 }
 
 /// A catalog, and whether it had to be rebuilt.
@@ -35,7 +37,7 @@ pub struct Opened {
 pub struct Scanned {
     /// Rows given out.
     pub rows: u64,
-    /// Rows that could not be read; deleted.
+    /// Rows that could not be read; deleted, unless the catalog was opened for a look only.
     pub undecodable: u64,
 }
 
@@ -66,8 +68,20 @@ impl Catalog {
         Self::open_whole(path)
     }
 
+    /// Opens the catalog that is in the folder `path` for a look at it, and changes nothing, whatever is found.
+    ///
+    /// # Errors
+    /// `Damaged` where there is none, or one that can't be read.
+    pub fn open_existing(path: &Path) -> Result<Self, IndexError> {
+        let catalog = Self { db: store::open_read_only(path)?, read_only: true };
+        match catalog.meta(SCHEMA_KEY)? {
+            Some(schema) if schema == SCHEMA => Ok(catalog),
+            _ => Err(IndexError::Damaged("its schema is of another version".into())),
+        }
+    }
+
     fn open_whole(path: &Path) -> Result<Self, IndexError> {
-        let catalog = Self { db: store::open(path)? };
+        let catalog = Self { db: store::open(path)?, read_only: false };
         match catalog.meta(SCHEMA_KEY)? {
             Some(schema) if schema == SCHEMA => {}
             Some(_) => return Err(IndexError::Damaged("its schema is of another version".into())),
@@ -150,7 +164,7 @@ impl Catalog {
             }
         }
         self.delete_raw(BLOCKS, &mut bad)?;
-        if scanned.undecodable > 0 {
+        if scanned.undecodable > 0 && !self.read_only {
             tracing::warn!(rows = scanned.undecodable, "catalog rows that could not be read were deleted");
         }
         Ok(scanned)
@@ -218,7 +232,7 @@ impl Catalog {
                 None => bad.push(key),
             }
         }
-        if !bad.is_empty() {
+        if !bad.is_empty() && !self.read_only {
             tracing::warn!(family, rows = bad.len(), "catalog rows that could not be read were deleted");
             self.delete_raw(family, &mut bad)?;
         }
@@ -226,6 +240,10 @@ impl Catalog {
     }
 
     fn delete_raw(&self, family: &str, keys: &mut Vec<Box<[u8]>>) -> Result<(), IndexError> {
+        if self.read_only {
+            keys.clear();
+            return Ok(());
+        }
         let (family, mut batch) = (self.family(family)?, WriteBatch::default());
         for key in keys.drain(..) {
             batch.delete_cf(family, key);

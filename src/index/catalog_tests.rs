@@ -142,3 +142,22 @@ fn another_schema_means_to_start_empty() {
     assert!(rebuilt);
     assert_eq!(keys(&catalog), vec![]);
 }
+
+#[test]
+fn a_look_changes_nothing_and_creates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog");
+    assert!(matches!(Catalog::open_existing(&path), Err(IndexError::Damaged(_))));
+    assert!(!path.join("CURRENT").exists());
+    let catalog = opened(&path);
+    catalog.put(key(1), &row()).unwrap();
+    catalog.db.put_cf(catalog.family(BLOCKS).unwrap(), b"short", b"no row").unwrap();
+    catalog.db.put_cf(catalog.family(NAMESPACES).unwrap(), b"no", b"namespace").unwrap();
+    drop(catalog);
+    for _ in 0..2 {
+        let look = Catalog::open_existing(&path).unwrap();
+        assert_eq!(look.scan(|_, _| {}).unwrap(), Scanned { rows: 1, undecodable: 1 });
+        assert_eq!(look.namespaces().unwrap(), vec![]);
+        assert!(look.put(key(2), &row()).is_err());
+    }
+}

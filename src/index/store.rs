@@ -54,6 +54,13 @@ pub(super) fn open(path: &Path) -> Result<DB, IndexError> {
     Ok(DB::open_cf_descriptors(&options(), path, families)?)
 }
 
+/// Opens the database for a look at it: nothing in it is changed, and none is created.
+pub(super) fn open_read_only(path: &Path) -> Result<DB, IndexError> {
+    let families = [BLOCKS, NAMESPACES, TENANTS, META];
+    let families = families.map(|name| ColumnFamilyDescriptor::new(name, options()));
+    Ok(DB::open_cf_descriptors_read_only(&options(), path, families, false)?)
+}
+
 fn options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);

@@ -25,3 +25,5 @@ pub use report::{ReplayReport, Tally};
 pub use request::{RequestView, TraceRequest};
 pub use simulate::{SimulateOptions, Simulation, simulate};
 pub use trace::Trace;
+
+pub use crate::plan::PolicyKind;

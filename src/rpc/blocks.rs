@@ -93,10 +93,7 @@ impl cache_server::Cache for CacheService {
         fetch::fetch(Arc::clone(&self.cache), session, request).await.map(Response::new)
     }
 
-    async fn put(
-        &self,
-        request: Request<Streaming<proto::PutRequest>>,
-    ) -> Result<Response<Self::PutStream>, Status> {
+    async fn put(&self, request: Request<Streaming<proto::PutRequest>>) -> Result<Response<Self::PutStream>, Status> {
         Ok(Response::new(put::put(Arc::clone(&self.cache), request.into_inner())))
     }
 

@@ -144,7 +144,11 @@ fn keys(
             EngineKeys::check_length(key_len).map_err(|error| Status::invalid_argument(error.to_string()))?;
             if !engine.keys.len().is_multiple_of(key_len) {
                 let length = format!("{} bytes", engine.keys.len());
-                return Err(invalid("chain.engine_keys.keys length", length, &format!("a multiple of key_len ({key_len})")));
+                return Err(invalid(
+                    "chain.engine_keys.keys length",
+                    length,
+                    &format!("a multiple of key_len ({key_len})"),
+                ));
             }
             let roots = EngineKeys::new(root, scopes);
             let (packed, stride, first) = (engine.keys.clone(), spec.stride as usize, chain.chain_offset);

@@ -11,9 +11,7 @@ use super::spec;
 use super::status::{session as refuse_session, status, word};
 use crate::cache::Cache;
 use crate::proto::{self, sessions_server::Sessions};
-use crate::vocab::limits::{
-    LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX,
-};
+use crate::vocab::limits::{LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX};
 use crate::vocab::{InstanceId, NamespaceName};
 
 /// The revision of the protocol that this daemon speaks.
@@ -71,7 +69,9 @@ impl Sessions for SessionsService {
         let request = request.into_inner();
         if request.protocol_revision != PROTOCOL_REVISION {
             let (asked, spoken) = (request.protocol_revision, PROTOCOL_REVISION);
-            return Err(Status::failed_precondition(format!("protocol_revision is {asked}, this daemon speaks {spoken}")));
+            return Err(Status::failed_precondition(format!(
+                "protocol_revision is {asked}, this daemon speaks {spoken}"
+            )));
         }
         let instance = InstanceId::parse(&request.instance).map_err(word)?;
         let session = self.cache.open_session(instance).map_err(refuse_session)?;

@@ -15,11 +15,8 @@ pub(super) fn parse(spec: proto::NamespaceSpec, instance: Option<InstanceId>) ->
     } else {
         Weights::Digest(spec.weights_digest.to_vec().into())
     };
-    let hash_scheme = if spec.engine_hash.is_empty() {
-        HashScheme::Tokens
-    } else {
-        HashScheme::Engine(spec.engine_hash.into())
-    };
+    let hash_scheme =
+        if spec.engine_hash.is_empty() { HashScheme::Tokens } else { HashScheme::Engine(spec.engine_hash.into()) };
     let parsed = NamespaceSpec {
         weights,
         dtype: spec.dtype.into(),

@@ -123,6 +123,10 @@ pub const CATALOG_CACHE_BYTES: usize = 8 << 20;
 pub const CATALOG_WAL_BYTES: u64 = 64 << 20;
 /// Shards of one block: the bits of a row's shard bitmap.
 pub const SHARDS_MAX: usize = 64;
+/// Blocks that a verification reads at a time: what keeps the device's threads busy, at most 1 GiB of the largest payloads.
+pub const VERIFY_READS: usize = 16;
+/// Problems that a verification lists; the rest are counted.
+pub const VERIFY_PROBLEMS_MAX: usize = 1_000;
 
 /// Pieces of one message: with 40 bytes of names each, still small beside their payload.
 pub const MESSAGE_PIECES_MAX: usize = 4_096;

@@ -1,0 +1,71 @@
+//! `kvtier replay --simulate`: how many blocks the simulated tiers hold, and the run.
+
+use super::CliError;
+use super::progress::Bar;
+use super::table::percent;
+use crate::replay::{PolicyKind, ReplayReport, SimulateOptions, Trace, simulate};
+use crate::vocab::{ByteCount, TierShape};
+
+/// Requests between two looks at the progress bar.
+const STEP: u64 = 64;
+
+/// Replays `trace` on the planner.
+pub(super) fn run(trace: &Trace, options: SimulateOptions) -> ReplayReport {
+    let bar = Bar::new(trace.len() as u64, "requests");
+    simulate(trace, options, |done, tally| {
+        if done % STEP == 0 {
+            bar.at(done);
+            bar.say(format!("hit rate {}", percent(tally.hit_rate())));
+        }
+    })
+}
+
+/// What a server with tiers of these sizes would hold of blocks of `block_bytes`.
+pub(super) fn as_a_server(
+    ram: ByteCount,
+    nvme: ByteCount,
+    block_bytes: u32,
+    policy: PolicyKind,
+) -> Result<SimulateOptions, CliError> {
+    let ram_blocks = blocks("--ram", ram, block_bytes)?;
+    let nvme_blocks = if nvme == ByteCount::ZERO { 0 } else { blocks("--nvme", nvme, block_bytes)? };
+    Ok(SimulateOptions { ram_blocks, nvme_blocks, policy })
+}
+
+/// Slots of a tier of `size` bytes for blocks of `block_bytes`; a tier without one is refused.
+fn blocks(field: &'static str, size: ByteCount, block_bytes: u32) -> Result<u64, CliError> {
+    let shape = TierShape::carve(size);
+    let class = shape.class_for(block_bytes);
+    let extents = u16::try_from(shape.extents().saturating_sub(1)).unwrap_or(u16::MAX);
+    let slots: u64 = (0..=extents).map(|extent| u64::from(shape.slots(extent, class))).sum();
+    if slots > 0 {
+        return Ok(slots);
+    }
+    let rule = format!("large enough for a block of {block_bytes} bytes in each of 16 extents");
+    Err(CliError::usage(field, &size, rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiers_hold_what_a_server_of_their_size_would() {
+        let options = as_a_server(ByteCount(256 << 20), ByteCount(1 << 30), 64 << 10, PolicyKind::Lru).unwrap();
+        assert_eq!((options.ram_blocks, options.nvme_blocks), (4_096, 16_384));
+        // 17 KiB take slots of 20 KiB, and each of 16 extents of 1 MiB holds 51 of them.
+        let options = as_a_server(ByteCount(16 << 20), ByteCount::ZERO, 17 << 10, PolicyKind::Lru).unwrap();
+        assert_eq!((options.ram_blocks, options.nvme_blocks), (16 * 51, 0));
+    }
+
+    #[test]
+    fn a_tier_that_holds_no_block_is_refused() {
+        let error = as_a_server(ByteCount(1 << 20), ByteCount::ZERO, 1 << 20, PolicyKind::Lru).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--ram is 1048576 bytes, it must be large enough for a block of 1048576 bytes in each of 16 extents"
+        );
+        assert!(as_a_server(ByteCount(1 << 30), ByteCount(1), 4_096, PolicyKind::Lru).is_err());
+        assert!(as_a_server(ByteCount::ZERO, ByteCount(1 << 30), 4_096, PolicyKind::Lru).is_err());
+    }
+}

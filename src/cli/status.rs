@@ -1,0 +1,121 @@
+//! `kvtier status`: a server now.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::Output;
+use super::server::Server;
+use super::table::{bar, numbers, percent, span, thousands};
+use super::{CliError, size};
+use crate::client;
+use crate::vocab::ByteCount;
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    server: Server,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A server's state, as programs see it. Field names are a contract: add, never rename.
+#[derive(Serialize)]
+struct Report {
+    version: String,
+    uptime_s: u64,
+    tiers: Tiers,
+    sessions: u64,
+    leases: u64,
+    hit_tokens: u64,
+    miss_tokens: u64,
+    hit_rate: Option<f64>,
+    puts: u64,
+    reservations: u64,
+    pins: u64,
+    orphans: u64,
+    background: u64,
+    counters: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct Tiers {
+    ram: Tier,
+    nvme: Tier,
+}
+
+#[derive(Serialize)]
+struct Tier {
+    used_bytes: u64,
+    capacity_bytes: u64,
+    blocks: u64,
+    kind: String,
+}
+
+impl Status {
+    pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let report = Report::of(self.server.ask(async |client| Ok(client.status().await?))?);
+        if self.json { output.json(&report) } else { output.text(text(&report)) }
+    }
+}
+
+impl Report {
+    fn of(status: client::Status) -> Self {
+        let tier = |tier: Option<client::TierStatus>| {
+            let client::TierStatus { used_bytes, capacity_bytes, blocks, kind } = tier.unwrap_or_default();
+            Tier { used_bytes, capacity_bytes, blocks, kind }
+        };
+        let asked = status.hit_tokens + status.miss_tokens;
+        Self {
+            version: status.version,
+            uptime_s: status.uptime_s,
+            tiers: Tiers { ram: tier(status.ram), nvme: tier(status.nvme) },
+            sessions: status.sessions,
+            leases: status.leases,
+            hit_tokens: status.hit_tokens,
+            miss_tokens: status.miss_tokens,
+            hit_rate: (asked > 0).then(|| status.hit_tokens as f64 / asked as f64),
+            puts: status.puts,
+            reservations: status.reservations,
+            pins: status.pins,
+            orphans: status.orphans,
+            background: status.background,
+            counters: status.counters.into_iter().collect(),
+        }
+    }
+}
+
+fn text(report: &Report) -> String {
+    let row = |name: &str, tier: &Tier| {
+        let share = if tier.capacity_bytes == 0 { 0.0 } else { tier.used_bytes as f64 / tier.capacity_bytes as f64 };
+        let sizes = [tier.used_bytes, tier.capacity_bytes].map(|bytes| size::human(ByteCount(bytes)));
+        let [used, capacity] = sizes;
+        [name.to_owned(), thousands(tier.blocks), used, capacity, percent(share), bar(share)]
+    };
+    let header = ["tier", "blocks", "used", "of", "share", ""];
+    let mut tiers = numbers(header, [row("ram", &report.tiers.ram), row("nvme", &report.tiers.nvme)]);
+    if let Some(bars) = tiers.column_mut(5) {
+        bars.set_cell_alignment(comfy_table::CellAlignment::Left);
+    }
+    let row = |name: &str, number: u64| [name.to_owned(), thousands(number)];
+    let rows = [
+        ["hit rate of lookups".to_owned(), report.hit_rate.map_or("-".to_owned(), percent)],
+        row("  tokens hit", report.hit_tokens),
+        row("  tokens missed", report.miss_tokens),
+        row("sessions", report.sessions),
+        row("leases", report.leases),
+        row("puts under way", report.puts),
+        row("slots being filled", report.reservations),
+        row("slots being sent", report.pins),
+        row("orphaned blocks", report.orphans),
+        row("writes and erasures under way", report.background),
+    ];
+    let kind = match report.tiers.nvme.kind.as_str() {
+        "" => String::new(),
+        kind => format!(", nvme by {kind}"),
+    };
+    let head = format!("kvtier {}, up {}{kind}", report.version, span(report.uptime_s.saturating_mul(1_000)));
+    format!("{head}\n{tiers}\n{}", numbers(["since the start", ""], rows))
+}

@@ -1,0 +1,172 @@
+//! `kvtier usage summary`: the bill, by tenant, namespace and hour.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::CliError;
+use super::chain::hex;
+use super::output::Output;
+use super::server::Server;
+use super::table::{numbers, percent, thousands};
+use crate::client::{UsageFilter, UsageRow, UsageSummary};
+use crate::vocab::TenantName;
+
+#[derive(Debug, Args)]
+pub(super) struct Usage {
+    #[command(subcommand)]
+    command: UsageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum UsageCommand {
+    /// Settled usage, summed by tenant, namespace and hour.
+    Summary(Summary),
+}
+
+#[derive(Debug, Args)]
+struct Summary {
+    /// Only this tenant.
+    #[arg(long, value_name = "NAME", value_parser = TenantName::parse)]
+    tenant: Option<TenantName>,
+    /// Only from this hour on, in hours since 1970.
+    #[arg(long, value_name = "HOUR", default_value_t = 0)]
+    from_hour: u32,
+    /// Only before this hour.
+    #[arg(long, value_name = "HOUR", value_parser = clap::value_parser!(u32).range(1..))]
+    until_hour: Option<u32>,
+    #[command(flatten)]
+    server: Server,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The bill, as programs see it. Field names are a contract: add, never rename.
+#[derive(Serialize)]
+pub(super) struct Report {
+    #[serde(flatten)]
+    total: Sums,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    tenant: String,
+    namespace: String,
+    fingerprint: String,
+    /// Hours since 1970.
+    hour: u32,
+    /// The same for people: `2026-01-31 17:00 UTC`.
+    hour_utc: String,
+    #[serde(flatten)]
+    sums: Sums,
+}
+
+#[derive(Serialize)]
+struct Sums {
+    records: u64,
+    prompt_tokens: u64,
+    hit_tokens: u64,
+    hit_tokens_ram: u64,
+    hit_tokens_nvme: u64,
+    attested_tokens: u64,
+    miss_tokens: u64,
+    written_tokens: u64,
+}
+
+impl Usage {
+    pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        match &self.command {
+            UsageCommand::Summary(summary) => summary.run(output),
+        }
+    }
+}
+
+impl Summary {
+    fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let filter =
+            UsageFilter { tenant: self.tenant.clone(), from_hour: self.from_hour, until_hour: self.until_hour };
+        let summary = self.server.ask(async |client| Ok(client.summarize_usage(&filter).await?))?;
+        let report = Report::of(&summary);
+        if self.json { output.json(&report) } else { output.text(report.text()) }
+    }
+}
+
+impl Report {
+    pub(super) fn of(summary: &UsageSummary) -> Self {
+        let row = |row: &UsageRow| Row {
+            tenant: row.tenant.clone(),
+            namespace: row.namespace.clone(),
+            fingerprint: hex(&row.fingerprint),
+            hour: row.hour,
+            hour_utc: hour_utc(row.hour),
+            sums: Sums::of(row),
+        };
+        let total = Sums::of(&summary.total.clone().unwrap_or_default());
+        Self { total, rows: summary.rows.iter().map(row).collect() }
+    }
+
+    pub(super) fn text(&self) -> String {
+        if self.rows.is_empty() {
+            return "No request has been settled.".to_owned();
+        }
+        let numbers_of = |sums: &Sums| {
+            let share = if sums.prompt_tokens == 0 { 0.0 } else { sums.hit_tokens as f64 / sums.prompt_tokens as f64 };
+            let tokens = [sums.records, sums.prompt_tokens, sums.hit_tokens, sums.miss_tokens, sums.written_tokens];
+            (tokens.map(thousands), percent(share))
+        };
+        let line = |tenant: &str, namespace: &str, hour: &str, sums: &Sums| {
+            let ([records, prompt, hit, miss, written], share) = numbers_of(sums);
+            let [tenant, namespace, hour] = [tenant, namespace, hour].map(str::to_owned);
+            [tenant, namespace, hour, records, prompt, hit, share, miss, written]
+        };
+        let mut rows: Vec<_> =
+            self.rows.iter().map(|row| line(&row.tenant, &row.namespace, &row.hour_utc, &row.sums)).collect();
+        rows.push(line("all", "", "", &self.total));
+        let header =
+            ["tenant", "namespace", "hour", "requests", "prompt tokens", "hit", "share", "computed", "written"];
+        numbers(header, rows).to_string()
+    }
+}
+
+impl Sums {
+    fn of(row: &UsageRow) -> Self {
+        Self {
+            records: row.records,
+            prompt_tokens: row.prompt_tokens,
+            hit_tokens: row.hit_tokens,
+            hit_tokens_ram: row.hit_tokens_ram,
+            hit_tokens_nvme: row.hit_tokens_nvme,
+            attested_tokens: row.attested_tokens,
+            miss_tokens: row.miss_tokens,
+            written_tokens: row.written_tokens,
+        }
+    }
+}
+
+fn hour_utc(hour: u32) -> String {
+    match jiff::Timestamp::from_second(i64::from(hour) * 3_600) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => hour.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bill_has_exactly_the_promised_fields() {
+        let row =
+            UsageRow { tenant: "acme".into(), hour: 490_000, prompt_tokens: 10, hit_tokens: 4, ..UsageRow::default() };
+        let report = Report::of(&UsageSummary { total: Some(row.clone()), rows: vec![row] });
+        let json = serde_json::to_value(&report).unwrap();
+        for field in ["records", "prompt_tokens", "hit_tokens", "miss_tokens", "written_tokens", "rows"] {
+            assert!(json.get(field).is_some(), "{field}");
+        }
+        let row = &json["rows"][0];
+        assert_eq!((&row["tenant"], &row["hour"], &row["hit_tokens"]), (&"acme".into(), &490_000.into(), &4.into()));
+        assert_eq!(row["hour_utc"], "2025-11-24 16:00 UTC");
+        assert!(report.text().contains("40.0 %"), "{}", report.text());
+    }
+}

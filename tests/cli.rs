@@ -1,0 +1,148 @@
+//! What scripts rely on: exit statuses, sentences about bad input, and the shape of every JSON document. No network.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn kvtier(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvtier"));
+    command.env_remove("KVTIER_SERVER").env("XDG_RUNTIME_DIR", "/nonexistent").stdin(Stdio::null());
+    command.args(args).output().unwrap()
+}
+
+fn status(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+/// What it says on stderr, having printed nothing.
+fn refusal(args: &[&str], code: i32) -> String {
+    let output = kvtier(args);
+    let words = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(status(&output), Some(code), "{args:?}: {words}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{args:?}");
+    assert!(words.starts_with("error: "), "{args:?}: {words}");
+    words
+}
+
+/// The one document on stdout.
+fn json(args: &[&str]) -> Value {
+    let output = kvtier(args);
+    assert_eq!(status(&output), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+}
+
+fn has(report: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(report.get(field).is_some(), "{field} is not in {report}");
+    }
+}
+
+/// A small trace, and its folder.
+fn trace() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.jsonl").to_str().unwrap().to_owned();
+    let made = kvtier(&["trace", "generate", "--seed", "7", "--requests", "200", "-o", &path]);
+    assert_eq!((status(&made), made.stdout.len()), (Some(0), 0));
+    (folder, path)
+}
+
+#[test]
+fn help_and_version_are_no_errors_and_no_command_is_a_usage_error() {
+    for args in [&["--help"][..], &["--version"], &["replay", "--help"]] {
+        let output = kvtier(args);
+        assert_eq!(status(&output), Some(0), "{args:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
+    }
+    assert_eq!(status(&kvtier(&[])), Some(2));
+    assert_eq!(status(&kvtier(&["dance"])), Some(2));
+}
+
+#[test]
+fn a_flag_that_breaks_its_rule_is_named_with_its_value_and_its_rule() {
+    for (args, words) in [
+        (
+            &["replay", "x", "--simulate", "--ram", "12 parsecs"][..],
+            "--ram is \"12 parsecs\", it must be a size such as",
+        ),
+        (&["replay", "x", "--simulate", "--policy", "magic"], "policy is \"magic\", it must be lru"),
+        (&["replay", "x", "--simulate", "--capacity-blocks", "0"], "0 is not in 1..=4294967296"),
+        (&["replay", "x", "--simulate", "--block-bytes", "1GiB"], "it must be 1 byte to 64MiB"),
+        (&["replay", "x", "--simulate", "--capacity-blocks", "9", "--ram", "1GiB"], "cannot be used with"),
+        (&["replay", "x", "--simulate", "--ram", "64KiB"], "large enough for a block of 65536 bytes"),
+        (&["trace", "generate", "--turns", "0.5"], "turns is 0.5, it must be 1 to 1000000"),
+        (&["verify"], "--data-dir"),
+    ] {
+        let said = refusal(args, 2);
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_trace_that_can_not_be_used_fails_with_file_line_field_and_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.jsonl");
+    std::fs::write(&path, "{\"timestamp\": 0, \"input_length\": -3, \"output_length\": 1, \"hash_ids\": []}\n")
+        .unwrap();
+    let path = path.to_str().unwrap();
+    for command in [&["trace", "info", path][..], &["replay", path, "--simulate", "--json"]] {
+        let said = refusal(command, 1);
+        assert!(said.contains(&format!("{path} line 1: input_length is -3, it must be ")), "{said}");
+    }
+    assert!(refusal(&["trace", "info", "/nonexistent.jsonl"], 1).contains("/nonexistent.jsonl: can't be read"));
+}
+
+#[test]
+fn a_trace_made_twice_from_one_seed_is_the_same_and_its_info_is_one_document() {
+    let (_folder, path) = trace();
+    let again = kvtier(&["trace", "generate", "--seed", "7", "--requests", "200"]);
+    assert_eq!(std::fs::read(&path).unwrap(), again.stdout);
+    let info = json(&["trace", "info", &path, "--json"]);
+    has(&info, &["requests", "prompt_tokens", "distinct_blocks", "infinite_hit_rate"]);
+    assert_eq!(info["requests"], 200);
+}
+
+#[test]
+fn a_simulated_replay_reports_the_promised_fields() {
+    let (_folder, path) = trace();
+    let report = json(&["replay", &path, "--simulate", "--policy", "lru", "--capacity-blocks", "500", "--json"]);
+    has(&report, &["requests", "prompt_tokens", "hit_tokens", "miss_tokens", "hit_rate", "blocks_asked", "blocks_hit"]);
+    assert_eq!((&report["policy"], &report["capacity_blocks"]), (&"lru".into(), &500.into()));
+    has(&report["by_tier"], &["ram", "nvme"]);
+    let hit = report["by_tier"]["ram"].as_u64().unwrap() + report["by_tier"]["nvme"].as_u64().unwrap();
+    assert_eq!(report["hit_tokens"], hit);
+    let two = json(&["replay", &path, "--simulate", "--ram-blocks", "100", "--nvme-blocks", "500", "--json"]);
+    assert_eq!((&two["hit_tokens"], &two["ram_blocks"]), (&report["hit_tokens"], &100.into()));
+    let sizes =
+        json(&["replay", &path, "--simulate", "--ram", "16MiB", "--nvme", "64MiB", "--block-bytes", "1MiB", "--json"]);
+    assert_eq!((&sizes["ram_blocks"], &sizes["nvme_blocks"]), (&16.into(), &64.into()));
+}
+
+/// Where the published traces are at hand.
+#[test]
+fn the_conversation_trace_hits_what_two_other_programs_computed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces/mooncake/conversation_trace.jsonl");
+    if !path.is_file() {
+        return;
+    }
+    let report = json(&["replay", path.to_str().unwrap(), "--simulate", "--capacity-blocks", "10000", "--json"]);
+    assert!((report["hit_rate"].as_f64().unwrap() - 0.2157).abs() < 0.000_05, "{report}");
+}
+
+#[test]
+fn a_folder_that_is_no_store_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    for command in [&["verify", "--data-dir", dir, "--json"][..], &["inspect", "namespaces", "--data-dir", dir]] {
+        let said = refusal(command, 1);
+        assert!(said.contains("is no kvtier data folder"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let shell = format!("{} trace generate --requests 20000 | head -n 1", env!("CARGO_BIN_EXE_kvtier"));
+    let output = Command::new("bash").args(["-o", "pipefail", "-c", &shell]).output().unwrap();
+    assert_eq!((status(&output), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
