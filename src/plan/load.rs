@@ -57,9 +57,7 @@ impl Planner {
                 self.set_ram(number, Ram::Resident);
                 self.counters.promoted += 1;
                 self.refresh(number);
-                if !self.catalog[number].ram_run {
-                    self.ram.chill(self.catalog[number].ram_class, number);
-                }
+                self.chill_unreachable(number);
                 self.finish_doomed(number);
             }
             Transfer::Failed | Transfer::Refused => {

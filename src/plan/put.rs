@@ -125,9 +125,7 @@ impl Planner {
         if self.finish_doomed(number) {
             return Answer::Done;
         }
-        if !self.catalog[number].ram_run {
-            self.ram.chill(self.catalog[number].ram_class, number);
-        }
+        self.chill_unreachable(number);
         self.admit_to_nvme(number);
         Answer::Done
     }
@@ -165,7 +163,19 @@ impl Planner {
             self.ram.remove(class, number);
         }
         self.catalog[number].doomed = false;
+        self.chill_descendants(number);
         self.prune(number);
+    }
+
+    /// What came into RAM ahead of this block has no run to wait for now.
+    fn chill_descendants(&mut self, number: u32) {
+        let mut stack: Vec<u32> = self.catalog.children(number).collect();
+        while let Some(at) = stack.pop() {
+            if self.catalog[at].ram == Ram::Resident {
+                self.chill_unreachable(at);
+                stack.extend(self.catalog.children(at));
+            }
+        }
     }
 
     pub(super) fn ram_freed(&mut self, slot: SlotId) -> Answer {

@@ -48,15 +48,30 @@ impl Planner {
         true
     }
 
-    /// What no lookup reaches goes first, in each tier.
-    fn chill_unreachable(&mut self, number: u32) {
+    /// What no lookup reaches, or what RAM has without what comes before it, goes first.
+    pub(super) fn chill_unreachable(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        if entry.ram == Ram::Resident && !entry.ram_run {
+        if entry.ram == Ram::Resident && !entry.ram_run && !self.is_run_coming(number) {
             self.ram.chill(entry.ram_class, number);
         }
         if entry.nvme == Nvme::Resident && entry.orphan {
             self.nvme.chill(entry.nvme_class, number);
         }
+    }
+
+    /// Loads of one chain end in any order: a block whose ancestors are on their way is not a stray one.
+    fn is_run_coming(&self, number: u32) -> bool {
+        let mut at = self.catalog[number].parent;
+        while is_block(at) {
+            let above = &self.catalog[at];
+            match above.ram {
+                Ram::Resident if above.ram_run => return true,
+                Ram::Resident => at = above.parent,
+                Ram::Waiting | Ram::Filling => return true,
+                Ram::Absent | Ram::Offered => return false,
+            }
+        }
+        at == ROOT
     }
 
     fn publish(&mut self, number: u32) {

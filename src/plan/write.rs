@@ -75,9 +75,7 @@ impl Planner {
                 self.set_nvme(number, Nvme::Resident);
                 self.counters.nvme_written += 1;
                 self.refresh(number);
-                if self.catalog[number].orphan {
-                    self.nvme.chill(self.catalog[number].nvme_class, number);
-                }
+                self.chill_unreachable(number);
             }
             Transfer::Failed | Transfer::Refused => {
                 self.counters.nvme_write_failed += u64::from(outcome == Transfer::Failed);
