@@ -75,7 +75,8 @@ impl Client {
             mode: mode.into(),
             already_computed_blocks: options.already_computed_blocks,
             prompt_tokens: options.prompt_tokens.unwrap_or(0),
-            lease_ttl_ms: lease.map_or(0, |lease| millis(lease.ttl)),
+            // 0 would mean none.
+            lease_ttl_ms: lease.map_or(0, |lease| millis(lease.ttl).max(1)),
         };
         let reply = self.answer("Lookup", self.cache_service().lookup(request)).await?;
         let last_key = match reply.last_key.len() {

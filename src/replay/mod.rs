@@ -3,6 +3,7 @@
 pub mod generate;
 pub mod info;
 pub mod keys;
+pub mod live;
 pub mod mooncake;
 pub mod payload;
 pub mod reference;
@@ -18,6 +19,7 @@ mod shared;
 
 pub use generate::{GenerateOptions, Generator};
 pub use info::TraceInfo;
+pub use live::{LiveError, LiveOptions, replay};
 pub use mooncake::{TraceError, TraceReader, read_trace};
 pub use report::{ReplayReport, Tally};
 pub use request::{RequestView, TraceRequest};

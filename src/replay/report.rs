@@ -59,6 +59,8 @@ pub struct LiveFigures {
     pub bytes_loaded: u64,
     /// Payload bytes that the server took.
     pub bytes_stored: u64,
+    /// Blocks that a lookup leased and the fetch after it did not bring: each is a prefill that came as a surprise.
+    pub blocks_not_delivered: u64,
     /// Blocks offered that the server wanted and then dropped.
     pub blocks_dropped: u64,
     /// From the first request to the last answer.
