@@ -243,7 +243,10 @@ fn check_reachable(sources: &[Source]) -> Vec<String> {
                 .contains(&other.path)
         };
         let names = |other: &Source| places(&other.text, &declaration).next().is_some();
-        if !sources.iter().any(|other| is_parent(other) && names(other)) {
+        // Tests beside a file: `#[path = "file_tests.rs"] mod tests;` in a file of the same folder.
+        let by_path = format!("#[path = \"{}.rs\"]", name.to_string_lossy());
+        let is_beside = |other: &Source| other.path.parent() == Some(folder) && other.text.contains(&by_path);
+        if !sources.iter().any(|other| is_parent(other) && names(other) || is_beside(other)) {
             findings.push(source.finding(1, &format!("no `{declaration}` names it")));
         }
     }

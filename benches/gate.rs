@@ -1,0 +1,29 @@
+//! The gate over a Unix socket: lookups of a 4,096-block prompt, and fetches of 1 MiB blocks from RAM.
+
+use divan::Bencher;
+use divan::counter::BytesCount;
+
+#[path = "bodies/gate.rs"]
+mod gate;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(sample_count = 200)]
+fn lookup_4096_resident(bencher: Bencher<'_, '_>) {
+    let gate = gate::Gate::with_prompt(4096, 4096);
+    bencher.bench_local(|| gate.lookup());
+}
+
+#[divan::bench(sample_count = 200)]
+fn lookup_4096_unknown(bencher: Bencher<'_, '_>) {
+    let gate = gate::Gate::with_prompt(4096, 4096);
+    bencher.bench_local(|| gate.miss());
+}
+
+#[divan::bench(sample_count = 10)]
+fn fetch_256_mib(bencher: Bencher<'_, '_>) {
+    let mut gate = gate::Gate::with_prompt(256, 1 << 20);
+    bencher.counter(BytesCount::new(256_u64 << 20)).bench_local(|| gate.fetch());
+}
