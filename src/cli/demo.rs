@@ -28,7 +28,7 @@ const HIT_PRICE: f64 = 0.25;
 #[derive(Debug, Args)]
 pub(super) struct Demo {
     /// Requests to replay.
-    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     requests: u64,
     /// The same seed makes the same conversations.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -160,8 +160,9 @@ impl Report {
 
 const NEXT: &str = "\
 Next:
-  kvtier serve --data-dir ./kvtier-data --ram 1GiB --nvme 8GiB      a server of your own (then, in another shell:)
-  kvtier status                                                     what it holds
-  kvtier trace generate --requests 2000 -o trace.jsonl              a trace of your own
-  kvtier replay trace.jsonl --server unix:PATH                      replayed against that server, every byte compared
-  kvtier replay trace.jsonl --simulate --capacity-blocks 5000       what a cache of another size would hit";
+  kvtier serve --data-dir ./kvtier-data --socket ./kvtier.sock     a server of your own; then, in another shell:
+  kvtier status --server unix:./kvtier.sock                        what it holds
+  kvtier trace generate --requests 2000 -o trace.jsonl             a trace of your own
+  kvtier replay trace.jsonl --server unix:./kvtier.sock --settle   replayed against it, every byte compared
+  kvtier usage summary --server unix:./kvtier.sock                 the bill
+  kvtier replay trace.jsonl --simulate --capacity-blocks 5000      what a cache of another size would hit";
