@@ -13,8 +13,8 @@ use crate::proto::cache_client::CacheClient;
 use crate::proto::sessions_client::SessionsClient;
 use crate::proto::usage_client::UsageClient;
 use crate::vocab::limits::{
-    CALL_MAX, CONNECT_MAX, GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_WINDOW_BYTES, KEEP_ALIVE_EVERY,
-    KEEP_ALIVE_MAX,
+    CALL_MAX, CONNECT_MAX, DEADLINE_GRACE, GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_WINDOW_BYTES,
+    KEEP_ALIVE_EVERY, KEEP_ALIVE_MAX,
 };
 
 /// A connection to a daemon. Cheap to clone; clones share it. A worker that wants more speed than one connection's
@@ -91,6 +91,12 @@ impl Client {
             Ok(Err(status)) => Err(self.error(&status)),
             Err(_) => Err(ClientError::TimedOut { call, after }),
         }
+    }
+
+    /// Reads a stream to its very end after its last message. Dropped before its trailers have come, it would be reset,
+    /// and after a thousand resets HTTP/2 takes the connection for an attack and ends it, the session with it.
+    pub(super) async fn hang_up<T>(&self, stream: &mut tonic::Streaming<T>) {
+        tokio::time::timeout(DEADLINE_GRACE, stream.message()).await.ok();
     }
 
     pub(super) fn error(&self, status: &Status) -> ClientError {

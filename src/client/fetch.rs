@@ -64,7 +64,7 @@ pub struct FetchEnd {
     pub blocks_ram: u32,
     /// Whole blocks that the daemon sent from NVMe.
     pub blocks_nvme: u32,
-    /// Tokens of the blocks that the daemon sent.
+    /// Tokens of the blocks that can be used.
     pub tokens: u64,
     /// Blocks whose bytes did not match their checksum.
     pub corrupt: u32,
@@ -165,12 +165,14 @@ impl Fetch {
             proto::FetchOutcome::Deadline => FetchOutcome::Deadline,
             proto::FetchOutcome::Closing => FetchOutcome::Closing,
         };
+        let sent = u64::from(self.assembler.blocks());
         Ok(FetchEnd {
             outcome,
             blocks: self.good,
             blocks_ram: end.blocks_ram,
             blocks_nvme: end.blocks_nvme,
-            tokens: end.tokens,
+            // Every block has the same number of them.
+            tokens: end.tokens / sent.max(1) * u64::from(self.good),
             corrupt: self.corrupt,
             receipt: end.receipt,
         })
@@ -198,6 +200,7 @@ impl Fetch {
                 if u64::from(end.blocks_ram) + u64::from(end.blocks_nvme) == u64::from(self.assembler.blocks()) =>
             {
                 self.end = Some(end);
+                self.client.hang_up(&mut self.replies).await;
             }
             Some(Reply::End(end)) => {
                 let (said, came) = (u64::from(end.blocks_ram) + u64::from(end.blocks_nvme), self.assembler.blocks());

@@ -166,6 +166,7 @@ impl Put {
             Some(result) => result,
             None => result_of(client.within("Put", PATIENCE, replies.message()).await?)?,
         };
+        client.hang_up(&mut replies).await;
         Ok(PutResult { wanted_blocks: u32::try_from(wanted.len()).unwrap_or(u32::MAX), sent_bytes, ..result })
     }
 
