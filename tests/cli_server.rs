@@ -1,5 +1,6 @@
 //! The commands that speak to a server, against one of their own on a Unix socket: what a person types works, and what
 //! a script reads is there.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
