@@ -1,4 +1,5 @@
 //! What scripts rely on: exit statuses, sentences about bad input, and the shape of every JSON document. No network.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -71,6 +72,20 @@ fn a_flag_that_breaks_its_rule_is_named_with_its_value_and_its_rule() {
         (&["replay", "x", "--simulate", "--capacity-blocks", "9", "--ram", "1GiB"], "cannot be used with"),
         (&["replay", "x", "--simulate", "--ram", "64KiB"], "large enough for a block of 65536 bytes"),
         (&["trace", "generate", "--turns", "0.5"], "turns is 0.5, it must be 1 to 1000000"),
+        (&["replay", "x", "--simulate", "--server", "host:1"], "cannot be used with"),
+        (&["replay", "x", "--ram", "1GiB", "--server", "host:1"], "cannot be used with"),
+        (&["replay", "x", "--capacity-blocks", "9"], "--simulate"),
+        (&["status", "--server", "host"], "server address \"host\" must name a port"),
+        (&["inspect", "namespaces", "--data-dir", "x", "--server", "host:1"], "cannot be used with"),
+        (&["inspect", "block", "beef"], "block key is \"beef\", it must be 64 hexadecimal digits"),
+        (&["lookup", "--server", "host:1"], "--tokens"),
+        (&["get", "--tokens", "1", "--json", "--server", "host:1"], "--output"),
+        (&["purge", "--server", "host:1"], "--tenant"),
+        (&["serve", "--socket", "s"], "--data-dir is absent"),
+        (
+            &["serve", "--data-dir", "d", "--socket", "s", "--ram", "4KiB"],
+            "ram is 4096 bytes, it must be at least 64KiB",
+        ),
         (&["verify"], "--data-dir"),
     ] {
         let said = refusal(args, 2);
@@ -138,6 +153,12 @@ fn a_folder_that_is_no_store_is_refused_and_left_as_it_is() {
         assert!(said.contains("is no kvtier data folder"), "{said}");
     }
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_said_to_be_so() {
+    let said = refusal(&["status", "--json", "--server", "unix:/nonexistent/kvtier.sock"], 1);
+    assert!(said.contains("no daemon answers at unix:/nonexistent/kvtier.sock"), "{said}");
 }
 
 #[test]

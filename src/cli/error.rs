@@ -10,6 +10,7 @@ use crate::client::{AddressError, ClientError};
 use crate::daemon::StartError;
 use crate::offline::OfflineError;
 use crate::replay::TraceError;
+use crate::replay::live::LiveError;
 use crate::vocab::WordError;
 
 /// Why a command failed.
@@ -34,6 +35,12 @@ pub enum CliError {
     /// The daemon could not be asked, or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Nobody answers where a daemon should be.
+    #[error("no daemon answers at {0}. Start one with `kvtier serve`, or name another with --server")]
+    NoDaemon(ClientError),
+    /// A live replay ended early.
+    #[error(transparent)]
+    Live(#[from] LiveError),
     /// A daemon can't start here.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -83,7 +83,7 @@ impl Evict {
             0 => String::new(),
             kept => format!("; {} stay, since they or what follows them are leased or being moved", thousands(kept)),
         };
-        output.text(format!("{} blocks evicted{kept}", thousands(report.blocks)))
+        output.text(format!("{} evicted{kept}", blocks(report.blocks)))
     }
 }
 
@@ -104,7 +104,7 @@ impl Purge {
             return output.json(&report);
         }
         let bytes = size::human(ByteCount(report.bytes));
-        output.text(format!("{} blocks erased from every tier, {bytes}", thousands(report.blocks)))
+        output.text(format!("{} erased from every tier, {bytes}", blocks(report.blocks)))
     }
 
     async fn fingerprint(&self, client: &crate::client::Client) -> Result<Option<Fingerprint>, CliError> {
@@ -116,4 +116,8 @@ impl Purge {
         let unknown = || CliError::Unknown { what: "namespace", name: name.clone(), hint };
         found.map(|bytes| Some(Fingerprint(bytes))).ok_or_else(unknown)
     }
+}
+
+fn blocks(count: u64) -> String {
+    format!("{} block{}", thousands(count), if count == 1 { "" } else { "s" })
 }

@@ -5,10 +5,13 @@
 
 mod block;
 mod chain;
+mod demo;
+mod embedded;
 mod error;
 mod evict;
 mod get;
 mod inspect;
+mod live;
 mod lookup;
 mod output;
 mod policy;
@@ -45,6 +48,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The main job in one go: a server in a temporary folder, conversations through real gRPC, and the bill.
+    Demo(demo::Demo),
     /// Run the daemon. It logs `ready` when it serves; SIGTERM drains.
     Serve(serve::Serve),
     /// A server now: tiers, hit rate, sessions, leases.
@@ -83,6 +88,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let mut output = Output::stdout();
     let done = match cli.command {
+        Command::Demo(demo) => demo.run(&mut output),
         Command::Serve(serve) => serve.run(),
         Command::Status(status) => status.run(&mut output),
         Command::Put(put) => put.run(&mut output),

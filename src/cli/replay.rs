@@ -4,11 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::embedded::Embedded;
 use super::output::Output;
-use super::{CliError, policy, simulate, size, table};
-use crate::replay::{PolicyKind, SimulateOptions, read_trace};
-use crate::vocab::ByteCount;
+use super::server::runtime;
+use super::{CliError, live, policy, simulate, size, table};
+use crate::client::ServerAddress;
+use crate::daemon;
+use crate::replay::live::LiveOptions;
+use crate::replay::{PolicyKind, ReplayReport, SimulateOptions, read_trace};
 use crate::vocab::limits::PAYLOAD_BYTES_MAX;
+use crate::vocab::{ByteCount, TenantName};
 
 /// More blocks than any trace has, and few enough that their slots can be numbered.
 const BLOCKS_MAX: u64 = 1 << 32;
@@ -18,28 +23,12 @@ pub(super) struct Replay {
     /// A trace in the Mooncake format; `-` for standard input.
     trace: PathBuf,
     /// On the planner alone, without bytes.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "server")]
     simulate: bool,
-    /// What is evicted first: lru. The daemon's default where absent.
-    #[arg(long, value_parser = policy::parse, value_name = "NAME")]
-    policy: Option<PolicyKind>,
-    /// One simulated tier of this many blocks.
-    #[arg(long, value_name = "N", requires = "simulate", value_parser = clap::value_parser!(u64).range(1..=BLOCKS_MAX))]
-    #[arg(conflicts_with_all = ["ram_blocks", "nvme_blocks", "ram", "nvme"])]
-    capacity_blocks: Option<u64>,
-    /// A simulated RAM tier of this many blocks.
-    #[arg(long, value_name = "N", requires = "simulate", value_parser = clap::value_parser!(u64).range(1..=BLOCKS_MAX))]
-    #[arg(conflicts_with_all = ["ram", "nvme"])]
-    ram_blocks: Option<u64>,
-    /// A simulated NVMe tier of this many blocks.
-    #[arg(long, value_name = "N", requires = "ram_blocks", value_parser = clap::value_parser!(u64).range(1..=BLOCKS_MAX))]
-    nvme_blocks: Option<u64>,
-    /// RAM of the embedded or simulated server.
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size::parser("--ram"))]
-    ram: ByteCount,
-    /// NVMe of the embedded or simulated server; 0 for none.
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parser("--nvme"))]
-    nvme: ByteCount,
+    #[command(flatten)]
+    tiers: Tiers,
+    #[command(flatten)]
+    live: Live,
     /// Payload of a block.
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = block_bytes)]
     block_bytes: u32,
@@ -51,21 +40,123 @@ pub(super) struct Replay {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Embedded or simulated server")]
+struct Tiers {
+    /// What is evicted first: lru. The daemon's default where absent.
+    #[arg(long, value_parser = policy::parse, value_name = "NAME", conflicts_with = "server")]
+    policy: Option<PolicyKind>,
+    /// RAM of the embedded or simulated server.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size::parser("--ram"))]
+    #[arg(conflicts_with = "server")]
+    ram: ByteCount,
+    /// NVMe of the embedded or simulated server; 0 for none.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parser("--nvme"))]
+    #[arg(conflicts_with = "server")]
+    nvme: ByteCount,
+    /// Where the embedded server keeps its data; a temporary folder where absent.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "simulate"])]
+    data_dir: Option<PathBuf>,
+    /// One simulated tier of this many blocks.
+    #[arg(long, value_name = "N", requires = "simulate", value_parser = clap::value_parser!(u64).range(1..=BLOCKS_MAX))]
+    #[arg(conflicts_with_all = ["ram_blocks", "nvme_blocks", "ram", "nvme"])]
+    capacity_blocks: Option<u64>,
+    /// A simulated RAM tier of this many blocks.
+    #[arg(long, value_name = "N", requires = "simulate", value_parser = clap::value_parser!(u64).range(1..=BLOCKS_MAX))]
+    #[arg(conflicts_with_all = ["ram", "nvme"])]
+    ram_blocks: Option<u64>,
+    /// A simulated NVMe tier of this many blocks.
+    #[arg(long, value_name = "N", requires = "ram_blocks", value_parser = clap::value_parser!(u64).range(1..=BLOCKS_MAX))]
+    nvme_blocks: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Live replay")]
+struct Live {
+    /// The daemon to replay against: host:port, a URL, or unix:PATH. Where absent, a server is embedded: a replay fills
+    /// a cache, so the environment does not choose one for it.
+    #[arg(long, value_name = "ADDRESS", value_parser = ServerAddress::parse)]
+    server: Option<ServerAddress>,
+    /// Requests under way at a time.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(conflicts_with = "simulate")]
+    workers: u16,
+    /// Wait after each request until the server's background work is done: then hits are those of a simulation.
+    #[arg(long, conflicts_with = "simulate")]
+    quiesce: bool,
+    /// Settle each request, so that it is on the bill.
+    #[arg(long, conflicts_with = "simulate")]
+    settle: bool,
+    /// Whose blocks they are.
+    #[arg(long, value_name = "NAME", default_value = "replay", value_parser = TenantName::parse)]
+    #[arg(conflicts_with = "simulate")]
+    tenant: TenantName,
+    /// Another seed names other blocks: a cold start on a warm server.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "simulate")]
+    seed: u64,
+    /// Stop after this many requests.
+    #[arg(long, value_name = "N", conflicts_with = "simulate")]
+    max_requests: Option<u64>,
+}
+
 impl Replay {
-    pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
+    pub(super) fn run(self, output: &mut Output) -> Result<(), CliError> {
+        let json = self.json;
+        let report = if self.simulate { self.simulated()? } else { self.lived()? };
+        if json {
+            output.json(&report)?
+        } else {
+            output.text(table::replay(&report))?
+        }
+        live::check(&report)
+    }
+
+    fn simulated(&self) -> Result<ReplayReport, CliError> {
         let options = self.simulated_tiers()?;
         let trace = read_trace(&self.trace, self.block_tokens)?;
-        let report = simulate::run(&trace, options);
-        if self.json { output.json(&report) } else { output.text(table::replay(&report)) }
+        Ok(simulate::run(&trace, options))
     }
 
     fn simulated_tiers(&self) -> Result<SimulateOptions, CliError> {
-        let policy = self.policy.unwrap_or_default();
-        match self.capacity_blocks.or(self.ram_blocks) {
+        let tiers = &self.tiers;
+        let policy = tiers.policy.unwrap_or_default();
+        match tiers.capacity_blocks.or(tiers.ram_blocks) {
             Some(ram_blocks) => {
-                Ok(SimulateOptions { ram_blocks, nvme_blocks: self.nvme_blocks.unwrap_or_default(), policy })
+                Ok(SimulateOptions { ram_blocks, nvme_blocks: tiers.nvme_blocks.unwrap_or_default(), policy })
             }
-            None => simulate::as_a_server(self.ram, self.nvme, self.block_bytes, policy),
+            None => simulate::as_a_server(tiers.ram, tiers.nvme, self.block_bytes, policy),
+        }
+    }
+
+    fn lived(self) -> Result<ReplayReport, CliError> {
+        daemon::telemetry::init("warn");
+        let options = self.options();
+        let Self { tiers: Tiers { policy, ram, nvme, data_dir, .. }, live, block_bytes, .. } = self;
+        if let Some(address) = &live.server {
+            let trace = read_trace(&self.trace, self.block_tokens)?;
+            return runtime()?.block_on(live::run(address, &trace, &options));
+        }
+        let policy = policy.unwrap_or_default();
+        // Tiers without room for a block are refused before anything is made.
+        simulate::as_a_server(ram, nvme, block_bytes, policy)?;
+        let trace = read_trace(&self.trace, self.block_tokens)?;
+        let job = async |address: ServerAddress| live::run(&address, &trace, &options).await;
+        Embedded { data_dir, ram, nvme, policy }.run(job, |report, _| Ok(report))
+    }
+
+    fn options(&self) -> LiveOptions {
+        let Live { server, workers, quiesce, settle, tenant, seed, max_requests } = &self.live;
+        let policy = self.tiers.policy.unwrap_or_default().name();
+        LiveOptions {
+            block_bytes: self.block_bytes,
+            workers: usize::from(*workers),
+            quiesce_between: *quiesce,
+            settle: *settle,
+            billing_prefix: live::billing_prefix(),
+            seed: *seed,
+            max_requests: *max_requests,
+            policy: if server.is_some() { "server" } else { policy }.to_owned(),
+            ..LiveOptions::new(tenant.clone())
         }
     }
 }

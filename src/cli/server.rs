@@ -49,7 +49,7 @@ impl Server {
         J: Future<Output = Result<T, CliError>>,
     {
         let address = self.address()?;
-        runtime()?.block_on(async { job(Client::connect(&address).await?).await })
+        runtime()?.block_on(async { job(Client::connect(&address).await.map_err(CliError::NoDaemon)?).await })
     }
 }
 

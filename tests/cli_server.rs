@@ -1,0 +1,195 @@
+//! The commands that speak to a server, against one of their own on a Unix socket: what a person types works, and what
+//! a script reads is there.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const KVTIER: &str = env!("CARGO_BIN_EXE_kvtier");
+
+/// A `kvtier serve` in a temporary folder.
+struct Server {
+    folder: tempfile::TempDir,
+    child: Child,
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut serve = Command::new(KVTIER);
+        serve.current_dir(folder.path()).args(["serve", "--data-dir", "data", "--socket", "s", "--log", "warn"]);
+        let child = serve.args(["--ram", "16MiB", "--nvme", "64MiB"]).spawn().unwrap();
+        let server = Self { folder, child };
+        let started = Instant::now();
+        while server.run(&["status"], b"").status.code() != Some(0) {
+            assert!(started.elapsed() < Duration::from_secs(30), "the server does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn run(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut command = Command::new(KVTIER);
+        command.current_dir(self.folder.path()).env("KVTIER_SERVER", "unix:s").args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A command that reads no input may be gone already.
+        drop(child.stdin.take().unwrap().write_all(input));
+        child.wait_with_output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = self.run(args, input);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_slice(&self.ok(args, b"payload of some blocks made by hand")).unwrap()
+    }
+
+    /// SIGTERM, and the end.
+    fn stop(mut self) -> tempfile::TempDir {
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "a drained server ends well");
+        let folder = tempfile::tempdir().unwrap();
+        std::mem::replace(&mut self.folder, folder)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn tokens(count: u32) -> String {
+    (0..count).map(|token| token.to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn verify(data: &Path) -> (Option<i32>, Value) {
+    let output = Command::new(KVTIER).args(["verify", "--json", "--data-dir"]).arg(data).output().unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn bytes_put_by_hand_are_found_read_back_inspected_evicted_and_purged() {
+    let server = Server::start();
+    let tokens = tokens(70);
+    let payload: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
+    server.ok(&["put", "--tokens", &tokens], &payload);
+    assert!(server.ok(&["get", "--tokens", &tokens], b"") == payload, "what was put comes back");
+    let found = server.json(&["lookup", "--tokens", &tokens, "--json"]);
+    assert_eq!((&found["hit_tokens"], &found["miss_tokens"]), (&64.into(), &6.into()));
+    let again = server.json(&["put", "--tokens", &tokens, "--json"]);
+    assert_eq!((&again["wanted_blocks"], &again["stored_through"]), (&0.into(), &4.into()));
+
+    let prefix = server.json(&["inspect", "prefix", "--tokens", &tokens, "--json"]);
+    let key = prefix["blocks"][3]["key"].as_str().unwrap();
+    let block = server.json(&["inspect", "block", key, "--json"]);
+    assert_eq!((&block["readable"], &block["length"]), (&true.into(), &25_000.into()));
+    assert_eq!(server.json(&["lookup", "--block-keys", key, "--json"])["blocks_hit"], 1);
+    let namespaces = server.json(&["inspect", "namespaces", "--json"]);
+    assert_eq!(
+        (&namespaces["namespaces"][0]["name"], &namespaces["namespaces"][0]["blocks"]),
+        (&"by-hand".into(), &4.into())
+    );
+
+    assert_eq!(server.json(&["evict", "--tokens", &tokens, "--from-block", "3", "--json"])["blocks"], 1);
+    assert_eq!(server.run(&["inspect", "block", key], b"").status.code(), Some(1));
+    let short = server.run(&["get", "--tokens", &tokens], b"");
+    assert_eq!((short.status.code(), short.stdout.as_slice()), (Some(1), &payload[..75_000]));
+    assert_eq!(server.json(&["purge", "--tenant", "default", "--json"])["blocks"], 3);
+    assert_eq!(server.json(&["lookup", "--tokens", &tokens, "--json"])["hit_tokens"], 0);
+}
+
+#[test]
+fn status_usage_and_a_live_replay_have_the_promised_fields() {
+    let server = Server::start();
+    let trace = server.path("trace.jsonl");
+    server.ok(&["trace", "generate", "--requests", "40", "-o", &trace], b"");
+    let replay =
+        ["replay", &trace, "--server", "unix:s", "--settle", "--tenant", "acme", "--block-bytes", "4KiB", "--json"];
+    let report = server.json(&replay);
+    for field in ["mismatched_blocks", "bytes_loaded", "bytes_stored", "seconds", "lookup_us", "load_us", "hit_rate"] {
+        assert!(report.get(field).is_some(), "{field}");
+    }
+    assert_eq!(report["mismatched_blocks"], 0);
+    let usage = server.json(&["usage", "summary", "--json"]);
+    for field in ["prompt_tokens", "hit_tokens", "miss_tokens"] {
+        assert_eq!(usage[field], report[field], "{field}");
+    }
+    assert_eq!((&usage["records"], &usage["rows"][0]["tenant"]), (&40.into(), &"acme".into()));
+    let status = server.json(&["status", "--json"]);
+    for field in ["version", "uptime_s", "sessions", "leases", "hit_tokens", "miss_tokens", "counters"] {
+        assert!(status.get(field).is_some(), "{field}");
+    }
+    for tier in ["ram", "nvme"] {
+        for field in ["used_bytes", "capacity_bytes", "blocks"] {
+            assert!(status["tiers"][tier][field].as_u64() > Some(0), "{tier} {field}");
+        }
+    }
+    for command in [&["status"][..], &["usage", "summary"], &["inspect", "namespaces"]] {
+        assert!(String::from_utf8(server.ok(command, b"")).unwrap().contains('│'), "{command:?}");
+    }
+}
+
+#[test]
+fn a_flipped_byte_on_a_stopped_servers_drive_is_found_and_fails_the_command() {
+    let server = Server::start();
+    server.ok(&["put", "--tokens", &tokens(64)], &[7; 40_000]);
+    let running = server.run(&["verify", "--data-dir", "data"], b"");
+    assert_eq!(running.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&running.stderr).contains("is in use by process"));
+    let folder = server.stop();
+    let data = folder.path().join("data");
+    let (code, report) = verify(&data);
+    assert_eq!(
+        (code, &report["blocks"], &report["corrupt"], &report["stale"]),
+        (Some(0), &4.into(), &0.into(), &0.into())
+    );
+    std::fs::File::options().write(true).open(data.join("slots/0.kv")).unwrap().write_all_at(&[8], 100).unwrap();
+    let (code, report) = verify(&data);
+    assert_eq!((code, &report["corrupt"], &report["orphaned"]), (Some(1), &1.into(), &0.into()));
+}
+
+#[test]
+fn an_embedded_replay_that_waits_for_quiet_hits_what_the_simulation_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.jsonl").to_str().unwrap().to_owned();
+    let run = |args: &[&str]| {
+        let output = Command::new(KVTIER).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    run(&["trace", "generate", "--requests", "80", "-o", &trace]);
+    let tiers = ["--ram", "4MiB", "--nvme", "8MiB", "--block-bytes", "64KiB", "--json"];
+    let replay = |how: &str| -> Value {
+        serde_json::from_slice(&run(&[&["replay", &trace, how][..], &tiers].concat())).unwrap()
+    };
+    let (live, simulated) = (replay("--quiesce"), replay("--simulate"));
+    for field in ["hit_tokens", "miss_tokens", "blocks_hit", "by_tier", "ram_blocks", "nvme_blocks", "policy"] {
+        assert_eq!(live[field], simulated[field], "{field}");
+    }
+    assert!(live["by_tier"]["nvme"].as_u64() > Some(0), "both tiers take part: {live}");
+}
+
+#[test]
+fn the_demo_is_one_document_with_nothing_wrong_in_it() {
+    let output = Command::new(KVTIER).args(["demo", "--requests", "30", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["replay"]["mismatched_blocks"], &report["usage"]["records"]), (&0.into(), &30.into()));
+    assert_eq!((&report["verify"]["corrupt"], &report["verify"]["stale"]), (&0.into(), &0.into()));
+}
