@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod benches_run;
+mod kill_minus_nine;
 mod live_replay;
 mod many_clients;
 mod one_block_lives;
