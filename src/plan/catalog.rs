@@ -120,6 +120,16 @@ impl Catalog {
         })
     }
 
+    /// Each number is one block's or is vacant once. O(blocks).
+    pub(super) fn check(&self) -> Result<(), String> {
+        let known = self.iter().count();
+        if known != self.by_key.len() || known + self.vacant.len() != self.entries.len() {
+            let (keys, vacant, all) = (self.by_key.len(), self.vacant.len(), self.entries.len());
+            return Err(format!("{known} blocks under {keys} keys and {vacant} vacant numbers, of {all}"));
+        }
+        Ok(())
+    }
+
     /// Every block, in the order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Entry)> + '_ {
         let known = |(number, entry): &(u32, &Entry)| self.find(&entry.key) == Some(*number);

@@ -36,6 +36,12 @@ impl Planner {
             if entry.is_ghost() && entry.leases == 0 && !is_block(entry.first_child) && entry.reads == 0 {
                 return fail(number, "a ghost without children is forgotten");
             }
+            if entry.doomed && !entry.is_moving() {
+                return fail(number, "what is doomed goes when nothing moves it any more");
+            }
+            if entry.ram == Ram::Offered && entry.put == NO_PUT {
+                return fail(number, "what is offered has a put that offers it");
+            }
             if entry.reads > 0 && entry.nvme != Nvme::Resident {
                 return fail(number, "what is being read stays on NVMe");
             }
@@ -50,6 +56,7 @@ impl Planner {
                 return fail(number, "one deeper than its parent");
             }
         }
+        self.catalog.check()?;
         self.check_leases()?;
         self.check_slots(&self.ram, "RAM", |entry| {
             let has_slot = matches!(entry.ram, Ram::Filling | Ram::Resident);
@@ -95,6 +102,9 @@ impl Planner {
             let (coming, wanted) = shelf.promised(class);
             if wanted > coming {
                 return Err(format!("{tier}: {wanted} blocks wait for {coming} slots"));
+            }
+            if !shelf.is_bounded(class) {
+                return Err(format!("{tier}: the queue for slots of class {class} grows"));
             }
             let used = shelf.space.used(class);
             if used != held.len() as u64 + coming {

@@ -143,20 +143,35 @@ impl Entry {
             || matches!(self.ram, Ram::Offered | Ram::Waiting | Ram::Filling)
     }
 
-    /// RAM may let it go: nothing in RAM hangs on it and nothing is written from it.
+    /// RAM may let it go: nothing in RAM hangs on it, nothing is written from it, and it is not the only copy of what
+    /// blocks on NVMe hang on.
     pub(super) fn ram_may_go(&self) -> bool {
+        self.ram_is_idle() && !self.carries_nvme()
+    }
+
+    /// RAM would let it go, but blocks on NVMe hang on it, which has no copy of it: its write was dropped or failed.
+    /// Unreachable ones are not worth keeping for that.
+    pub(super) fn is_sole_support(&self) -> bool {
+        self.ram_is_idle() && self.carries_nvme()
+    }
+
+    fn ram_is_idle(&self) -> bool {
         self.ram == Ram::Resident
             && self.ram_children == 0
             && self.leases == 0
             && !matches!(self.nvme, Nvme::Waiting | Nvme::Writing)
     }
 
-    /// NVMe may let it go. RAM is a cache over NVMe, so its RAM copy goes with it.
+    fn carries_nvme(&self) -> bool {
+        self.nvme == Nvme::Absent && self.nvme_children > 0 && !self.orphan
+    }
+
+    /// NVMe may let it go: nothing in either tier hangs on it. RAM is a cache over NVMe, so its RAM copy goes with it.
     pub(super) fn nvme_may_go(&self) -> bool {
         self.nvme == Nvme::Resident
             && self.nvme_children == 0
             && self.leases == 0
             && self.reads == 0
-            && (self.ram == Ram::Absent || self.ram_may_go())
+            && if self.ram == Ram::Absent { self.ram_children == 0 || self.orphan } else { self.ram_may_go() }
     }
 }

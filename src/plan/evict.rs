@@ -9,11 +9,24 @@ impl Planner {
     /// Lets the first block in the order of going leave RAM.
     pub(super) fn evict_from_ram(&mut self, class: u8) -> bool {
         let Self { ram, catalog, .. } = self;
-        let Some(victim) = ram.victim(class, &mut |number| catalog[number].ram_may_go()) else { return false };
-        self.counters.ram_evicted += 1;
-        self.drop_from_ram(victim);
-        self.prune(victim);
-        true
+        let mut support = None;
+        let victim = ram.victim(class, &mut |number| {
+            let entry = &catalog[number];
+            if support.is_none() && entry.is_sole_support() {
+                support = Some(number);
+            }
+            entry.ram_may_go()
+        });
+        if let Some(victim) = victim {
+            self.counters.ram_evicted += 1;
+            self.drop_from_ram(victim);
+            self.prune(victim);
+        }
+        if let Some(support) = support {
+            // Its turn had come: once NVMe has it too, it can go.
+            self.admit_with_ancestors(support);
+        }
+        victim.is_some()
     }
 
     /// Lets the first block in the order of going leave NVMe, and RAM with it: NVMe bounds the distinct blocks.
@@ -21,11 +34,7 @@ impl Planner {
         let Self { nvme, catalog, .. } = self;
         let Some(victim) = nvme.victim(class, &mut |number| catalog[number].nvme_may_go()) else { return false };
         self.counters.nvme_evicted += 1;
-        if self.catalog[victim].ram == Ram::Resident {
-            self.drop_from_ram(victim);
-        }
-        self.drop_from_nvme(victim);
-        self.prune(victim);
+        self.drop_everywhere(victim);
         true
     }
 
@@ -76,18 +85,20 @@ impl Planner {
         if !self.catalog[number].doomed || self.catalog[number].is_moving() {
             return false;
         }
-        self.catalog[number].doomed = false;
         self.drop_everywhere(number);
         true
     }
 
     fn drop_everywhere(&mut self, number: u32) {
+        // Lookups are not told of one place after the other: it is gone from the first one on.
+        self.catalog[number].doomed = true;
         if self.catalog[number].ram == Ram::Resident {
             self.drop_from_ram(number);
         }
         if self.catalog[number].nvme == Nvme::Resident {
             self.drop_from_nvme(number);
         }
+        self.catalog[number].doomed = false;
         self.prune(number);
     }
 

@@ -6,6 +6,9 @@ use super::planner::Planner;
 use super::policy::Heat;
 use crate::vocab::BlockKey;
 
+/// Peeks of one block at a time: reads are counted with 16 bits, and one is kept for a load.
+const PEEKS_MAX: u16 = u16::MAX - 1;
+
 impl Planner {
     pub(super) fn want(&mut self, key: &BlockKey) -> Wanted {
         let Some(number) = self.catalog.find(key) else { return Wanted::Gone };
@@ -57,6 +60,10 @@ impl Planner {
                 self.set_ram(number, Ram::Resident);
                 self.counters.promoted += 1;
                 self.refresh(number);
+                if !self.catalog[number].readable {
+                    // Erased, or cut off from its chain, while it came: those who wait must not wait for ever.
+                    self.commands.push(Command::Unloadable { key: self.catalog[number].key });
+                }
                 self.chill_unreachable(number);
                 self.finish_doomed(number);
             }
@@ -67,9 +74,8 @@ impl Planner {
                 self.catalog[number].doomed = doomed;
                 if outcome == Transfer::Failed {
                     self.lose(number);
-                } else {
-                    self.finish_doomed(number);
                 }
+                self.finish_if_doomed(block);
             }
         }
         Answer::Done
@@ -78,7 +84,7 @@ impl Planner {
     pub(super) fn peek(&mut self, key: &BlockKey) -> Option<Peek> {
         let number = self.catalog.find(key)?;
         let entry = &self.catalog[number];
-        if !entry.readable || entry.nvme != Nvme::Resident || entry.reads == u16::MAX {
+        if !entry.readable || entry.nvme != Nvme::Resident || entry.reads >= PEEKS_MAX {
             return None;
         }
         let peek = Peek {
@@ -100,15 +106,25 @@ impl Planner {
             Transfer::Refused => {}
             Transfer::Failed => self.lose(number),
         }
-        self.finish_doomed(number);
+        self.finish_if_doomed(block);
         Answer::Done
+    }
+
+    /// Lets a doomed block go, unless losing it has made the catalog forget it already.
+    fn finish_if_doomed(&mut self, block: BlockRef) {
+        if let Some(number) = self.catalog.resolve(block) {
+            self.finish_doomed(number);
+        }
     }
 
     /// The bytes on NVMe are gone or wrong. To a cache that is a miss, not an error.
     fn lose(&mut self, number: u32) {
-        self.counters.lost += 1;
         let entry = &mut self.catalog[number];
-        if entry.reads > 0 || entry.ram == Ram::Filling {
+        if entry.doomed {
+            return;
+        }
+        self.counters.lost += 1;
+        if entry.reads > 0 {
             // Others still read the slot: they will see the same, and the last of them lets it go.
             entry.doomed = true;
             self.refresh(number);

@@ -88,9 +88,11 @@ impl Policy for Lru {
     }
 
     fn victim(&mut self, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        let mut node = self.nodes[ENDS as usize].prev;
-        for _ in 0..PASSED_OVER_MAX {
-            if node == ENDS {
+        let coldest = self.nodes[ENDS as usize].prev;
+        let mut node = coldest;
+        for passed in 0..PASSED_OVER_MAX {
+            // Having passed over all of them has changed nothing: they are in the order in which they were.
+            if node == ENDS || (passed > 0 && node == coldest) {
                 return None;
             }
             if evictable(node - 1) {
@@ -98,9 +100,9 @@ impl Policy for Lru {
             }
             // What can't go now is protected by a use that has not ended. Counting it as used keeps this search short
             // for the next caller.
-            let colder = self.nodes[node as usize].prev;
+            let hotter = self.nodes[node as usize].prev;
             self.touch(node - 1);
-            node = colder;
+            node = if hotter == ENDS { coldest } else { hotter };
         }
         None
     }
@@ -138,7 +140,22 @@ mod tests {
             lru.insert(block, Heat::Hot);
         }
         assert_eq!(lru.victim(&mut |block| block >= 2), Some(2));
-        assert_eq!(lru.victim(&mut |_| false), None);
-        assert_eq!(order(&mut lru).len(), 4);
+        assert_eq!(order(&mut lru), [2, 3, 0, 1]);
+    }
+
+    #[test]
+    fn a_search_in_vain_asks_once_and_changes_nothing() {
+        for blocks in 0..5 {
+            let mut lru = Lru::default();
+            (0..blocks).for_each(|block| lru.insert(block, Heat::Hot));
+            let mut asked = Vec::new();
+            let mut never = |block| {
+                asked.push(block);
+                false
+            };
+            assert_eq!(lru.victim(&mut never), None);
+            assert_eq!(asked, (0..blocks).collect::<Vec<_>>());
+            assert_eq!(order(&mut lru), asked);
+        }
     }
 }

@@ -32,6 +32,8 @@ impl Planner {
             };
             if self.catalog[number].is_ghost() {
                 let entry = &mut self.catalog[number];
+                // A ghost that stayed for its children's sake: completions of the put that gave it up find nothing.
+                entry.stamp = entry.stamp.wrapping_add(1);
                 (entry.put, entry.owner, entry.payload_max) = (offer.put.0, offer.owner, offer.payload_max);
                 entry.created_s = self.now.seconds();
                 self.set_ram(number, Ram::Offered);
@@ -132,12 +134,16 @@ impl Planner {
 
     pub(super) fn put_ended(&mut self, put: super::event::PutId) -> Answer {
         let Some(Put { keys, wanted }) = self.puts.remove(&put.0) else { return Answer::Stored { through: 0 } };
-        // From the tail on, so that a given-up chain disappears block by block.
-        for block in wanted.into_iter().rev() {
-            let Some(number) = self.catalog.resolve(block) else { continue };
-            if self.catalog[number].put == put.0 {
-                self.counters.blocks_dropped += 1;
-                self.abandon_ram(number);
+        // Those without a slot first, or they would be handed the slots that the others give back. From the tail on, so
+        // that a given-up chain disappears block by block.
+        for has_slot in [false, true] {
+            for block in wanted.iter().rev() {
+                let Some(number) = self.catalog.resolve(*block) else { continue };
+                let entry = &self.catalog[number];
+                if entry.put == put.0 && (entry.ram == Ram::Filling) == has_slot {
+                    self.counters.blocks_dropped += 1;
+                    self.abandon_ram(number);
+                }
             }
         }
         let through = self.prefix(&keys).hit();
@@ -155,7 +161,11 @@ impl Planner {
         let (state, class, slot) = (entry.ram, entry.ram_class, entry.ram_slot);
         self.set_ram(number, Ram::Absent);
         match state {
-            Ram::Waiting => self.ram.give_up(class),
+            Ram::Waiting => {
+                let Self { ram, catalog, .. } = self;
+                let waits = |number: u32| catalog[number].ram == Ram::Waiting;
+                ram.give_up(class, |block| catalog.resolve(block).is_some_and(waits));
+            }
             Ram::Filling => self.ram_slot_free(class, slot, false),
             Ram::Absent | Ram::Offered | Ram::Resident => {}
         }

@@ -1,6 +1,6 @@
 //! A warm start: the catalog as the index's rows tell it.
 
-use super::entry::{Nvme, ROOT, UNKNOWN};
+use super::entry::{Nvme, ROOT, UNKNOWN, is_block};
 use super::event::Command;
 use super::planner::Planner;
 use super::policy::Heat;
@@ -65,8 +65,13 @@ impl Planner {
                 self.hang(*number, parent);
             }
         }
-        for (number, _) in &numbers {
-            self.refresh(*number);
+        // Each from the top of its tree, so that a chain is never taken for an orphan on the way; the least recent last,
+        // so that of orphans it is the first to go.
+        for (number, _) in numbers.iter().rev() {
+            let parent = self.catalog[*number].parent;
+            if !is_block(parent) || self.catalog[parent].is_ghost() {
+                self.refresh(*number);
+            }
         }
         std::mem::swap(&mut self.commands, commands);
         stale

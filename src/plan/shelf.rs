@@ -18,6 +18,9 @@ struct Queue {
     coming: u64,
 }
 
+/// Places in a queue, beyond as many as still want a slot, that may belong to blocks that gave up.
+const SKIPPED_MAX: u64 = 64;
+
 /// One tier.
 pub(super) struct Shelf {
     pub space: Space,
@@ -81,9 +84,20 @@ impl Shelf {
         self.space.take(number).map_or(Grant::AfterEviction, Grant::Now)
     }
 
-    /// A block in the queue wants no slot any more.
-    pub(super) fn give_up(&mut self, number: u8) {
-        self.queues[usize::from(number)].wanted -= 1;
+    /// A block in the queue wants no slot any more. Its place is skipped later; only when most places are like that are
+    /// they taken out, so that the queue stays bounded by what is awaited.
+    pub(super) fn give_up(&mut self, number: u8, wants: impl Fn(BlockRef) -> bool) {
+        let queue = &mut self.queues[usize::from(number)];
+        queue.wanted -= 1;
+        if queue.waiting.len() as u64 > 2 * queue.wanted + SKIPPED_MAX {
+            queue.waiting.retain(|block| wants(*block));
+        }
+    }
+
+    /// Whether the queue is as short as promised: for the invariants' check.
+    pub(super) fn is_bounded(&self, number: u8) -> bool {
+        let queue = &self.queues[usize::from(number)];
+        queue.waiting.len() as u64 <= 2 * queue.coming + SKIPPED_MAX
     }
 
     /// A slot is being freed.

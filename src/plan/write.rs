@@ -25,6 +25,19 @@ impl Planner {
         }
     }
 
+    /// Starts the writes of a block and of those above it that NVMe has not, from the first on.
+    pub(super) fn admit_with_ancestors(&mut self, number: u32) {
+        let mut missing = vec![number];
+        let mut at = self.catalog[number].parent;
+        while is_block(at) && self.catalog[at].nvme == Nvme::Absent {
+            missing.push(at);
+            at = self.catalog[at].parent;
+        }
+        for number in missing.into_iter().rev() {
+            self.admit_to_nvme(number);
+        }
+    }
+
     fn take_nvme_slot(&mut self, number: u32) -> bool {
         let Some(class) = self.nvme.class_number(self.catalog[number].payload_max) else { return false };
         if self.writing_bytes + u64::from(self.nvme.class(class).bytes()) > self.write_queue_bytes {

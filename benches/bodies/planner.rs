@@ -1,0 +1,105 @@
+//! What `benches/planner.rs` measures: a trace through the planner, and a recency list beside the crate `lru`.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use kvtier::plan::{Heat, Policy, PolicyKind};
+use kvtier::replay::{GenerateOptions, Generator, SimulateOptions, Simulation};
+use kvtier::vocab::{BlockKey, Timestamp};
+use lru::LruCache;
+
+/// Requests with their keys computed.
+pub(crate) struct Workload {
+    requests: Vec<(Timestamp, Arc<[BlockKey]>)>,
+    /// The same blocks as small numbers, in the order of access.
+    accesses: Vec<u32>,
+    /// Distinct blocks.
+    distinct: u32,
+}
+
+/// What a run did, so that it can be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) accesses: u64,
+    pub(crate) hits: u64,
+}
+
+impl Workload {
+    /// Conversations with shared heads, in 64-token blocks.
+    pub(crate) fn generate(requests: u64) -> Self {
+        let options = GenerateOptions { requests, block_tokens: 64, ..GenerateOptions::default() };
+        let Ok(generator) = Generator::new(options) else { unreachable!("the default options are good") };
+        let mut made = Self { requests: Vec::new(), accesses: Vec::new(), distinct: 0 };
+        for request in generator {
+            let keys =
+                request.hash_ids.iter().map(|id| BlockKey::from_bytes(*blake3::hash(&id.to_le_bytes()).as_bytes()));
+            made.requests.push((Timestamp(request.timestamp_ms), keys.collect()));
+            for id in request.hash_ids.iter().rev() {
+                // Ids count up from 0, and a trace of this size has far fewer than 2^32.
+                let number = *id as u32;
+                made.accesses.push(number);
+                made.distinct = made.distinct.max(number + 1);
+            }
+        }
+        made
+    }
+
+    pub(crate) fn accesses(&self) -> u64 {
+        self.accesses.len() as u64
+    }
+
+    pub(crate) fn distinct(&self) -> u32 {
+        self.distinct
+    }
+
+    /// Two tiers, of an eighth and a half of the distinct blocks; every command is consumed.
+    pub(crate) fn through_the_planner(&self) -> (Run, Simulation) {
+        let (ram_blocks, nvme_blocks) = (u64::from(self.distinct / 8), u64::from(self.distinct / 2));
+        let mut simulation = Simulation::new(SimulateOptions { ram_blocks, nvme_blocks, policy: PolicyKind::Lru });
+        let mut run = Run { accesses: 0, hits: 0 };
+        for (now, keys) in &self.requests {
+            let counts = simulation.visit(*now, keys);
+            run.accesses += u64::from(counts.asked());
+            run.hits += u64::from(counts.hit());
+        }
+        (run, simulation)
+    }
+
+    /// The planner's own list: numbers in two arrays.
+    pub(crate) fn through_our_list(&self, capacity: usize) -> Run {
+        let mut policy: Box<dyn Policy> = PolicyKind::Lru.build();
+        let mut resident = vec![false; self.distinct as usize];
+        let (mut held, mut hits) = (0, 0);
+        for block in &self.accesses {
+            if resident[*block as usize] {
+                policy.touch(*block);
+                hits += 1;
+                continue;
+            }
+            if held == capacity {
+                let Some(victim) = policy.victim(&mut |_| true) else { unreachable!("a full list has a victim") };
+                policy.remove(victim);
+                resident[victim as usize] = false;
+                held -= 1;
+            }
+            policy.insert(*block, Heat::Hot);
+            resident[*block as usize] = true;
+            held += 1;
+        }
+        Run { accesses: self.accesses(), hits }
+    }
+
+    /// The crate `lru`: a hash map of boxed nodes.
+    pub(crate) fn through_the_lru_crate(&self, capacity: usize) -> Run {
+        let mut cache = LruCache::new(NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN));
+        let mut hits = 0;
+        for block in &self.accesses {
+            if cache.get(block).is_some() {
+                hits += 1;
+            } else {
+                cache.push(*block, ());
+            }
+        }
+        Run { accesses: self.accesses(), hits }
+    }
+}

@@ -1,0 +1,441 @@
+//! The planner's rules one by one, each in the smallest cache that shows it.
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use kvtier::plan::{
+        Answer, BlockRef, Command, Event, Filter, InstanceNo, Leased, Offer, Options, Planner, PutId, Recovered,
+        Transfer, Wanted,
+    };
+    use kvtier::vocab::{BlockKey, LeaseId, Owner, SlotClass, SlotId, TierShape, Timestamp};
+
+    const SLOT: u32 = 4_096;
+
+    fn key(number: u8) -> BlockKey {
+        BlockKey::from_bytes(*blake3::hash(&[number]).as_bytes())
+    }
+
+    fn chain(numbers: impl IntoIterator<Item = u8>) -> Arc<[BlockKey]> {
+        numbers.into_iter().map(key).collect()
+    }
+
+    /// How commands end.
+    type End = fn(&Command) -> Option<Event>;
+
+    fn all_is_done(command: &Command) -> Option<Event> {
+        match command {
+            Command::Fill { block, .. } => Some(Event::Filled { block: *block, generation: 1, length: SLOT, crc: 0 }),
+            Command::Write(write) => Some(Event::Wrote { block: write.block, outcome: Transfer::Done(0) }),
+            Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(1) }),
+            Command::Erase { slot, .. } => Some(Event::Erased { slot: *slot }),
+            Command::Retire { slot, .. } => Some(Event::RamFreed { slot: *slot }),
+            Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } => None,
+        }
+    }
+
+    fn writes_fail(command: &Command) -> Option<Event> {
+        match command {
+            Command::Write(write) => Some(Event::Wrote { block: write.block, outcome: Transfer::Failed }),
+            other => all_is_done(other),
+        }
+    }
+
+    fn writes_wait(command: &Command) -> Option<Event> {
+        if matches!(command, Command::Write(_)) { None } else { all_is_done(command) }
+    }
+
+    struct Cache {
+        planner: Planner,
+        puts: u64,
+        end: End,
+        /// Commands that have no end yet.
+        open: Vec<Command>,
+        owner: Owner,
+        payload: u32,
+    }
+
+    impl Cache {
+        fn new(ram_slots: u64, nvme_slots: u64) -> Self {
+            let tier = |slots: u64| match slots {
+                0 => TierShape::NONE,
+                _ => TierShape::with_extent(slots * u64::from(SLOT), 4 * u64::from(SLOT)),
+            };
+            Self::of(Options::new(tier(ram_slots), tier(nvme_slots)))
+        }
+
+        fn of(options: Options) -> Self {
+            let planner = Planner::new(options);
+            Self { planner, puts: 0, end: all_is_done, open: Vec::new(), owner: Owner::default(), payload: SLOT }
+        }
+
+        fn tell(&mut self, event: Event) -> Answer {
+            let mut commands = Vec::new();
+            let answer = self.planner.on(Timestamp(1_000), event, &mut commands);
+            self.planner.check().unwrap();
+            for command in commands {
+                match (self.end)(&command) {
+                    Some(end) => drop(self.tell(end)),
+                    None => self.open.push(command),
+                }
+            }
+            answer
+        }
+
+        /// Ends what is open in this way.
+        fn finish(&mut self, end: End) {
+            self.end = end;
+            for command in std::mem::take(&mut self.open) {
+                if let Some(end) = end(&command) {
+                    self.tell(end);
+                }
+            }
+        }
+
+        fn offer(&mut self, keys: &Arc<[BlockKey]>) -> (PutId, Vec<Option<BlockRef>>) {
+            self.puts += 1;
+            let put = PutId(self.puts);
+            let (keys, owner, payload_max) = (Arc::clone(keys), self.owner, self.payload);
+            let answer = self.tell(Event::Offer(Offer { put, parent: None, depth: 0, keys, payload_max, owner }));
+            let Answer::Offered { wanted, .. } = answer else { panic!("{answer:?}") };
+            (put, wanted)
+        }
+
+        /// Puts what is wanted of a chain. Blocks readable from its first one on.
+        fn put(&mut self, numbers: impl IntoIterator<Item = u8>) -> u32 {
+            let keys = chain(numbers);
+            let (put, wanted) = self.offer(&keys);
+            for block in wanted.into_iter().flatten() {
+                if self.tell(Event::Need { block }) == Answer::NoRoom {
+                    break;
+                }
+            }
+            let answer = self.tell(Event::PutEnded { put });
+            let Answer::Stored { through } = answer else { panic!("{answer:?}") };
+            through
+        }
+
+        fn hit(&self, numbers: impl IntoIterator<Item = u8>) -> u32 {
+            self.planner.prefix(&chain(numbers)).hit()
+        }
+
+        fn lease(&mut self, numbers: impl IntoIterator<Item = u8>) -> LeaseId {
+            let (keys, instance) = (chain(numbers), InstanceNo(1));
+            let answer = self.tell(Event::Lease { instance, request: 1, keys, ttl: Duration::from_secs(60) });
+            let Answer::Leased(Ok(Some(Leased { lease, .. }))) = answer else { panic!("{answer:?}") };
+            lease
+        }
+
+        fn release(&mut self, lease: LeaseId) {
+            assert_eq!(self.tell(Event::Release { instance: InstanceNo(1), lease }), Answer::Released(Ok(true)));
+        }
+
+        fn places(&self, number: u8) -> (bool, bool) {
+            let known = self.planner.inspect(&key(number));
+            known.map_or((false, false), |known| (known.ram_slot.is_some(), known.nvme_slot.is_some()))
+        }
+
+        fn purge_user(&mut self, user: u32) {
+            self.tell(Event::Purge(Filter { user: Some(user), ..Filter::default() }));
+        }
+    }
+
+    #[test]
+    fn the_leaf_goes_first() {
+        let mut cache = Cache::new(4, 0);
+        assert_eq!(cache.put(0..4), 4);
+        for (other, left) in [(10, 3), (11, 2), (12, 1), (13, 0)] {
+            cache.put([other]);
+            assert_eq!(cache.hit(0..4), left);
+        }
+    }
+
+    #[test]
+    fn what_is_leased_stays_until_its_lease_ends() {
+        let mut cache = Cache::new(4, 0);
+        cache.put(0..4);
+        let lease = cache.lease(0..4);
+        assert_eq!((cache.put([10]), cache.hit(0..4)), (0, 4), "a put finds no room");
+        cache.release(lease);
+        assert_eq!((cache.put([10]), cache.hit(0..4)), (1, 3));
+    }
+
+    #[test]
+    fn a_lease_of_two_blocks_leaves_the_third_to_go() {
+        let mut cache = Cache::new(4, 0);
+        cache.put(0..4);
+        cache.lease(0..2);
+        cache.put([10]);
+        cache.put([11]);
+        assert_eq!((cache.put([12]), cache.hit(0..4)), (1, 2));
+    }
+
+    #[test]
+    fn an_orphan_is_unreachable_and_first_to_go() {
+        let mut cache = Cache::new(8, 8);
+        cache.put(20..24);
+        cache.owner.user = 7;
+        cache.put([0]);
+        cache.owner.user = 8;
+        cache.put(0..4);
+        cache.purge_user(7);
+        assert_eq!((cache.hit(0..4), cache.planner.holdings().orphans), (0, 3));
+        // One slot is free; then the orphans go, though the other chain was used before them.
+        cache.put(30..34);
+        assert_eq!((cache.planner.holdings().orphans, cache.hit(20..24), cache.hit(30..34)), (0, 4, 4));
+    }
+
+    #[test]
+    fn an_orphan_is_healed_by_a_new_put_of_its_parent() {
+        let mut cache = Cache::new(8, 8);
+        cache.owner.user = 7;
+        cache.put([0]);
+        cache.owner.user = 8;
+        cache.put(0..4);
+        cache.purge_user(7);
+        assert_eq!(cache.hit(0..4), 0);
+        let (_, wanted) = cache.offer(&chain(0..4));
+        let asked: Vec<bool> = wanted.iter().map(Option::is_some).collect();
+        assert_eq!(asked, [true, false, false, false], "only the ancestor is sent again");
+        cache.tell(Event::Need { block: wanted[0].unwrap() });
+        assert_eq!((cache.hit(0..4), cache.planner.holdings().orphans), (4, 0));
+    }
+
+    #[test]
+    fn a_dropped_write_drops_the_rest_of_its_chain() {
+        let options = Options::new(TierShape::of_slots(8, SlotClass::of_bytes(SLOT).unwrap()), TierShape::NONE);
+        let mut cache = Cache::of(Options { nvme: options.ram, write_queue_bytes: u64::from(SLOT), ..options });
+        cache.end = writes_wait;
+        let (put, wanted) = cache.offer(&chain(0..3));
+        let wanted: Vec<BlockRef> = wanted.into_iter().flatten().collect();
+        cache.tell(Event::Need { block: wanted[0] });
+        cache.tell(Event::Need { block: wanted[1] });
+        cache.finish(all_is_done);
+        // There is room in the queue again, but nothing to hang it on.
+        cache.tell(Event::Need { block: wanted[2] });
+        assert_eq!(cache.tell(Event::PutEnded { put }), Answer::Stored { through: 3 });
+        assert_eq!([0, 1, 2].map(|number| cache.places(number)), [(true, true), (true, false), (true, false)]);
+        assert_eq!(cache.planner.counters().nvme_write_dropped, 2);
+        // Each gets another chance when the chain comes by; the queue has room for one.
+        cache.put(0..3);
+        cache.put(0..3);
+        assert_eq!([1, 2].map(|number| cache.places(number)), [(true, true), (true, true)]);
+    }
+
+    #[test]
+    fn what_leaves_nvme_leaves_ram_too() {
+        let mut cache = Cache::new(8, 4);
+        cache.put(0..4);
+        assert_eq!(cache.planner.holdings().ram_blocks, 4);
+        cache.put([10]);
+        assert_eq!((cache.places(3), cache.places(2), cache.places(10)), ((false, false), (true, true), (true, true)));
+    }
+
+    #[test]
+    fn two_payload_sizes_live_side_by_side() {
+        let mut cache = Cache::new(16, 32);
+        cache.put(0..4);
+        cache.payload = 2 * SLOT;
+        cache.put(10..14);
+        assert_eq!((cache.hit(0..4), cache.hit(10..14)), (4, 4));
+        let held = cache.planner.holdings();
+        assert_eq!((held.ram_used_bytes, held.nvme_used_bytes), (12 * u64::from(SLOT), 12 * u64::from(SLOT)));
+    }
+
+    #[test]
+    fn a_put_larger_than_ram_stores_a_prefix() {
+        let mut cache = Cache::new(4, 0);
+        assert_eq!(cache.put(0..7), 4);
+        assert_eq!((cache.hit(0..7), cache.planner.holdings().reservations), (4, 0));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_block_in_ram_readable_and_is_tried_again() {
+        let mut cache = Cache::new(4, 4);
+        cache.end = writes_fail;
+        assert_eq!(cache.put([0]), 1);
+        assert_eq!((cache.places(0), cache.hit([0])), ((true, false), 1));
+        cache.end = all_is_done;
+        cache.put([0]);
+        assert_eq!(cache.places(0), (true, true));
+    }
+
+    /// The head's write fails after the tail's has succeeded and RAM has let the tail go.
+    fn head_in_ram_over_a_tail_on_nvme() -> Cache {
+        let mut cache = Cache::new(2, 8);
+        cache.end = writes_wait;
+        cache.put(0..2);
+        let tail = cache.open.pop().unwrap();
+        cache.tell(all_is_done(&tail).unwrap());
+        cache.put([10]);
+        assert_eq!((cache.places(0), cache.places(1)), ((true, false), (false, true)));
+        cache.finish(writes_fail);
+        cache
+    }
+
+    #[test]
+    fn the_only_copy_of_a_head_stays_while_a_tail_hangs_on_it() {
+        let mut cache = head_in_ram_over_a_tail_on_nvme();
+        let lease = cache.lease(0..2);
+        for other in 20..26 {
+            cache.put([other]);
+            assert_eq!(cache.hit(0..2), 2);
+        }
+        cache.release(lease);
+    }
+
+    #[test]
+    fn the_only_copy_of_a_head_is_written_when_its_turn_to_go_has_come() {
+        let mut cache = head_in_ram_over_a_tail_on_nvme();
+        cache.end = all_is_done;
+        for other in 20..24 {
+            cache.put([other]);
+        }
+        assert_eq!((cache.places(0), cache.places(1), cache.hit(0..2)), ((false, true), (false, true), 2));
+    }
+
+    #[test]
+    fn nvme_keeps_what_a_block_in_ram_hangs_on() {
+        let mut cache = Cache::new(2, 4);
+        cache.put([0]);
+        cache.put([10, 11]);
+        assert_eq!(cache.places(0), (false, true));
+        cache.end = writes_fail;
+        cache.put([0, 1]);
+        assert_eq!((cache.places(0), cache.places(1)), ((false, true), (true, false)));
+        cache.end = all_is_done;
+        cache.lease(0..2);
+        for other in 20..26 {
+            cache.put([other]);
+            assert_eq!(cache.hit(0..2), 2);
+        }
+    }
+
+    #[test]
+    fn a_restart_keeps_the_order_of_going() {
+        let mut cache = Cache::new(4, 8);
+        let row = |number: u8, parent: Option<u8>, last_use_s| Recovered {
+            key: key(number),
+            slot: SlotId { extent: u16::from(number / 4), index: u16::from(number % 4) },
+            class: SlotClass::of_bytes(SLOT).unwrap(),
+            length: SLOT,
+            crc: 0,
+            owner: Owner::default(),
+            payload_max: SLOT,
+            parent: parent.map(key),
+            depth: parent.map_or(0, |parent| u32::from(parent % 4) + 1),
+            created_s: 0,
+            last_use_s,
+        };
+        let rows = [0, 4].into_iter().flat_map(|first: u8| {
+            let last_use_s = u32::from(first);
+            (first..first + 4).map(move |number| row(number, (number > first).then(|| number - 1), last_use_s))
+        });
+        assert!(cache.planner.recover(rows.collect(), &mut Vec::new()).is_empty());
+        cache.planner.check().unwrap();
+        assert_eq!((cache.hit(0..4), cache.hit(4..8)), (4, 4));
+        for (other, left) in [(20, 3), (21, 2), (22, 1), (23, 0)] {
+            cache.put([other]);
+            assert_eq!((cache.hit(0..4), cache.hit(4..8)), (left, 4), "the chain that was used before goes first");
+        }
+    }
+
+    #[test]
+    fn after_a_restart_orphans_go_before_all_others() {
+        let mut cache = Cache::new(4, 4);
+        let row = |number: u8, parent: Option<u8>, last_use_s| Recovered {
+            key: key(number),
+            slot: SlotId { extent: 0, index: u16::from(number) },
+            class: SlotClass::of_bytes(SLOT).unwrap(),
+            length: SLOT,
+            crc: 0,
+            owner: Owner::default(),
+            payload_max: SLOT,
+            parent: parent.map(key),
+            depth: parent.map_or(0, |parent| u32::from(parent) + 1),
+            created_s: 0,
+            last_use_s,
+        };
+        // Block 1 hangs on 0, and 2 on 1; the row of 0 is lost. Block 3 was used long before them.
+        let rows = vec![row(1, Some(0), 50), row(2, Some(1), 50), row(3, None, 1)];
+        cache.planner.recover(rows, &mut Vec::new());
+        cache.planner.check().unwrap();
+        assert_eq!(cache.planner.holdings().orphans, 2);
+        cache.put([10]);
+        for (other, orphans) in [(11, 1), (12, 0)] {
+            cache.put([other]);
+            assert_eq!((cache.planner.holdings().orphans, cache.hit([3])), (orphans, 1));
+        }
+    }
+
+    #[test]
+    fn as_many_may_read_a_block_as_like() {
+        let mut cache = Cache::new(1, 4);
+        cache.put([0]);
+        cache.put([10]);
+        assert_eq!(cache.places(0), (false, true));
+        cache.end = |_| None;
+        let mut commands = Vec::new();
+        let mut peek =
+            |cache: &mut Cache| cache.planner.on(Timestamp(1_000), Event::Peek { key: key(0) }, &mut commands);
+        let reads = (0..70_000).filter(|_| matches!(peek(&mut cache), Answer::Peek(Some(_)))).count();
+        assert!(reads > 60_000);
+        assert_eq!(cache.tell(Event::Want { key: key(0) }), Answer::Wanted(Wanted::Coming));
+    }
+
+    #[test]
+    fn a_failed_search_for_room_leaves_the_order_of_going_as_it_was() {
+        let mut cache = Cache::new(5, 0);
+        for number in 0..5 {
+            cache.put([number]);
+        }
+        let leases: Vec<LeaseId> = (0..5_u8)
+            .map(|number| {
+                let event = Event::Lease {
+                    instance: InstanceNo(1),
+                    request: u128::from(number),
+                    keys: chain([number]),
+                    ttl: Duration::from_secs(60),
+                };
+                let Answer::Leased(Ok(Some(leased))) = cache.tell(event) else { panic!("not leased") };
+                leased.lease
+            })
+            .collect();
+        assert_eq!(cache.put([9]), 0);
+        leases.into_iter().for_each(|lease| cache.release(lease));
+        cache.put([9]);
+        assert_eq!([0, 1, 2, 3, 4].map(|number| cache.hit([number])), [0, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn writers_that_give_up_do_not_make_the_queue_for_slots_grow() {
+        let mut cache = Cache::new(2, 0);
+        cache.put([0]);
+        cache.put([1]);
+        cache.end = |_| None;
+        for _ in 0..1_000 {
+            let (put, wanted) = cache.offer(&chain([10]));
+            assert_eq!(cache.tell(Event::Need { block: wanted[0].unwrap() }), Answer::Done);
+            cache.tell(Event::PutEnded { put });
+        }
+        assert_eq!(cache.open.iter().filter(|command| matches!(command, Command::Retire { .. })).count(), 1);
+    }
+
+    #[test]
+    fn those_who_wait_for_a_load_are_told_when_the_block_was_purged() {
+        let mut cache = Cache::new(1, 4);
+        cache.put([0]);
+        cache.put([10]);
+        cache.end = |_| None;
+        assert_eq!(cache.tell(Event::Want { key: key(0) }), Answer::Wanted(Wanted::Coming));
+        let retire = cache.open.iter().find(|command| matches!(command, Command::Retire { .. })).cloned().unwrap();
+        cache.tell(all_is_done(&retire).unwrap());
+        let load = cache.open.iter().find(|command| matches!(command, Command::Load(_))).cloned().unwrap();
+        cache.tell(Event::Purge(Filter::default()));
+        cache.open.clear();
+        cache.tell(all_is_done(&load).unwrap());
+        assert!(cache.open.contains(&Command::Unloadable { key: key(0) }));
+        assert!(!cache.open.iter().any(|command| matches!(command, Command::Publish { .. })), "purged stays purged");
+    }
+}

@@ -1,0 +1,80 @@
+//! The daemon dies at any moment and starts again from its rows.
+
+use kvtier::plan::{Options, Planner, Recovered};
+use kvtier::vocab::{BlockKey, SlotClass, SlotId};
+
+use super::slots::Slots;
+use super::world::{Job, Row, World};
+
+impl World {
+    pub(crate) fn restart(&mut self) {
+        self.die();
+        let rows = self.rows_found();
+        self.options = Options { boot: self.options.boot + 1, ..self.options };
+        self.planner = Planner::new(self.options);
+        let mut commands = Vec::new();
+        let stale = self.planner.recover(rows, &mut commands);
+        for key in &stale {
+            self.rows.remove(key);
+        }
+        self.nvme = Slots::recovered(self.rows.iter().map(|(key, row)| (row.slot, row.class, *key)));
+        self.take_all(commands);
+        self.audit();
+    }
+
+    /// What was under way has happened, or not; what was held is gone.
+    fn die(&mut self) {
+        for (_, job) in std::mem::take(&mut self.jobs) {
+            let happened = self.chance.chance(1, 2);
+            match job {
+                Job::Write(write) if happened => self.write_row(write),
+                Job::Erase { key, slot } if happened => self.rows.retain(|of, row| *of != key || row.slot != slot),
+                _ => {}
+            }
+        }
+        self.writers.clear();
+        self.strays.clear();
+        self.leases.clear();
+        self.awaited.clear();
+        self.published.clear();
+        self.generations.clear();
+        self.ram = Slots::default();
+    }
+
+    /// The rows, some of them lost, some of them wrong.
+    fn rows_found(&mut self) -> Vec<Recovered> {
+        let keys: Vec<BlockKey> = self.rows.keys().copied().collect();
+        for key in keys {
+            if self.chance.chance(self.temper.read_troubles, 200) {
+                self.rows.remove(&key);
+            } else if self.chance.chance(self.temper.read_troubles, 200) {
+                self.corrupt(key);
+            }
+        }
+        let recovered = |(key, row): (&BlockKey, &Row)| Recovered {
+            key: *key,
+            slot: row.slot,
+            class: row.class,
+            length: row.write.length,
+            crc: row.write.crc,
+            owner: row.write.owner,
+            payload_max: row.payload_max,
+            parent: row.write.parent,
+            depth: row.write.depth,
+            created_s: row.write.created_s,
+            last_use_s: u32::from(key.as_bytes()[0] % 4),
+        };
+        self.rows.iter().map(recovered).collect()
+    }
+
+    fn corrupt(&mut self, key: BlockKey) {
+        self.tainted.insert(key);
+        let slot = SlotId { extent: self.chance.below(20) as u16, index: self.chance.below(5) as u16 };
+        let class = SlotClass::of_bytes(self.chance.pick(&[4_096, 8_192]));
+        let change_class = self.chance.chance(1, 3);
+        if let Some(row) = self.rows.get_mut(&key) {
+            row.slot = slot;
+            row.class = class.filter(|_| change_class).unwrap_or(row.class);
+        }
+    }
+}
