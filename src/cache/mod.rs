@@ -99,11 +99,30 @@ impl Cache {
         spec: NamespaceSpec,
     ) -> Result<(Arc<Namespace>, bool), Error> {
         let persistent = spec.persistent();
+        self.check_fits(&spec)?;
         let (namespace, created) = self.names.register(name, spec)?;
         if !persistent {
             self.sessions.bind(session.unwrap_or_default(), namespace.id)?;
         }
         Ok((namespace, created))
+    }
+}
+
+impl Cache {
+    /// Refuses a layout of which no tier could ever hold a block: silence would look like a cache that never hits.
+    fn check_fits(&self, spec: &NamespaceSpec) -> Result<(), Error> {
+        let nvme = self.nvme.as_ref().filter(|_| spec.persistent()).map(|nvme| ("nvme", nvme.shape()));
+        for (tier, shape) in [Some(("ram", self.ram.shape())), nvme].into_iter().flatten() {
+            let payload = spec.max_payload_bytes;
+            if shape.slots(0, shape.class_for(payload)) == 0 {
+                let extent = shape.extent_bytes();
+                return Err(Error::Refused(format!(
+                    "spec.max_payload_bytes is {payload}, a slot of this daemon's {tier} tier has at most {extent} bytes \
+                     (a sixteenth of the tier): start it with a larger --{tier}"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -27,6 +27,8 @@ async fn namespaces_are_checked_field_by_field() {
     for unbuilt in [proto::NamespaceSpec { shards: 2, ..spec() }, proto::NamespaceSpec { groups: 2, ..spec() }] {
         refused(server.try_register(0, unbuilt, vec![]).await, Code::Unimplemented, &["2", "not built"]);
     }
+    let wide = proto::NamespaceSpec { max_payload_bytes: 70_000, ..spec() };
+    refused(server.try_register(0, wide, vec![]).await, Code::FailedPrecondition, &["70000", "65536", "--ram"]);
     let known = server.register(spec()).await.to_vec();
     let other = proto::NamespaceSpec { dtype: "fp8".into(), ..spec() };
     let pinned = server.try_register(0, other, known).await;
