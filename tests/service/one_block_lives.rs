@@ -29,7 +29,7 @@ async fn what_was_put_is_found_fetched_and_settled_once() {
     assert_eq!(lease.blocks, 5);
 
     let (payloads, end) = server.try_fetch(session, "r1", prompt.clone(), lease.lease_id).await.unwrap();
-    assert_eq!(payloads, (0..5).map(|block| payload(1, block)).collect::<Vec<_>>());
+    assert!(payloads == (0..5).map(|block| payload(1, block)).collect::<Vec<_>>(), "{end:?}");
     assert_eq!((end.outcome(), end.tokens), (proto::FetchOutcome::Complete, 80));
     let release = proto::ReleaseRequest { session_id: session, lease_id: lease.lease_id };
     assert!(server.cache().release(release).await.unwrap().into_inner().released);
@@ -71,7 +71,7 @@ async fn a_restart_is_warm_and_receipts_outlive_it() {
     let found = server.lookup(chain(&layout, 1, 6)).await;
     assert_eq!((found.blocks_ram, found.blocks_nvme, found.blocks_missed), (0, 6, 0));
     let (payloads, again) = server.fetch(session, "r2", chain(&layout, 1, 6)).await;
-    assert_eq!(payloads, (0..6).map(|block| payload(1, block)).collect::<Vec<_>>());
+    assert!(payloads == (0..6).map(|block| payload(1, block)).collect::<Vec<_>>(), "{again:?}");
     assert_eq!((again.blocks_ram, again.blocks_nvme), (0, 6));
     assert_eq!(server.lookup(chain(&layout, 1, 6)).await.blocks_ram, 6, "promoted on the way");
 
@@ -110,7 +110,11 @@ async fn a_flipped_byte_is_one_miss_and_nothing_else_changes() {
     for seed in 0..4 {
         let (payloads, end) = server.fetch(session, &format!("r{seed}"), chain(&layout, seed, 6)).await;
         let good = if seed == 2 { 3 } else { 6 };
-        assert_eq!(payloads, (0..good).map(|block| payload(seed, block)).collect::<Vec<_>>());
+        assert!(
+            payloads == (0..good).map(|block| payload(seed, block)).collect::<Vec<_>>(),
+            "{} payloads",
+            payloads.len()
+        );
         assert_eq!(end.outcome() == proto::FetchOutcome::Miss, seed == 2);
     }
     let found = server.lookup(chain(&layout, 2, 6)).await;
