@@ -89,14 +89,12 @@ impl Driver {
                 inbox.try_send(Message::Wake).ok();
             }
         }));
-        let loop_finished = Arc::clone(&finished);
         let wake = inbox.downgrade();
-        let thread = std::thread::Builder::new().name("planner".into()).spawn(move || {
-            let puts = HashMap::new();
-            let mut run = Run { planner, hands, puts, commands, events: Vec::new(), finished: loop_finished, wake };
-            run.carry_out();
-            run.run(messages);
-        })?;
+        let (puts, events) = (HashMap::new(), Vec::new());
+        let mut run = Run { planner, hands, puts, commands, events, finished: Arc::clone(&finished), wake };
+        // Before anybody can ask: what was recovered is readable from the first lookup on.
+        run.carry_out();
+        let thread = std::thread::Builder::new().name("planner".into()).spawn(move || run.run(messages))?;
         Ok((Self { inbox, finished }, thread))
     }
 
