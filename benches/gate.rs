@@ -1,5 +1,7 @@
 //! The gate over a Unix socket: lookups of a 4,096-block prompt, and fetches of 1 MiB blocks from RAM.
 
+#![expect(clippy::expect_used, reason = "a bench that can't run should stop")]
+
 use divan::Bencher;
 use divan::counter::BytesCount;
 

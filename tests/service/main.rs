@@ -1,5 +1,9 @@
 //! The daemon seen from outside, through the gate: one file a claim. One program, so that it is linked once.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on should stop")]
+#![expect(clippy::print_stderr, reason = "figures of a run belong beside its result")]
+#![expect(clippy::disallowed_methods, reason = "the environment makes a run longer")]
+
 mod bad_input;
 mod benches_run;
 mod kill_minus_nine;

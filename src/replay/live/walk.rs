@@ -165,7 +165,8 @@ impl Worker {
             // The last block may be partial.
             cached_tokens: loaded.tokens.min(request.input_length),
             attested_tokens: 0,
-            written_tokens: written.min(request.input_length),
+            // The last block is mostly not full.
+            written_tokens: written.min(request.input_length - loaded.tokens.min(request.input_length)),
             output_tokens: request.output_length,
             receipts: Some(loaded.receipt.clone()).filter(|receipt| !receipt.is_empty()).into_iter().collect(),
             labels: std::collections::BTreeMap::new(),
