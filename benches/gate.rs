@@ -7,6 +7,8 @@ use divan::counter::BytesCount;
 
 #[path = "bodies/gate.rs"]
 mod gate;
+#[path = "bodies/limits.rs"]
+mod limits;
 
 fn main() {
     divan::main();
@@ -15,6 +17,13 @@ fn main() {
 #[divan::bench(sample_count = 200)]
 fn lookup_4096_resident(bencher: Bencher<'_, '_>) {
     let gate = gate::Gate::with_prompt(4096, 4096);
+    bencher.bench_local(|| gate.lookup());
+}
+
+/// The limit of a lookup: the same call for one block.
+#[divan::bench(sample_count = 200)]
+fn lookup_1_resident(bencher: Bencher<'_, '_>) {
+    let gate = gate::Gate::with_prompt(1, 4096);
     bencher.bench_local(|| gate.lookup());
 }
 
@@ -28,4 +37,17 @@ fn lookup_4096_unknown(bencher: Bencher<'_, '_>) {
 fn fetch_256_mib(bencher: Bencher<'_, '_>) {
     let mut gate = gate::Gate::with_prompt(256, 1 << 20);
     bencher.counter(BytesCount::new(256_u64 << 20)).bench_local(|| gate.fetch());
+}
+
+/// A limit of a fetch: memory.
+#[divan::bench(sample_count = 10)]
+fn limit_copy_256_mib(bencher: Bencher<'_, '_>) {
+    let (from, mut to) = (vec![7_u8; 256 << 20], vec![0_u8; 256 << 20]);
+    bencher.counter(BytesCount::new(256_u64 << 20)).bench_local(|| limits::copy(&from, &mut to));
+}
+
+/// A limit of a fetch: a bare Unix socket.
+#[divan::bench(sample_count = 10)]
+fn limit_socket_256_mib(bencher: Bencher<'_, '_>) {
+    bencher.counter(BytesCount::new(256_u64 << 20)).bench_local(|| limits::socket(256 << 20));
 }

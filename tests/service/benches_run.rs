@@ -2,6 +2,8 @@
 
 #[path = "../../benches/bodies/gate.rs"]
 mod gate;
+#[path = "../../benches/bodies/limits.rs"]
+mod limits;
 
 #[test]
 fn the_gates_benches_find_and_bring_what_they_should() {
@@ -10,4 +12,12 @@ fn the_gates_benches_find_and_bring_what_they_should() {
     gate.miss();
     assert_eq!(gate.fetch(), 400_000);
     assert_eq!(gate.fetch(), 400_000);
+}
+
+#[test]
+fn the_limits_beside_them_move_what_they_say() {
+    let (from, mut to) = (vec![7; 3_000], vec![0; 3_000]);
+    limits::copy(&from, &mut to);
+    assert_eq!(from, to);
+    assert_eq!(limits::socket((1 << 20) + 5), (1 << 20) + 5);
 }
