@@ -10,4 +10,5 @@ mod kill_minus_nine;
 mod live_replay;
 mod many_clients;
 mod one_block_lives;
+mod standard;
 mod support;
