@@ -122,7 +122,7 @@ impl Device for FaultyDevice {
                 Ok(())
             }
             Fault::Flips(bit) => self.inner.submit(flipped(io, bit)),
-            Fault::Torn { acknowledged } => self.submit_torn(io, acknowledged),
+            Fault::Torn { acknowledged } => self.inner.submit(torn(io, acknowledged)),
             Fault::Held => self.inner.submit(held_back(io, Arc::clone(&self.held))),
         }
     }
@@ -141,15 +141,13 @@ impl Device for FaultyDevice {
     }
 }
 
-impl FaultyDevice {
-    fn submit_torn(&self, io: Io, acknowledged: bool) -> Result<(), Io> {
-        let Io { op, offset, length, buffer, background, done } = io;
-        let half = length / 2 / ALIGNMENT as u32 * ALIGNMENT as u32;
-        let torn = Box::new(move |buffer, result: io::Result<()>| {
-            done(buffer, if acknowledged { result } else { Err(Errno::IO.into()) });
-        });
-        self.inner.submit(Io { op, offset, length: half, buffer, background, done: torn })
-    }
+/// A write of the first half of `io`, reported as if it were the whole, or as failed.
+pub(super) fn torn(io: Io, acknowledged: bool) -> Io {
+    let (length, done) = (io.length / 2 / ALIGNMENT as u32 * ALIGNMENT as u32, io.done);
+    let report = Box::new(move |buffer, result: io::Result<()>| {
+        done(buffer, if acknowledged { result } else { Err(Errno::IO.into()) });
+    });
+    Io { length, done: report, ..io }
 }
 
 fn flipped(io: Io, bit: u64) -> Io {

@@ -2,11 +2,12 @@
 //!
 //! [`Arena`] is the RAM tier's memory, cut into slots that are written once and read under pins. [`Device`] is a drive as
 //! a queue of reads and writes; [`PosixDevice`] is the real one, [`MemDevice`] the plain one, [`FaultyDevice`] the one
-//! that lies.
+//! that lies, [`CrashAt`] the one that dies.
 
 mod arena;
 mod buffer;
 mod copy;
+mod crash;
 mod device;
 mod fault;
 pub mod files;
@@ -26,6 +27,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use arena::Arena;
 pub use buffer::AlignedBuf;
 pub use copy::copy_with_crc;
+pub use crash::CrashAt;
 pub use device::{Buffer, Completion, Device, Io, Op};
 pub use fault::{Faults, FaultyDevice};
 pub use memory::MemDevice;
