@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
-use super::device::{Device, Io, Op};
+use super::device::{Device, Gauges, Io, Op};
 use super::fault::torn;
 
 /// Wraps a device and cuts its power after a number of writes, counted as they are submitted. From then on every job of
@@ -57,6 +57,10 @@ impl Device for CrashAt {
 
     fn kind(&self) -> &'static str {
         "crashing"
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.inner.gauges()
     }
 
     fn size(&self) -> u64 {
