@@ -112,7 +112,7 @@ fn keeps_the_contract(device: &dyn Device, arena: &Arc<Arena>) {
     slots_move_without_a_copy(device, arena);
     many_at_once_all_complete(device);
     let before = device.gauges();
-    assert_eq!((before.queued, before.inflight_bytes), (0, 0));
+    assert_eq!((before.queued, before.inflight_bytes), (0, 0), "{}", device.kind());
     write(device, 0, &payload(4097, 1)).unwrap();
     read(device, 0, 4096).unwrap();
     let after = device.gauges();
@@ -357,8 +357,8 @@ fn ticks(name: &str) -> u64 {
         head.contains(name).then(|| fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap())
     };
     let found: Vec<u64> = stats.filter_map(of_thread).collect();
-    assert!(found.len() >= 3, "its ring and the two that report");
-    found.iter().sum()
+    // Its ring and the two that report; a new thread gives itself its name.
+    if found.len() < 3 { ticks(name) } else { found.iter().sum() }
 }
 
 #[test]
