@@ -60,6 +60,7 @@ fn slot_file(path: &Path, size: u64, is_direct: bool) -> SlotFile {
 }
 
 /// `None`, with a word on stderr, where this host has no io_uring.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn uring(name: &str, file: &SlotFile, arena: Option<Arc<Arena>>) -> Option<UringDevice> {
     UringDevice::start(name, file, BOUND, arena)
         .inspect_err(|refusal| eprintln!("skipped: {}", refusal.sentence()))
@@ -165,7 +166,6 @@ fn many_at_once_all_complete(device: &dyn Device) {
 fn every_body_keeps_the_contract() {
     let (folder, arena) = (tempfile::tempdir().unwrap(), arena());
     for device in bodies(folder.path(), &arena) {
-        eprintln!("{}", device.kind());
         keeps_the_contract(&*device, &arena);
     }
 }
