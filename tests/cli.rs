@@ -87,6 +87,8 @@ fn a_flag_that_breaks_its_rule_is_named_with_its_value_and_its_rule() {
             "ram is 4096 bytes, it must be at least 64KiB",
         ),
         (&["verify"], "--data-dir"),
+        (&["bench", "--size", "1MiB"], "--size is 1048576 bytes, it must be at least 67108864 bytes"),
+        (&["bench", "--quick", "--seconds", "9"], "cannot be used with"),
     ] {
         let said = refusal(args, 2);
         assert!(said.contains(words), "{args:?}: {said}");
@@ -142,6 +144,29 @@ fn the_conversation_trace_hits_what_two_other_programs_computed() {
     }
     let report = json(&["replay", path.to_str().unwrap(), "--simulate", "--capacity-blocks", "10000", "--json"]);
     assert!((report["hit_rate"].as_f64().unwrap() - 0.2157).abs() < 0.000_05, "{report}");
+}
+
+#[test]
+fn a_quick_bench_measures_every_figure_against_its_limit_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = json(&["bench", "--quick", "--json", "--dir", folder.path().to_str().unwrap()]);
+    let results = report["results"].as_array().unwrap();
+    let names: Vec<&str> = results.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["nvme_read_1mib", "nvme_read_4mib", "nvme_write_1mib", "nvme_write_4mib", "memcpy"]);
+    for row in results {
+        has(row, &["name", "value", "unit", "limit", "ratio"]);
+        assert!(row["value"].as_f64().unwrap() > 0.0 && row["unit"] == "GB/s", "{row}");
+        // Without io_uring there is no limit to compare with, and a hint that says why.
+        if let (Some(limit), Some(ratio)) = (row["limit"].as_f64(), row["ratio"].as_f64()) {
+            assert!((row["value"].as_f64().unwrap() / limit - ratio).abs() < 1e-9, "{row}");
+        } else {
+            assert!(row["name"] == "memcpy" || report["hints"][0].as_str().unwrap().contains("no limit"), "{report}");
+        }
+    }
+    assert!(
+        report["nvme_kind"].as_str().unwrap().contains("O_DIRECT") || !report["hints"].as_array().unwrap().is_empty()
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
