@@ -62,7 +62,11 @@ impl Cache {
             uptime: self.clock.now().since(self.started),
             ram: self.ram.shape().total(),
             nvme: self.nvme.as_ref().map_or(ByteCount::ZERO, |nvme| nvme.shape().total()),
-            nvme_kind: self.nvme.as_ref().map_or("none", |nvme| nvme.device().kind()),
+            nvme_kind: self
+                .nvme
+                .as_ref()
+                .and_then(|nvme| nvme.drives().find_map(|(_, device, ..)| device.map(|device| device.kind())))
+                .unwrap_or("none"),
             holdings,
             sessions: self.sessions.len(),
             pins: self.ram.pins(),

@@ -7,6 +7,7 @@
 //! first to go; a slot belongs to one block, to the free list, or to the world (being freed); what is leased or being
 //! moved stays; blocks of a put end with it.
 
+mod admission;
 mod catalog;
 mod check;
 mod counters;
@@ -25,6 +26,7 @@ mod shelf;
 mod space;
 mod write;
 
+pub use admission::AdmissionKind;
 pub use counters::{Counters, Holdings};
 pub use event::{
     Answer, BlockRef, Command, Event, Filter, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId, Residence,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::admission::AdmissionKind;
 use super::catalog::Catalog;
 use super::counters::{Counters, Holdings};
 use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
@@ -22,6 +23,10 @@ pub struct Options {
     pub nvme: TierShape,
     /// What goes first.
     pub policy: PolicyKind,
+    /// What is written to NVMe.
+    pub admission: AdmissionKind,
+    /// Bytes a day that each drive may be written; past it, heads of chains are still written, tails on second use.
+    pub wear_bytes_per_day: Option<u64>,
     /// Upper half of lease ids: one number a start, so that ids from before name nothing.
     pub boot: u32,
     /// Bytes of slots that writes to NVMe may hold at a time.
@@ -32,7 +37,15 @@ impl Options {
     /// Tiers of these shapes with the default policy and limits.
     #[must_use]
     pub fn new(ram: TierShape, nvme: TierShape) -> Self {
-        Self { ram, nvme, policy: PolicyKind::default(), boot: 0, write_queue_bytes: WRITE_QUEUE_BYTES }
+        Self {
+            ram,
+            nvme,
+            policy: PolicyKind::default(),
+            admission: AdmissionKind::default(),
+            wear_bytes_per_day: None,
+            boot: 0,
+            write_queue_bytes: WRITE_QUEUE_BYTES,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! The RAM shelf is the arena itself: there is nothing to add to it. What the rooms above need of `media` and `index`
 //! is handed through here.
 
+mod drive;
 mod folder;
 mod format;
 mod nvme;
@@ -12,4 +13,5 @@ pub use crate::index::{CODEC_RAW, Catalog, IndexError, NamespaceRow, Opened, Row
 pub use crate::media::{Arena as RamShelf, Device, SlotPin, SlotWriter, copy_with_crc};
 pub use folder::{Folder, FolderError};
 pub use format::StoreId;
-pub use nvme::{NvmeShelf, NvmeStats, Place, ReadDone, ReadError, ReadInto, WriteError};
+pub use drive::{DriveLost, NvmeStats};
+pub use nvme::{NvmeShelf, Place, ReadDone, ReadError, ReadInto, WriteError};

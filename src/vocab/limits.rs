@@ -10,6 +10,8 @@ pub const EXTENT_BYTES_MAX: u64 = 1 << 30;
 pub const EXTENTS_MIN: u32 = 16;
 /// Extents are numbered with 16 bits: 64 TiB a tier.
 pub const EXTENTS_MAX: u32 = 1 << 16;
+/// Drives of a host: what a GPU server has bays for.
+pub const DRIVES_MAX: usize = 16;
 /// Slots of an extent are numbered with 16 bits.
 pub const SLOTS_PER_EXTENT_MAX: u32 = 1 << 16;
 
@@ -58,6 +60,11 @@ pub const WRITE_QUEUE_BYTES: u64 = 1 << 30;
 pub const DEVICE_THREADS: usize = 4;
 /// Jobs waiting for a device thread: bounded by the write queue at its smallest slot and by what fetches may read ahead.
 pub const DEVICE_QUEUE: usize = 1 << 19;
+
+/// Failed jobs in a row after which a drive is taken out: a cable that was touched fails a few, a dead drive all.
+pub const DRIVE_FAILURES_MAX: u32 = 16;
+/// Successes that make up for one failure, so that a drive on which one job in twenty fails goes out too.
+pub const DRIVE_FAILURE_WEIGHT: u32 = 16;
 
 /// Blocks that one fetch reads ahead of what it sends.
 pub const FETCH_READ_AHEAD: usize = 16;
