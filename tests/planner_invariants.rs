@@ -31,7 +31,10 @@ mod tests {
             Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(1) }),
             Command::Erase { slot, .. } => Some(Event::Erased { slot: *slot }),
             Command::Retire { slot, .. } => Some(Event::RamFreed { slot: *slot }),
-            Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } => None,
+            Command::Publish { .. }
+            | Command::Unpublish { .. }
+            | Command::Unloadable { .. }
+            | Command::Refuse { .. } => None,
         }
     }
 

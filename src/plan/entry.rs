@@ -1,6 +1,6 @@
 //! What the planner knows of one block.
 
-use crate::vocab::{BlockKey, Owner, SlotId};
+use crate::vocab::{BlockKey, Owner, SlotId, Timestamp};
 
 /// No block: the end of a list of children.
 pub(super) const NONE: u32 = u32::MAX;
@@ -85,6 +85,10 @@ pub(super) struct Entry {
     pub doomed: bool,
     /// The largest payload of its namespace: what its slots are cut for.
     pub payload_max: u32,
+    /// When it was used last, in seconds.
+    pub used_s: u32,
+    /// RAM lets it go once its write to NVMe has ended; its slot is promised to others already.
+    pub leaving: bool,
 }
 
 /// No put.
@@ -123,7 +127,14 @@ impl Entry {
             orphan: false,
             doomed: false,
             payload_max: 0,
+            used_s: 0,
+            leaving: false,
         }
+    }
+
+    /// When it was used last.
+    pub(super) fn used(&self) -> Timestamp {
+        Timestamp(u64::from(self.used_s) * 1_000)
     }
 
     /// In no tier and awaited by none.
@@ -156,10 +167,21 @@ impl Entry {
     }
 
     fn ram_is_idle(&self) -> bool {
-        self.ram == Ram::Resident
-            && self.ram_children == 0
-            && self.leases == 0
-            && !matches!(self.nvme, Nvme::Waiting | Nvme::Writing)
+        self.ram_children == 0 && self.is_idle_but_for_children()
+    }
+
+    fn is_idle_but_for_children(&self) -> bool {
+        self.ram == Ram::Resident && self.leases == 0 && !matches!(self.nvme, Nvme::Waiting | Nvme::Writing)
+    }
+
+    /// RAM may let it go together with all that hangs on it there.
+    pub(super) fn ram_may_go_with_children(&self) -> bool {
+        self.is_idle_but_for_children() && !self.carries_nvme()
+    }
+
+    /// Both tiers may let it go together with all that hangs on it.
+    pub(super) fn may_go_with_children(&self) -> bool {
+        self.leases == 0 && !self.is_moving()
     }
 
     fn carries_nvme(&self) -> bool {

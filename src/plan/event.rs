@@ -366,6 +366,13 @@ pub enum Command {
         /// Slot size.
         class: SlotClass,
     },
+    /// The slot that this block of a put waited for will not come.
+    Refuse {
+        /// Whose put.
+        put: PutId,
+        /// Which block.
+        block: BlockRef,
+    },
     /// Ends with [`Event::Wrote`].
     Write(Write),
     /// Ends with [`Event::Loaded`].

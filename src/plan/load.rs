@@ -118,7 +118,7 @@ impl Planner {
     }
 
     /// The bytes on NVMe are gone or wrong. To a cache that is a miss, not an error.
-    fn lose(&mut self, number: u32) {
+    pub(super) fn lose(&mut self, number: u32) {
         let entry = &mut self.catalog[number];
         if entry.doomed {
             return;

@@ -11,6 +11,7 @@ use super::lease::Leases;
 use super::policy::PolicyKind;
 use super::put::Put;
 use super::shelf::Shelf;
+use super::wear::Wear;
 use crate::vocab::limits::WRITE_QUEUE_BYTES;
 use crate::vocab::{BlockKey, TierCounts, TierShape, Timestamp};
 
@@ -64,6 +65,10 @@ pub struct Planner {
     pub(super) commands: Vec<Command>,
     pub(super) write_queue_bytes: u64,
     pub(super) writing_bytes: u64,
+    pub(super) admission: AdmissionKind,
+    pub(super) wear: Wear,
+    /// Extents of lost drives whose blocks have not all been let go yet.
+    pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
     /// Working memory of walks over the tree.
     pub(super) stack: Vec<u32>,
@@ -94,6 +99,9 @@ impl Planner {
             commands: Vec::new(),
             write_queue_bytes: options.write_queue_bytes,
             writing_bytes: 0,
+            admission: options.admission,
+            wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
+            lost_extents: Vec::new(),
             held: Held::default(),
             stack: Vec::new(),
         }
@@ -126,6 +134,8 @@ impl Planner {
             Event::Renew { instance, lease, ttl } => Answer::Renewed(self.renew(instance, lease, ttl)),
             Event::InstanceGone { instance, namespaces } => self.instance_gone(instance, &namespaces),
             Event::Tick => self.tick(),
+            Event::DriveLost { drive } => self.lose_drive(drive),
+            Event::Flush => self.flush(),
             Event::Evict { key } => self.evict(&key),
             Event::Purge(filter) => self.purge(&filter),
         }
@@ -160,7 +170,7 @@ impl Planner {
             leases: self.leases.len(),
             puts: self.puts.len() as u64,
             reservations: self.held.reservations,
-            background: self.held.moving + self.ram.moving() + self.nvme.moving(),
+            background: self.held.moving + self.ram.moving() + self.nvme.moving() + self.lost_extents.len() as u64,
         }
     }
 

@@ -51,7 +51,7 @@ impl Planner {
     /// What no lookup reaches, or what RAM has without what comes before it, goes first.
     pub(super) fn chill_unreachable(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        if entry.ram == Ram::Resident && !entry.ram_run && !self.is_run_coming(number) {
+        if entry.ram == Ram::Resident && !entry.ram_run && !entry.leaving && !self.is_run_coming(number) {
             self.ram.chill(entry.ram_class, number);
         }
         if entry.nvme == Nvme::Resident && entry.orphan {
@@ -151,17 +151,24 @@ impl Planner {
     pub(super) fn touch_chain(&mut self, deepest: u32) {
         let mut at = deepest;
         while is_block(at) {
+            self.catalog[at].used_s = self.now.seconds();
             let entry = &self.catalog[at];
             let in_ram_order = match entry.ram {
                 Ram::Absent | Ram::Offered => false,
                 Ram::Waiting | Ram::Filling => true,
-                Ram::Resident => entry.ram_run,
+                Ram::Resident => entry.ram_run && !entry.leaving,
             };
             if in_ram_order {
                 self.ram.touch(entry.ram_class, at);
             }
+            if matches!(entry.ram, Ram::Filling | Ram::Resident) {
+                self.ram.space.touch(entry.ram_slot, self.now);
+            }
             if entry.nvme != Nvme::Absent && !entry.orphan {
                 self.nvme.touch(entry.nvme_class, at);
+            }
+            if matches!(entry.nvme, Nvme::Writing | Nvme::Resident) {
+                self.nvme.space.touch(entry.nvme_slot, self.now);
             }
             at = entry.parent;
         }

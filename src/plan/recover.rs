@@ -40,18 +40,16 @@ impl Planner {
         std::mem::swap(&mut self.commands, commands);
         // The least recent first, and of equals the deepest: the order in which a running planner would hold them.
         rows.sort_by(|a, b| (a.last_use_s, b.depth, a.key).cmp(&(b.last_use_s, a.depth, b.key)));
-        let slots: Vec<_> = rows.iter().map(|row| (row.slot, row.class)).collect();
-        let accepted = self.nvme.space.occupy(&slots);
-        self.nvme.open_queues();
         let mut stale = Vec::new();
         let mut numbers = Vec::with_capacity(rows.len());
-        for (row, accepted) in rows.iter().zip(accepted) {
-            if accepted {
-                numbers.push((self.recover_row(row), row));
-            } else {
-                stale.push(row.key);
+        for row in &rows {
+            match self.recover_row(row) {
+                Some(number) => numbers.push((number, row)),
+                None => stale.push(row.key),
             }
         }
+        self.nvme.open_queues();
+        self.nvme.space.occupied();
         for (number, row) in &numbers {
             let parent = match row.parent {
                 None => ROOT,
@@ -77,16 +75,25 @@ impl Planner {
         stale
     }
 
-    fn recover_row(&mut self, row: &Recovered) -> u32 {
+    fn recover_row(&mut self, row: &Recovered) -> Option<u32> {
         let number = self.catalog.add(row.key, UNKNOWN, row.depth);
-        let class = self.nvme.space.class_of(row.slot).unwrap_or_default();
+        if !self.nvme.space.occupy(row.slot, row.class, number) {
+            self.catalog.remove(number);
+            return None;
+        }
+        self.nvme.open_queues();
+        let class = self.nvme.space.class_of(row.slot)?;
+        let entry = &mut self.catalog[number];
+        entry.used_s = row.last_use_s;
+        let used = entry.used();
+        self.nvme.space.touch(row.slot, used);
         let entry = &mut self.catalog[number];
         (entry.nvme_slot, entry.nvme_class) = (row.slot, class);
         (entry.length, entry.crc, entry.owner) = (row.length, row.crc, row.owner);
         (entry.payload_max, entry.created_s) = (row.payload_max, row.created_s);
         self.nvme.insert(class, number, Heat::Hot);
         self.set_nvme(number, Nvme::Resident);
-        number
+        Some(number)
     }
 
     fn hang(&mut self, number: u32, parent: u32) {

@@ -66,6 +66,24 @@ pub const DRIVE_FAILURES_MAX: u32 = 16;
 /// Successes that make up for one failure, so that a drive on which one job in twenty fails goes out too.
 pub const DRIVE_FAILURE_WEIGHT: u32 = 16;
 
+/// How long a drive may be written at full speed before its wear budget counts: a burst of long prompts is taken whole.
+pub const WEAR_BURST: Duration = Duration::from_secs(3_600);
+/// Blocks from a chain's start that are written even past the wear budget: system prompts and first turns, which most
+/// others hang on (in the traces at hand half of all hits lie within the first 8 blocks of 512 tokens).
+pub const WEAR_HEAD_BLOCKS: u32 = 8;
+/// How often a class that is short of slots looks for an extent of another class: the look costs one pass over all extents.
+pub const EXTENT_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Extents that such a look tries, from the coldest on: what hangs on a leased block stays, and many in a row mean that
+/// nearly everything does.
+pub const EXTENT_CANDIDATES: usize = 8;
+/// A class is starved whose coldest block is this many times younger than another's: far enough apart that an extent
+/// does not go back and forth.
+pub const EXTENT_STARVED: u32 = 4;
+/// And the other's must be at least so old: ages of a cache that has just begun to fill say nothing.
+pub const EXTENT_STARVED_LEAST: Duration = Duration::from_secs(60);
+/// Blocks of a lost drive that are let go with one event: some milliseconds of deleted rows.
+pub const LOST_BLOCKS_A_TICK: usize = 4_096;
+
 /// Blocks that one fetch reads ahead of what it sends.
 pub const FETCH_READ_AHEAD: usize = 16;
 /// Messages of one fetch waiting for the wire.
