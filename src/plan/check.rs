@@ -99,7 +99,8 @@ impl Planner {
         }
         for class in 0..u8::try_from(space.class_count()).unwrap_or(u8::MAX) {
             let at = usize::from(class);
-            self.check_class(shelf, class, held[at], leaving[at]).map_err(|what| format!("{tier}: class {class}: {what}"))?;
+            self.check_class(shelf, class, held[at], leaving[at])
+                .map_err(|what| format!("{tier}: class {class}: {what}"))?;
         }
         Ok(())
     }

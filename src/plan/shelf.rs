@@ -119,11 +119,7 @@ impl Shelf {
     }
 
     /// A slot that was promised will not come. Who waited for it, if that leaves more waiting than will come.
-    pub(super) fn break_promise(
-        &mut self,
-        number: u8,
-        mut wants: impl FnMut(BlockRef) -> Option<u32>,
-    ) -> Option<u32> {
+    pub(super) fn break_promise(&mut self, number: u8, mut wants: impl FnMut(BlockRef) -> Option<u32>) -> Option<u32> {
         let queue = &mut self.queues[usize::from(number)];
         queue.coming -= 1;
         while queue.wanted > queue.coming {

@@ -56,7 +56,15 @@ impl Space {
             }
         }
         let extents = std::iter::repeat_with(|| None).take(shape.extents() as usize).collect();
-        Self { shape, extents, unassigned, classes: Vec::new(), tired: vec![false; drives], lost: vec![false; drives], ebbing: 0 }
+        Self {
+            shape,
+            extents,
+            unassigned,
+            classes: Vec::new(),
+            tired: vec![false; drives],
+            lost: vec![false; drives],
+            ebbing: 0,
+        }
     }
 
     pub(super) fn shape(&self) -> TierShape {
@@ -265,7 +273,8 @@ impl Space {
     /// Marks a slot that a stored index names as used by `block`. False for one that can't be one of this tier, or that
     /// another row named before. Before anything is taken; [`occupied`](Self::occupied) follows.
     pub(super) fn occupy(&mut self, slot: SlotId, class: SlotClass, block: u32) -> bool {
-        let slots = if usize::from(slot.extent) < self.extents.len() { self.shape.slots(slot.extent, class) } else { 0 };
+        let slots =
+            if usize::from(slot.extent) < self.extents.len() { self.shape.slots(slot.extent, class) } else { 0 };
         if u32::from(slot.index) >= slots {
             return false;
         }
@@ -275,7 +284,9 @@ impl Space {
             self.extents[usize::from(slot.extent)] = Some(Extent::new(number, slots));
             self.classes[usize::from(number)].extents += 1;
         }
-        let good = self.extent_mut(slot.extent).is_some_and(|extent| extent.class == number && extent.occupy(slot.index, block));
+        let good = self
+            .extent_mut(slot.extent)
+            .is_some_and(|extent| extent.class == number && extent.occupy(slot.index, block));
         self.classes[usize::from(number)].used += u64::from(good);
         good
     }

@@ -128,7 +128,9 @@ fn done(command: Command) -> Option<Event> {
         Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(0) }),
         Command::Erase { slot, .. } => Some(Event::Erased { slot }),
         Command::Retire { slot, .. } => Some(Event::RamFreed { slot }),
-        Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } | Command::Refuse { .. } => None,
+        Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } | Command::Refuse { .. } => {
+            None
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod nvme;
 
 pub use crate::index::{CODEC_RAW, Catalog, IndexError, NamespaceRow, Opened, Row, RowError, ShardRow};
 pub use crate::media::{Arena as RamShelf, Device, SlotPin, SlotWriter, copy_with_crc};
+pub use drive::{DriveLost, NvmeStats};
 pub use folder::{Folder, FolderError};
 pub use format::StoreId;
-pub use drive::{DriveLost, NvmeStats};
 pub use nvme::{NvmeShelf, Place, ReadDone, ReadError, ReadInto, WriteError};

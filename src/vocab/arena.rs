@@ -211,7 +211,10 @@ mod tests {
         let slots: Vec<u32> = (0..shape.extents() as u16).map(|extent| shape.slots(extent, class)).collect();
         assert_eq!(slots, [16, 16, 0, 16, 16, 0, 0, 0, 16]);
         assert_eq!(shape.total(), ByteCount((5 << 20) + 8192));
-        assert_eq!((shape.drive_of(8), shape.offset(SlotId { extent: 8, index: 1 }, class)), (0, (2 << 20) + (64 << 10)));
+        assert_eq!(
+            (shape.drive_of(8), shape.offset(SlotId { extent: 8, index: 1 }, class)),
+            (0, (2 << 20) + (64 << 10))
+        );
     }
 
     #[test]

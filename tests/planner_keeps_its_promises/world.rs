@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use kvtier::plan::{
-    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PutId, Residence, Transfer, Write,
+    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PutId, Residence,
+    Transfer, Write,
 };
 use kvtier::vocab::{BlockKey, LeaseId, SlotClass, SlotId, TierShape, Timestamp};
 
@@ -133,8 +134,7 @@ impl World {
         ]);
         // From none to some blocks in the seconds that a seed lasts.
         let wear_bytes_per_day = chance.pick(&[None, None, Some(24 * 6 * slot), Some(86_400 * slot / 4)]);
-        let options =
-            Options { write_queue_bytes, boot: 1, admission, wear_bytes_per_day, ..Options::new(ram, nvme) };
+        let options = Options { write_queue_bytes, boot: 1, admission, wear_bytes_per_day, ..Options::new(ram, nvme) };
         let temper = Temper {
             write_troubles: chance.pick(&[0, 0, 5, 40]),
             read_troubles: chance.pick(&[0, 0, 5, 25]),
@@ -191,8 +191,7 @@ impl World {
         let loses = matches!(
             event,
             Event::Purge(_) | Event::InstanceGone { .. } | Event::Evict { .. } | Event::DriveLost { .. }
-        )
-            || matches!(event, Event::Loaded { outcome, .. } | Event::Peeked { outcome, .. } if outcome == Transfer::Failed);
+        ) || matches!(event, Event::Loaded { outcome, .. } | Event::Peeked { outcome, .. } if outcome == Transfer::Failed);
         // Where room is made, a block may lose one place and then be chosen to lose the other.
         let makes_no_room = loses || matches!(event, Event::Wrote { .. } | Event::Loaded { .. } | Event::Peeked { .. });
         let mut commands = Vec::new();
