@@ -7,15 +7,20 @@
 //! first to go; a slot belongs to one block, to the free list, or to the world (being freed); what is leased or being
 //! moved stays; blocks of a put end with it.
 
+mod active;
 mod catalog;
 mod check;
+mod column;
 mod counters;
 mod entry;
 mod event;
 mod evict;
+mod footprint;
+mod keys;
 mod lease;
 mod load;
 mod lru;
+mod owner;
 mod planner;
 mod policy;
 mod put;

@@ -2,6 +2,7 @@
 
 use super::entry::{Nvme, ROOT, UNKNOWN, is_block};
 use super::event::Command;
+use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
 use crate::vocab::{BlockKey, Owner, SlotClass, SlotId};
@@ -47,7 +48,7 @@ impl Planner {
         let mut numbers = Vec::with_capacity(rows.len());
         for (row, accepted) in rows.iter().zip(accepted) {
             if accepted {
-                numbers.push((self.recover_row(row), row));
+                numbers.extend(self.recover_row(row).map(|number| (number, row)));
             } else {
                 stale.push(row.key);
             }
@@ -57,7 +58,7 @@ impl Planner {
                 None => ROOT,
                 Some(key) if row.depth > 0 => {
                     let ghost = |planner: &mut Self| planner.catalog.add(key, UNKNOWN, row.depth - 1);
-                    self.catalog.find(&key).unwrap_or_else(|| ghost(self))
+                    self.catalog.find(&key).or_else(|| ghost(self)).unwrap_or(UNKNOWN)
                 }
                 Some(_) => UNKNOWN,
             };
@@ -77,16 +78,18 @@ impl Planner {
         stale
     }
 
-    fn recover_row(&mut self, row: &Recovered) -> u32 {
-        let number = self.catalog.add(row.key, UNKNOWN, row.depth);
+    fn recover_row(&mut self, row: &Recovered) -> Option<u32> {
+        let number = self.catalog.add(row.key, UNKNOWN, row.depth)?;
         let class = self.nvme.space.class_of(row.slot).unwrap_or_default();
+        let deed = Deed { owner: row.owner, payload_max: row.payload_max };
+        let owner = self.catalog.owners.hold(deed);
         let entry = &mut self.catalog[number];
         (entry.nvme_slot, entry.nvme_class) = (row.slot, class);
-        (entry.length, entry.crc, entry.owner) = (row.length, row.crc, row.owner);
-        (entry.payload_max, entry.created_s) = (row.payload_max, row.created_s);
+        (entry.length, entry.crc, entry.created_s) = (row.length, row.crc, row.created_s);
+        entry.owner = owner;
         self.nvme.insert(class, number, Heat::Hot);
         self.set_nvme(number, Nvme::Resident);
-        number
+        Some(number)
     }
 
     fn hang(&mut self, number: u32, parent: u32) {

@@ -9,7 +9,6 @@ use crate::vocab::{SlotClass, SlotId, TierShape};
 
 /// What a size class of the tier waits for.
 struct Queue {
-    policy: Box<dyn Policy>,
     /// Blocks that were promised a slot; those that gave up since are skipped by their stamp or state.
     waiting: VecDeque<BlockRef>,
     /// Of those, how many still want it.
@@ -25,7 +24,7 @@ const SKIPPED_MAX: u64 = 64;
 pub(super) struct Shelf {
     pub space: Space,
     queues: Vec<Queue>,
-    kind: PolicyKind,
+    policy: Box<dyn Policy>,
 }
 
 /// What a block gets that asks for a slot.
@@ -41,7 +40,7 @@ pub(super) enum Grant {
 
 impl Shelf {
     pub(super) fn new(shape: TierShape, kind: PolicyKind) -> Self {
-        Self { space: Space::new(shape), queues: Vec::new(), kind }
+        Self { space: Space::new(shape), queues: Vec::new(), policy: kind.build() }
     }
 
     /// Whether the tier exists at all.
@@ -59,8 +58,7 @@ impl Shelf {
     /// Has a queue for each class.
     pub(super) fn open_queues(&mut self) {
         while self.queues.len() < self.space.class_count() {
-            let policy = self.kind.build();
-            self.queues.push(Queue { policy, waiting: VecDeque::new(), wanted: 0, coming: 0 });
+            self.queues.push(Queue { waiting: VecDeque::new(), wanted: 0, coming: 0 });
         }
     }
 
@@ -143,23 +141,28 @@ impl Shelf {
     }
 
     pub(super) fn insert(&mut self, number: u8, block: u32, heat: Heat) {
-        self.queues[usize::from(number)].policy.insert(block, heat);
+        self.policy.insert(number, block, heat);
     }
 
     pub(super) fn touch(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.touch(block);
+        self.policy.touch(number, block);
     }
 
     pub(super) fn chill(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.chill(block);
+        self.policy.chill(number, block);
     }
 
-    pub(super) fn remove(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.remove(block);
+    pub(super) fn remove(&mut self, block: u32) {
+        self.policy.remove(block);
     }
 
     pub(super) fn victim(&mut self, number: u8, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        self.queues[usize::from(number)].policy.victim(evictable)
+        self.policy.victim(number, evictable)
+    }
+
+    /// Bytes that the order of going takes.
+    pub(super) fn order_bytes(&self) -> usize {
+        self.policy.bytes()
     }
 
     /// Slots being freed, and blocks waiting for them, in all classes.

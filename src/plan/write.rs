@@ -12,8 +12,9 @@ impl Planner {
     /// that is dropped drops the rest of its chain: the children find no parent.
     pub(super) fn admit_to_nvme(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        let eligible = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent && !entry.doomed;
-        if !eligible || entry.owner.ram_only || !self.nvme.exists() {
+        let in_ram_only = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent;
+        let eligible = in_ram_only && !self.catalog.active(number).doomed && !self.catalog.owner(number).ram_only;
+        if !eligible || !self.nvme.exists() {
             return;
         }
         let below_parent = match entry.parent {
@@ -39,7 +40,7 @@ impl Planner {
     }
 
     fn take_nvme_slot(&mut self, number: u32) -> bool {
-        let Some(class) = self.nvme.class_number(self.catalog[number].payload_max) else { return false };
+        let Some(class) = self.nvme.class_number(self.catalog.payload_max(number)) else { return false };
         if self.writing_bytes + u64::from(self.nvme.class(class).bytes()) > self.write_queue_bytes {
             return false;
         }
@@ -63,16 +64,16 @@ impl Planner {
     fn assign_nvme(&mut self, number: u32, slot: SlotId) {
         self.catalog[number].nvme_slot = slot;
         self.set_nvme(number, Nvme::Writing);
-        let entry = &self.catalog[number];
+        let (entry, active) = (&self.catalog[number], self.catalog.active(number));
         self.commands.push(Command::Write(Write {
             block: self.reference(number),
-            key: entry.key,
-            from: (entry.ram_slot, self.ram.class(entry.ram_class), entry.generation),
+            key: self.catalog.key(number),
+            from: (active.ram_slot, self.ram.class(active.ram_class), active.generation),
             to: (slot, self.nvme.class(entry.nvme_class)),
             length: entry.length,
             crc: entry.crc,
-            owner: entry.owner,
-            parent: is_block(entry.parent).then(|| self.catalog[entry.parent].key),
+            owner: self.catalog.owner(number),
+            parent: is_block(entry.parent).then(|| self.catalog.key(entry.parent)),
             depth: entry.depth,
             created_s: entry.created_s,
         }));
@@ -95,7 +96,7 @@ impl Planner {
                 self.counters.nvme_write_dropped += u64::from(outcome == Transfer::Refused);
                 self.set_nvme(number, Nvme::Absent);
                 let (class, slot) = (self.catalog[number].nvme_class, self.catalog[number].nvme_slot);
-                self.nvme.remove(class, number);
+                self.nvme.remove(number);
                 // The row was never written, and the write has ended: nothing names the slot.
                 self.nvme_slot_free(class, slot, false);
             }
