@@ -14,6 +14,8 @@ pub const EXTENTS_MAX: u32 = 1 << 16;
 pub const DRIVES_MAX: usize = 16;
 /// Slots of an extent are numbered with 16 bits.
 pub const SLOTS_PER_EXTENT_MAX: u32 = 1 << 16;
+/// Blocks that a host knows: 64 TiB in 64 KiB slots. Their records would take 130 GB of RAM.
+pub const BLOCKS_MAX: u32 = 1 << 30;
 
 /// A payload is at most 64 MiB: 64 tokens of the widest published model (20 MiB) with room to spare.
 pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
