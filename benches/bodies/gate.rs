@@ -39,7 +39,7 @@ impl Gate {
             listen: None,
             socket: Some(socket.clone()),
             ram: ByteCount(ram),
-            nvme: ByteCount::ZERO,
+            nvme: Vec::new(),
             policy: PolicyKind::Lru,
         };
         let (daemon, client, session, chain, unknown) = runtime.block_on(async {

@@ -114,7 +114,9 @@ impl Cache {
         let nvme = self.nvme.as_ref().filter(|_| spec.persistent()).map(|nvme| ("nvme", nvme.shape()));
         for (tier, shape) in [Some(("ram", self.ram.shape())), nvme].into_iter().flatten() {
             let payload = spec.max_payload_bytes;
-            if shape.slots(0, shape.class_for(payload)) == 0 {
+            let class = shape.class_for(payload);
+            // A drive's first extent is its largest.
+            if (0..shape.stride()).all(|extent| shape.slots(extent, class) == 0) {
                 let extent = shape.extent_bytes();
                 return Err(Error::Refused(format!(
                     "spec.max_payload_bytes is {payload}, a slot of this daemon's {tier} tier has at most {extent} bytes \

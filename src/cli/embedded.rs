@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::server::runtime;
 use crate::client::ServerAddress;
-use crate::daemon::{Config, Daemon};
+use crate::daemon::{Config, Daemon, DriveSpec};
 use crate::replay::PolicyKind;
 use crate::vocab::ByteCount;
 
@@ -40,7 +40,7 @@ impl Embedded {
             listen: None,
             socket: Some(socket),
             ram: self.ram,
-            nvme: self.nvme,
+            nvme: (self.nvme > ByteCount::ZERO).then(|| DriveSpec::here(self.nvme)).into_iter().collect(),
             policy: self.policy,
         };
         let done = runtime()?.block_on(async {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::chain::read_file;
 use super::server::{default_socket, runtime};
 use super::{CliError, policy, size};
-use crate::daemon::{self, Config};
+use crate::daemon::{self, Config, DriveSpec};
 use crate::replay::PolicyKind;
 use crate::vocab::ByteCount;
 
@@ -93,7 +93,10 @@ impl Serve {
             listen,
             socket,
             ram: sized("ram", self.ram, file.ram, RAM)?,
-            nvme: sized("nvme", self.nvme, file.nvme, NVME)?,
+            nvme: match sized("nvme", self.nvme, file.nvme, NVME)? {
+                ByteCount::ZERO => Vec::new(),
+                bytes => vec![DriveSpec::here(bytes)],
+            },
             policy: match self.policy {
                 Some(policy) => policy,
                 None => file.policy.map(named).transpose()?.unwrap_or_default(),
@@ -126,7 +129,7 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let file = r#"{"data_dir": "/d", "listen": "127.0.0.1:7400", "ram": "2GiB", "policy": "lru"}"#;
         let config = configured(file, &["--ram", "3GiB"]).unwrap();
-        assert_eq!((config.ram, config.nvme, config.socket), (ByteCount(3 << 30), NVME, None));
+        assert_eq!((config.ram, config.nvme, config.socket), (ByteCount(3 << 30), vec![DriveSpec::here(NVME)], None));
         assert_eq!(config.data_dir, PathBuf::from("/d"));
     }
 

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::plan::PolicyKind;
+use crate::tiers::DriveSpec;
 use crate::vocab::ByteCount;
-use crate::vocab::limits::{ALIGNMENT, EXTENTS_MIN};
+use crate::vocab::limits::{ALIGNMENT, DRIVES_MAX, EXTENTS_MIN};
 
 /// A daemon's configuration.
 #[derive(Clone, Debug)]
@@ -18,8 +19,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// The RAM tier.
     pub ram: ByteCount,
-    /// The NVMe tier; 0 for none.
-    pub nvme: ByteCount,
+    /// The drives of the NVMe tier; none for RAM alone.
+    pub nvme: Vec<DriveSpec>,
     /// What goes first.
     pub policy: PolicyKind,
 }
@@ -50,8 +51,16 @@ impl Config {
         if self.ram.0 < least {
             return fail("ram", self.ram.to_string(), "at least 64KiB: every block passes through it");
         }
-        if self.nvme.0 > 0 && self.nvme.0 < least {
-            return fail("nvme", self.nvme.to_string(), "0, or at least 64KiB");
+        if self.nvme.len() > DRIVES_MAX {
+            return fail("nvme", format!("{} drives", self.nvme.len()), &format!("at most {DRIVES_MAX} drives"));
+        }
+        for (at, drive) in self.nvme.iter().enumerate() {
+            if drive.bytes.0 < least {
+                return fail("nvme", drive.to_string(), "0, or at least 64KiB on each drive");
+            }
+            if self.nvme[..at].iter().any(|before| before.dir == drive.dir) {
+                return fail("nvme", drive.to_string(), "another directory than the drives before it have");
+            }
         }
         match memory_of_host() {
             Some(memory) if self.ram > memory => {
@@ -74,6 +83,8 @@ fn memory_of_host() -> Option<ByteCount> {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+
     #[test]
     fn a_bad_configuration_names_field_value_and_rule() {
         let good = Config {
@@ -81,7 +92,7 @@ mod tests {
             listen: None,
             socket: Some("/nonexistent/s".into()),
             ram: ByteCount(1 << 20),
-            nvme: ByteCount::ZERO,
+            nvme: Vec::new(),
             policy: PolicyKind::Lru,
         };
         assert_eq!(good.check(), Ok(()));
@@ -89,6 +100,21 @@ mod tests {
         assert_eq!(field(Config { socket: None, ..good.clone() }), "listen");
         assert_eq!(field(Config { ram: ByteCount(4096), ..good.clone() }), "ram");
         assert_eq!(field(Config { ram: ByteCount(u64::MAX), ..good.clone() }), "ram");
-        assert_eq!(field(Config { nvme: ByteCount(1), ..good }), "nvme");
+        let drive = |dir: &str, bytes| DriveSpec { dir: Some(dir.into()), bytes: ByteCount(bytes) };
+        let nvme = |nvme| Config { nvme, ..good.clone() };
+        assert_eq!(nvme(vec![DriveSpec::here(ByteCount(MIB)), drive("/a", MIB), drive("/b", MIB)]).check(), Ok(()));
+        let said = |drives| nvme(drives).check().unwrap_err().to_string();
+        assert_eq!(
+            said(vec![DriveSpec::here(ByteCount(1))]),
+            "nvme is 1 bytes, it must be 0, or at least 64KiB on each drive"
+        );
+        assert!(
+            said(vec![drive("/a", MIB), drive("/a", 2 * MIB)])
+                .starts_with("nvme is /a=2097152 bytes, it must be another")
+        );
+        assert_eq!(
+            said((0..17).map(|at| drive(&at.to_string(), MIB)).collect()),
+            "nvme is 17 drives, it must be at most 16 drives"
+        );
     }
 }

@@ -12,7 +12,7 @@ use super::config::{Config, ConfigError};
 use super::serve;
 use crate::cache::{Cache, Parts, StartError as CacheError};
 use crate::ledger::Ledger;
-use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
+use crate::tiers::{Catalog, Folder, FolderError, IndexError, IoOptions, NvmeShelf, RamShelf};
 use crate::vocab::limits::DRAIN_MAX;
 use crate::vocab::{SystemClock, TierShape};
 
@@ -151,9 +151,11 @@ pub async fn run_until_signal(config: Config) -> Result<(), StartError> {
 
 fn open(config: &Config) -> Result<Opened, StartError> {
     let clock = Arc::new(SystemClock);
-    let folder = Folder::open(&config.data_dir, config.nvme, &*clock)?;
-    let device = folder.open_device()?;
+    let mut folder = Folder::open(&config.data_dir, &config.nvme, &*clock)?;
+    // Before anything is there to stay.
     let ram = RamShelf::new(TierShape::carve(config.ram)).map_err(StartError::Ram)?;
+    let devices = folder.open_devices(IoOptions::default())?;
+    let has_drives = devices.iter().any(Option::is_some);
     let ledger = match Ledger::open(&folder.ledger()) {
         Ok(ledger) => Some(Arc::new(ledger)),
         Err(error) => {
@@ -162,8 +164,16 @@ fn open(config: &Config) -> Result<Opened, StartError> {
         }
     };
     let mut catalog = Catalog::open(&folder.catalog())?.catalog;
+    match folder.forget_replaced(&catalog) {
+        Err(IndexError::Damaged(why)) => {
+            drop(catalog);
+            catalog = Catalog::rebuild(&folder.catalog(), &why)?;
+        }
+        forgotten => forgotten?,
+    }
     loop {
-        let nvme = device.clone().map(|device| Arc::new(NvmeShelf::new(device, Arc::new(catalog), folder.shape())));
+        let shelf = |catalog| Arc::new(NvmeShelf::striped(devices.clone(), Arc::new(catalog), folder.shape()));
+        let nvme = has_drives.then(|| shelf(catalog));
         let parts = Parts {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),

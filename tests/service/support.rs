@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kvtier::daemon::{Config, Daemon};
+use kvtier::daemon::{Config, Daemon, DriveSpec};
 use kvtier::plan::PolicyKind;
 use kvtier::proto::admin_client::AdminClient;
 use kvtier::proto::cache_client::CacheClient;
@@ -40,7 +40,7 @@ pub(crate) fn config(dir: &Path, ram: u64, nvme: u64) -> Config {
         listen: None,
         socket: Some(dir.join("kvtier.sock")),
         ram: ByteCount(ram),
-        nvme: ByteCount(nvme),
+        nvme: vec![DriveSpec::here(ByteCount(nvme))],
         policy: PolicyKind::Lru,
     }
 }
