@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::driver::{Driver, Hands};
 use super::{Cache, Error, Names};
 use crate::ledger::Ledger;
-use crate::plan::{Event, Options, Planner, PolicyKind, Recovered};
+use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered};
 use crate::tiers::{Catalog, NvmeShelf, Place, RamShelf};
 use crate::vocab::{Clock, TierShape};
 
@@ -26,6 +26,10 @@ pub struct Parts {
     pub ledger: Option<Arc<Ledger>>,
     /// What goes first.
     pub policy: PolicyKind,
+    /// What is written to the drives.
+    pub admission: AdmissionKind,
+    /// Bytes a day that each drive may be written.
+    pub wear_bytes_per_day: Option<u64>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -51,12 +55,13 @@ impl Cache {
     /// # Errors
     /// When the catalog can't be read.
     pub fn start(parts: Parts) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
-        let Parts { ram, nvme, ledger, policy, clock } = parts;
+        let Parts { ram, nvme, ledger, policy, admission, wear_bytes_per_day, clock } = parts;
         let catalog = nvme.as_ref().map(|nvme| Arc::clone(nvme.catalog()));
         let names = Names::open(catalog.clone())?;
         let shape = nvme.as_ref().map_or(TierShape::NONE, |nvme| nvme.shape());
         let boot = rand::random::<u32>();
-        let mut planner = Planner::new(Options { policy, boot, ..Options::new(ram.shape(), shape) });
+        let options = Options { policy, admission, wear_bytes_per_day, boot, ..Options::new(ram.shape(), shape) };
+        let mut planner = Planner::new(options);
         let mut commands = Vec::new();
         if let Some(catalog) = &catalog {
             recover(&mut planner, catalog, &names, &mut commands)?;

@@ -6,6 +6,7 @@
 mod block;
 mod chain;
 mod demo;
+mod drive;
 mod embedded;
 mod error;
 mod evict;
@@ -13,8 +14,8 @@ mod get;
 mod inspect;
 mod live;
 mod lookup;
+mod names;
 mod output;
-mod policy;
 mod progress;
 mod put;
 mod replay;

@@ -12,7 +12,7 @@ use super::config::{Config, ConfigError};
 use super::serve;
 use crate::cache::{Cache, Parts, StartError as CacheError};
 use crate::ledger::Ledger;
-use crate::tiers::{Catalog, Folder, FolderError, IndexError, IoOptions, NvmeShelf, RamShelf};
+use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
 use crate::vocab::limits::DRAIN_MAX;
 use crate::vocab::{SystemClock, TierShape};
 
@@ -154,7 +154,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let mut folder = Folder::open(&config.data_dir, &config.nvme, &*clock)?;
     // Before anything is there to stay.
     let ram = RamShelf::new(TierShape::carve(config.ram)).map_err(StartError::Ram)?;
-    let devices = folder.open_devices(IoOptions::default())?;
+    let devices = folder.open_devices(config.io)?;
     let has_drives = devices.iter().any(Option::is_some);
     let ledger = match Ledger::open(&folder.ledger()) {
         Ok(ledger) => Some(Arc::new(ledger)),
@@ -179,6 +179,8 @@ fn open(config: &Config) -> Result<Opened, StartError> {
             nvme: nvme.clone(),
             ledger: ledger.clone(),
             policy: config.policy,
+            admission: config.admission,
+            wear_bytes_per_day: config.wear_budget.map(|bytes| bytes.0),
             clock: clock.clone(),
         };
         match Cache::start(parts) {
