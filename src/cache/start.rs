@@ -10,8 +10,8 @@ use super::driver::{Driver, Hands};
 use super::{Cache, Error, Names};
 use crate::ledger::Ledger;
 use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered};
-use crate::tiers::{Catalog, NvmeShelf, Place, RamShelf};
-use crate::vocab::{Clock, TierShape};
+use crate::tiers::{Catalog, DrivePlace, NvmeShelf, Place, RamShelf};
+use crate::vocab::{ByteCount, Clock, TierShape};
 
 /// How often leases are looked at for their end.
 const TICK: Duration = Duration::from_millis(250);
@@ -22,6 +22,8 @@ pub struct Parts {
     pub ram: Arc<RamShelf>,
     /// The NVMe tier.
     pub nvme: Option<Arc<NvmeShelf>>,
+    /// Where its drives are, missing ones too: for people.
+    pub places: Vec<DrivePlace>,
     /// The ledger; `None` where it can't be read.
     pub ledger: Option<Arc<Ledger>>,
     /// What goes first.
@@ -55,7 +57,7 @@ impl Cache {
     /// # Errors
     /// When the catalog can't be read.
     pub fn start(parts: Parts) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
-        let Parts { ram, nvme, ledger, policy, admission, wear_bytes_per_day, clock } = parts;
+        let Parts { ram, nvme, places, ledger, policy, admission, wear_bytes_per_day, clock } = parts;
         let catalog = nvme.as_ref().map(|nvme| Arc::clone(nvme.catalog()));
         let names = Names::open(catalog.clone())?;
         let shape = nvme.as_ref().map_or(TierShape::NONE, |nvme| nvme.shape());
@@ -81,7 +83,10 @@ impl Cache {
             residency,
             flights,
             ram,
+            wears: super::wear::Wears::open(nvme.as_deref())?,
             nvme,
+            places,
+            wear_budget: wear_bytes_per_day.map(ByteCount),
             names,
             sessions: crate::session::Sessions::default(),
             deliveries: super::delivery::Deliveries::default(),

@@ -7,6 +7,7 @@ mod block;
 mod chain;
 mod demo;
 mod drive;
+mod drives;
 mod embedded;
 mod error;
 mod evict;

@@ -78,6 +78,7 @@ impl Daemon {
         let (listen, socket) = (config.listen, config.socket.clone());
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
+        tokio::spawn(Arc::clone(&opened.cache).keep_wear());
         let closing = CancellationToken::new();
         let routes = serve::routes(&opened.cache, &closing).await?;
         let mut daemon = Self { opened, closing, serving: Vec::new(), tcp: None, socket: None };
@@ -177,6 +178,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
         let parts = Parts {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),
+            places: folder.drives().collect(),
             ledger: ledger.clone(),
             policy: config.policy,
             admission: config.admission,
@@ -199,6 +201,7 @@ const JOIN_MAX: Duration = Duration::from_secs(5);
 
 fn close(opened: Opened) {
     let Opened { cache, planner, nvme, _folder } = opened;
+    cache.save_wear();
     drop(cache);
     let started = std::time::Instant::now();
     while !planner.is_finished() && started.elapsed() < JOIN_MAX {

@@ -11,7 +11,9 @@ mod folder_error;
 mod format;
 mod io;
 mod nvme;
+mod process;
 mod site;
+mod wear;
 
 pub use crate::index::{CODEC_RAW, Catalog, IndexError, NamespaceRow, Opened, Row, RowError, ShardRow};
 pub use crate::media::{Arena as RamShelf, Device, SlotPin, SlotWriter, copy_with_crc};
@@ -21,4 +23,6 @@ pub use folder_error::FolderError;
 pub use format::StoreId;
 pub use io::{IoEngine, IoOptions};
 pub use nvme::{NvmeShelf, Place, ReadDone, ReadError, ReadInto, WriteError};
+pub use process::written_by_process;
 pub use site::{DrivePlace, DriveSpec};
+pub use wear::Wear;

@@ -86,6 +86,11 @@ pub const EXTENT_STARVED: u32 = 4;
 pub const EXTENT_STARVED_LEAST: Duration = Duration::from_secs(60);
 /// Blocks of a lost drive that are let go with one event: some milliseconds of deleted rows.
 pub const LOST_BLOCKS_A_TICK: usize = 4_096;
+/// Hours of which a drive's written bytes are remembered one by one: a wear budget is for a day.
+pub const WEAR_HOURS: usize = 24;
+/// How often the drives' wear is stored: a daemon that is killed forgets a minute of it, and storing it writes nothing
+/// beside what it counts.
+pub const WEAR_SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// Blocks that one fetch reads ahead of what it sends.
 pub const FETCH_READ_AHEAD: usize = 16;
