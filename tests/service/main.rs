@@ -10,5 +10,6 @@ mod kill_minus_nine;
 mod live_replay;
 mod many_clients;
 mod one_block_lives;
+mod several_drives;
 mod standard;
 mod support;
