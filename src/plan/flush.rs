@@ -22,22 +22,26 @@ impl Planner {
             .catalog
             .iter()
             .filter(|(number, entry)| only_in_ram(*number, entry))
-            .map(|(number, entry)| (Reverse(self.ram.used(entry.active)), entry.depth, number))
+            .map(|(number, entry)| (Reverse(self.ram.used(entry.active)), entry.depth, number, self.reference(number)))
             .collect();
         if !self.nvme.exists() {
             worth.clear();
         }
         // A use of a block is one of all before it: ancestors are as hot and less deep, so they come first.
-        worth.sort_unstable();
-        let mut begun = 0;
-        for (Reverse(used), _, number) in &worth {
-            if self.is_worth_flushing(*number, *used) {
-                self.admit_to_nvme(*number);
-                begun += u64::from(self.catalog[*number].nvme != Nvme::Absent);
+        worth.sort_unstable_by_key(|(used, depth, number, _)| (*used, *depth, *number));
+        let (mut begun, mut left) = (0, 0);
+        for (Reverse(used), _, _, block) in worth {
+            // Room for one may have cost another.
+            let Some(number) = self.catalog.resolve(block) else { continue };
+            if self.is_worth_flushing(number, used) {
+                self.admit_to_nvme(number);
             }
+            let entry = &self.catalog[number];
+            begun += u64::from(entry.nvme != Nvme::Absent);
+            left += u64::from(entry.nvme == Nvme::Absent && entry.ram == Ram::Resident);
         }
         self.counters.flushed += begun;
-        Answer::Flushing { begun, left: worth.len() as u64 - begun }
+        Answer::Flushing { begun, left }
     }
 
     /// It displaces nothing that was used later than it.
