@@ -23,6 +23,27 @@ pub enum DeviceEngine {
     Posix,
 }
 
+impl DeviceEngine {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Uring, Self::Posix];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "io_uring",
+            Self::Posix => "pread",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|engine| engine.name() == name)
+    }
+}
+
 /// How to open a drive.
 #[derive(Clone, Debug)]
 pub struct DeviceOptions {

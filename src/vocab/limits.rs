@@ -78,9 +78,6 @@ pub const DEVICE_DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Jobs waiting for a device thread: bounded by the write queue at its smallest slot and by what fetches may read ahead.
 pub const DEVICE_QUEUE: usize = 1 << 19;
 
-/// Bytes in flight towards one drive where nothing is said: what keeps one NVMe drive at full speed (100 % of it measured
-/// at 96 MiB of 1.5 MiB reads, 89 % at 1.5 GiB), and no more, since what is in flight waits.
-pub const IO_INFLIGHT_BYTES: u64 = 96 << 20;
 /// Failed jobs in a row after which a drive is taken out: a cable that was touched fails a few, a dead drive all.
 pub const DRIVE_FAILURES_MAX: u32 = 16;
 /// Successes that make up for one failure, so that a drive on which one job in twenty fails goes out too.
