@@ -86,8 +86,11 @@ pub const DRIVE_FAILURE_WEIGHT: u32 = 16;
 /// How long a drive may be written at full speed before its wear budget counts: a burst of long prompts is taken whole.
 pub const WEAR_BURST: Duration = Duration::from_secs(3_600);
 /// Blocks from a chain's start that are written even past the wear budget: system prompts and first turns, which most
-/// others hang on (in the traces at hand half of all hits lie within the first 8 blocks of 512 tokens).
+/// others hang on (of the hits that an endless cache would have on the published traces, a third and a sixth lie there).
 pub const WEAR_HEAD_BLOCKS: u32 = 8;
+/// Blocks used once and not written that are remembered, twice over, so that their second use is known as one: 10 MiB,
+/// and more than the blocks of an hour of the published conversation trace.
+pub const SEEN_BLOCKS: usize = 1 << 18;
 /// How often a class that is short of slots looks for an extent of another class: the look costs one pass over all extents.
 pub const EXTENT_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Extents that such a look tries, from the coldest on: what hangs on a leased block stays, and many in a row mean that
