@@ -8,6 +8,7 @@ use super::chain::Chain;
 use super::drives::DriveStatus;
 use super::error::Error;
 use super::names::Namespace;
+use super::scrub::ScrubStatus;
 use super::{Cache, unexpected};
 use crate::plan::{Answer, Counters, Event, Filter, Holdings, Inspection};
 use crate::vocab::limits::INSPECT_ROWS_MAX;
@@ -37,6 +38,8 @@ pub struct Status {
     /// Bytes that this process has sent to devices since the start over payload bytes that it has written to the drives;
     /// `None` before the first.
     pub write_amplification: Option<f64>,
+    /// What is read to find blocks that went bad.
+    pub scrub: ScrubStatus,
     /// Everything else that is counted.
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -78,6 +81,7 @@ impl Cache {
             pins: self.ram.pins(),
             drives: self.drives(),
             write_amplification: self.write_amplification(),
+            scrub: self.scrub.status(),
             tokens: self.meter.tokens(),
             counters,
         })

@@ -17,6 +17,7 @@ pub mod meter;
 pub mod names;
 pub mod put;
 pub mod residency;
+pub mod scrub;
 pub mod settle;
 mod start;
 mod wear;
@@ -47,6 +48,7 @@ pub struct Cache {
     places: Vec<DrivePlace>,
     wears: wear::Wears,
     wear_budget: Option<ByteCount>,
+    scrub: scrub::Scrub,
     names: Names,
     sessions: Sessions,
     deliveries: delivery::Deliveries,

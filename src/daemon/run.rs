@@ -75,11 +75,12 @@ impl Daemon {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let (listen, socket) = (config.listen, config.socket.clone());
+        let (listen, socket, scrub) = (config.listen, config.socket.clone(), config.scrub);
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
-        tokio::spawn(Arc::clone(&opened.cache).keep_wear());
+        tokio::spawn(Arc::clone(&opened.cache).keep_books());
         let closing = CancellationToken::new();
+        tokio::spawn(Arc::clone(&opened.cache).keep_scrubbing(scrub, closing.clone()));
         let routes = serve::routes(&opened.cache, &closing).await?;
         let mut daemon = Self { opened, closing, serving: Vec::new(), tcp: None, socket: None };
         if let Some(address) = listen {
@@ -201,7 +202,7 @@ const JOIN_MAX: Duration = Duration::from_secs(5);
 
 fn close(opened: Opened) {
     let Opened { cache, planner, nvme, _folder } = opened;
-    cache.save_wear();
+    cache.save_books();
     drop(cache);
     let started = std::time::Instant::now();
     while !planner.is_finished() && started.elapsed() < JOIN_MAX {

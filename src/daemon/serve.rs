@@ -30,8 +30,8 @@ pub(super) async fn routes(cache: &Arc<Cache>, closing: &CancellationToken) -> R
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let usage = UsageServer::new(UsageService::new(Arc::clone(cache)));
-    let admin =
-        AdminServer::new(AdminService::new(Arc::clone(cache))).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let admin = AdminServer::new(AdminService::new(Arc::clone(cache), closing.clone()))
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CacheServer<CacheService>>().await;
     health.set_serving::<SessionsServer<SessionsService>>().await;
