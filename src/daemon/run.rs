@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, ConfigError};
-use super::serve;
+use super::{scrape, serve};
 use crate::cache::{Cache, Parts, StartError as CacheError};
 use crate::ledger::Ledger;
 use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
@@ -65,6 +65,7 @@ pub struct Daemon {
     closing: CancellationToken,
     serving: Vec<tokio::task::JoinHandle<Result<(), tonic::transport::Error>>>,
     tcp: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     socket: Option<PathBuf>,
 }
 
@@ -75,14 +76,15 @@ impl Daemon {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let (listen, socket, scrub) = (config.listen, config.socket.clone(), config.scrub);
+        let (listen, socket, metrics) = (config.listen, config.socket.clone(), config.metrics);
+        let scrub = config.scrub;
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
         tokio::spawn(Arc::clone(&opened.cache).keep_books());
         let closing = CancellationToken::new();
         tokio::spawn(Arc::clone(&opened.cache).keep_scrubbing(scrub, closing.clone()));
         let routes = serve::routes(&opened.cache, &closing).await?;
-        let mut daemon = Self { opened, closing, serving: Vec::new(), tcp: None, socket: None };
+        let mut daemon = Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, socket: None };
         if let Some(address) = listen {
             let (bound, serving) = serve::tcp(address, routes.clone(), daemon.closing.clone()).await?;
             (daemon.tcp, daemon.serving) = (Some(bound), vec![serving]);
@@ -91,6 +93,12 @@ impl Daemon {
             daemon.serving.push(serve::unix(&path, routes, daemon.closing.clone()).await?);
             daemon.socket = Some(path);
         }
+        if let Some(address) = metrics {
+            let routes = scrape::routes(&daemon.opened.cache);
+            let (bound, serving) = serve::http(address, routes, daemon.closing.clone()).await?;
+            daemon.metrics = Some(bound);
+            daemon.serving.push(serving);
+        }
         Ok(daemon)
     }
 
@@ -98,6 +106,12 @@ impl Daemon {
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.tcp
+    }
+
+    /// The TCP address that serves metrics.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// The Unix socket it listens on.
@@ -140,8 +154,8 @@ pub async fn run_until_signal(config: Config) -> Result<(), StartError> {
     let (mut term, mut interrupt) =
         (signal(SignalKind::terminate()).map_err(refused)?, signal(SignalKind::interrupt()).map_err(refused)?);
     let daemon = Daemon::start(config).await?;
-    let (tcp, socket) = (daemon.tcp(), daemon.socket().map(Path::display));
-    tracing::info!(?tcp, socket = socket.map(tracing::field::display), "ready");
+    let (tcp, metrics, socket) = (daemon.tcp(), daemon.metrics(), daemon.socket().map(Path::display));
+    tracing::info!(?tcp, ?metrics, socket = socket.map(tracing::field::display), "ready");
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}

@@ -9,6 +9,7 @@ mod benches_run;
 mod kill_minus_nine;
 mod live_replay;
 mod many_clients;
+mod metrics;
 mod one_block_lives;
 mod several_drives;
 mod standard;
