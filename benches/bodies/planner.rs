@@ -72,17 +72,17 @@ impl Workload {
         let (mut held, mut hits) = (0, 0);
         for block in &self.accesses {
             if resident[*block as usize] {
-                policy.touch(*block);
+                policy.touch(0, *block);
                 hits += 1;
                 continue;
             }
             if held == capacity {
-                let Some(victim) = policy.victim(&mut |_| true) else { unreachable!("a full list has a victim") };
+                let Some(victim) = policy.victim(0, &mut |_| true) else { unreachable!("a full list has a victim") };
                 policy.remove(victim);
                 resident[victim as usize] = false;
                 held -= 1;
             }
-            policy.insert(*block, Heat::Hot);
+            policy.insert(0, *block, Heat::Hot);
             resident[*block as usize] = true;
             held += 1;
         }

@@ -76,7 +76,8 @@ impl Cache {
             let (_, total, day) = worn.iter().find(|(drive, ..)| *drive == number).copied().unwrap_or_default();
             drive.kind = device.kind().to_owned();
             drive.state = if out { DriveState::Out } else { DriveState::Ok };
-            drive.note = if out { "it kept failing and was taken out".into() } else { String::new() };
+            let drawback = || device.drawback().unwrap_or_default();
+            drive.note = if out { "it kept failing and was taken out".into() } else { drawback() };
             drive.capacity = ByteCount(capacities.get(usize::from(number)).copied().unwrap_or_default());
             drive.stats = stats;
             (drive.written_total, drive.written_day) = (ByteCount(total), ByteCount(day));

@@ -72,7 +72,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(ByteCount, ByteCount)) -> Res
     let mut folder = Folder::inspect(dir)?;
     let Some(catalog) = open_catalog(&folder)? else { return Ok(VerifyReport::default()) };
     // First, since a drive that can't be opened has no slots.
-    let devices = folder.open_devices(IoOptions::default())?;
+    let devices = folder.open_devices(IoOptions::default(), None)?;
     let path = folder.catalog();
     let mut rows = Vec::new();
     let scanned = catalog.scan(|key, row| rows.push(Found::new(key, &row))).map_err(unreadable(&path))?;

@@ -31,7 +31,7 @@ impl Store {
 
     fn open(&self, drives: &[DriveSpec]) {
         let mut folder = Folder::open(self.dir(), drives, &SystemClock).unwrap();
-        drop(folder.open_devices(IoOptions::default()).unwrap());
+        drop(folder.open_devices(IoOptions::default(), None).unwrap());
     }
 
     fn dir(&self) -> &Path {

@@ -58,9 +58,9 @@ impl Planner {
 
     /// When the coldest block of a class was used last; `None` where it has none that a lookup could reach.
     fn tail_use(&mut self, tier: Tier, class: u8) -> Option<Timestamp> {
-        let coldest = self.shelf(tier).coldest(class)?;
-        let entry = &self.catalog[coldest];
-        entry.readable.then(|| entry.used())
+        let (coldest, used) = self.shelf(tier).coldest(class)?;
+        let number = if tier == Tier::Ram { self.catalog.actives.block(coldest) } else { coldest };
+        self.catalog[number].is_readable().then_some(used)
     }
 
     /// Whether a class lets go of what was used a short while ago while another keeps what was not for much longer.
@@ -104,8 +104,8 @@ impl Planner {
         while let Some(number) = stack.pop() {
             let entry = &self.catalog[number];
             let (there, may_go) = match tier {
-                Tier::Ram => (entry.ram != Ram::Absent, entry.ram_may_go_with_children()),
-                Tier::Nvme => (!entry.is_ghost(), entry.may_go_with_children()),
+                Tier::Ram => (entry.ram != Ram::Absent, self.catalog.ram_may_go_with_children(number)),
+                Tier::Nvme => (!entry.is_ghost(), self.catalog.may_go_with_children(number)),
             };
             if !there {
                 continue;

@@ -28,7 +28,7 @@ impl Planner {
             let resident = |number: &u32| self.catalog[*number].nvme == Nvme::Resident;
             let blocks = self.nvme.space.extent(extent).into_iter().flat_map(|extent| extent.blocks());
             let blocks: Vec<u32> =
-                blocks.filter(resident).filter(|number| !self.catalog[*number].doomed).take(left).collect();
+                blocks.filter(resident).filter(|number| !self.catalog.active(*number).doomed).take(left).collect();
             if blocks.is_empty() {
                 self.lost_extents.pop();
                 continue;
@@ -54,6 +54,6 @@ impl Planner {
     #[must_use]
     pub fn block_in_nvme_slot(&self, slot: SlotId) -> Option<crate::vocab::BlockKey> {
         let owner = self.nvme.space.extent(slot.extent)?.owner(slot.index)?;
-        Some(self.catalog[owner].key)
+        Some(self.catalog.key(owner))
     }
 }

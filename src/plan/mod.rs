@@ -7,9 +7,11 @@
 //! first to go; a slot belongs to one block, to the free list, or to the world (being freed); what is leased or being
 //! moved stays; blocks of a put end with it.
 
+mod active;
 mod admission;
 mod catalog;
 mod check;
+mod column;
 mod counters;
 mod entry;
 mod event;
@@ -17,10 +19,13 @@ mod evict;
 mod extent;
 mod extents;
 mod flush;
+mod footprint;
+mod keys;
 mod lease;
 mod load;
 mod lost_drive;
 mod lru;
+mod owner;
 mod planner;
 mod policy;
 mod put;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::active::NO_PUT;
 use super::admission::AdmissionKind;
 use super::catalog::Catalog;
 use super::counters::{Counters, Holdings};
-use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
+use super::entry::{Nvme, ROOT, Ram, is_block};
 use super::event::{Answer, BlockRef, Command, Event, PutId};
 use super::lease::Leases;
 use super::policy::PolicyKind;
@@ -89,7 +90,7 @@ impl Planner {
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
-            catalog: Catalog::with_capacity(1_024),
+            catalog: Catalog::default(),
             ram: Shelf::new(options.ram, options.policy),
             nvme: Shelf::new(options.nvme, options.policy),
             leases: Leases::new(options.boot),
@@ -146,8 +147,8 @@ impl Planner {
     #[must_use]
     pub fn prefix(&self, keys: &[BlockKey]) -> TierCounts {
         let known = |at: usize| keys.get(at).and_then(|key| self.catalog.find(key));
-        let hit = super::gallop(keys.len(), |at| known(at).is_some_and(|number| self.catalog[number].readable));
-        let ram = super::gallop(hit, |at| known(at).is_some_and(|number| self.catalog[number].ram_run));
+        let hit = super::gallop(keys.len(), |at| known(at).is_some_and(|number| self.catalog[number].is_readable()));
+        let ram = super::gallop(hit, |at| known(at).is_some_and(|number| self.catalog[number].is_ram_run()));
         let count = |blocks: usize| u32::try_from(blocks).unwrap_or(u32::MAX);
         TierCounts { engine: 0, ram: count(ram), nvme: count(hit - ram), missed: count(keys.len() - hit) }
     }
@@ -183,32 +184,34 @@ impl Planner {
     /// The put that is to send this block, if one still is.
     #[must_use]
     pub fn put_of(&self, block: BlockRef) -> Option<PutId> {
-        let put = self.catalog[self.catalog.resolve(block)?].put;
+        let put = self.catalog.active(self.catalog.resolve(block)?).put;
         (put != NO_PUT).then_some(PutId(put))
     }
 
     /// Whether the block has a RAM slot that a put is filling: then, and only then, its bytes may be published.
     #[must_use]
     pub fn awaits(&self, block: BlockRef) -> bool {
-        let filling = |number: u32| self.catalog[number].ram == Ram::Filling && self.catalog[number].put != NO_PUT;
+        let filling =
+            |number: u32| self.catalog[number].ram == Ram::Filling && self.catalog.active(number).put != NO_PUT;
         self.catalog.resolve(block).is_some_and(filling)
     }
 
     /// What is known of a block: for inspection.
     #[must_use]
     pub fn inspect(&self, key: &BlockKey) -> Option<Inspection> {
-        let entry = &self.catalog[self.catalog.find(key)?];
+        let number = self.catalog.find(key)?;
+        let (entry, active) = (&self.catalog[number], self.catalog.active(number));
         let (in_ram, on_nvme) = (entry.ram == Ram::Resident, entry.nvme == Nvme::Resident);
         Some(Inspection {
-            readable: entry.readable,
-            ram_slot: in_ram.then_some(entry.ram_slot),
+            readable: entry.is_readable(),
+            ram_slot: in_ram.then_some(active.ram_slot),
             nvme_slot: on_nvme.then_some(entry.nvme_slot),
             length: entry.length,
             crc: entry.crc,
-            parent: is_block(entry.parent).then(|| self.catalog[entry.parent].key),
+            parent: is_block(entry.parent).then(|| self.catalog.key(entry.parent)),
             first: entry.parent == ROOT,
-            owner: entry.owner,
-            leases: entry.leases,
+            owner: self.catalog.owner(number),
+            leases: active.leases,
             created_s: entry.created_s,
         })
     }
@@ -217,8 +220,8 @@ impl Planner {
     #[must_use]
     pub fn namespaces(&self) -> BTreeMap<u16, (u64, u64)> {
         let mut namespaces = BTreeMap::new();
-        for (_, entry) in self.catalog.iter().filter(|(_, entry)| entry.readable) {
-            let (blocks, bytes) = namespaces.entry(entry.owner.namespace.0).or_insert((0, 0));
+        for (number, entry) in self.catalog.iter().filter(|(_, entry)| entry.is_readable()) {
+            let (blocks, bytes) = namespaces.entry(self.catalog.owner(number).namespace.0).or_insert((0, 0));
             *blocks += 1;
             *bytes += u64::from(entry.length);
         }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::entry::{NO_PUT, ROOT, Ram, UNKNOWN};
+use super::active::NO_PUT;
+use super::entry::{ROOT, Ram, UNKNOWN};
 use super::event::{Answer, BlockRef, Command, Offer};
+use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
 use super::shelf::Grant;
@@ -25,6 +27,7 @@ impl Planner {
         }
         let mut wanted = vec![None; offer.keys.len()];
         let mut complete = true;
+        let owner = self.catalog.owners.hold(Deed { owner: offer.owner, payload_max: offer.payload_max });
         for ((depth, key), want) in (offer.depth..).zip(offer.keys.iter()).zip(&mut wanted) {
             let Some(number) = self.link(*key, parent, depth) else {
                 complete = false;
@@ -34,8 +37,9 @@ impl Planner {
                 let entry = &mut self.catalog[number];
                 // A ghost that stayed for its children's sake: completions of the put that gave it up find nothing.
                 entry.stamp = entry.stamp.wrapping_add(1);
-                (entry.put, entry.owner, entry.payload_max) = (offer.put.0, offer.owner, offer.payload_max);
-                (entry.created_s, entry.used_s) = (self.now.seconds(), self.now.seconds());
+                entry.created_s = self.now.seconds();
+                self.catalog.give(number, owner);
+                self.catalog.active_mut(number).put = offer.put.0;
                 self.set_ram(number, Ram::Offered);
                 *want = Some(self.reference(number));
             } else {
@@ -44,6 +48,7 @@ impl Planner {
             }
             parent = number;
         }
+        self.catalog.owners.release(owner);
         let put = Put { keys: offer.keys, wanted: wanted.iter().flatten().copied().collect() };
         self.puts.insert(offer.put.0, put);
         Answer::Offered { wanted, complete }
@@ -54,15 +59,16 @@ impl Planner {
         let Some(key) = offer.parent else { return (offer.depth == 0).then_some(ROOT) };
         let number = self.catalog.find(&key)?;
         let entry = &self.catalog[number];
-        (!entry.is_ghost() && !entry.doomed && entry.depth + 1 == offer.depth).then_some(number)
+        let there = !entry.is_ghost() && !self.catalog.active(number).doomed;
+        (there && entry.depth + 1 == offer.depth).then_some(number)
     }
 
     /// The block of this key under `parent`. `None` where the chain contradicts what is known: a key stands for its
     /// whole prefix, so it has one parent and one depth. (Depth that grows along each edge also rules out rings.)
     fn link(&mut self, key: BlockKey, parent: u32, depth: u32) -> Option<u32> {
-        let Some(number) = self.catalog.find(&key) else { return Some(self.catalog.add(key, parent, depth)) };
+        let Some(number) = self.catalog.find(&key) else { return self.catalog.add(key, parent, depth) };
         let entry = &self.catalog[number];
-        if entry.depth != depth || entry.doomed {
+        if entry.depth != depth || self.catalog.active(number).doomed {
             return None;
         }
         if entry.parent == UNKNOWN {
@@ -73,8 +79,7 @@ impl Planner {
 
     pub(super) fn need(&mut self, block: BlockRef) -> Answer {
         let Some(number) = self.catalog.resolve(block) else { return Answer::NoRoom };
-        let entry = &self.catalog[number];
-        if entry.ram != Ram::Offered || entry.doomed {
+        if self.catalog[number].ram != Ram::Offered || self.catalog.active(number).doomed {
             return Answer::NoRoom;
         }
         if self.take_ram_slot(number, Heat::Hot) { Answer::Done } else { Answer::NoRoom }
@@ -82,7 +87,7 @@ impl Planner {
 
     /// Gets the block a RAM slot, now or soon, by evicting if need be. On success it is `Waiting` or `Filling`.
     pub(super) fn take_ram_slot(&mut self, number: u32, heat: Heat) -> bool {
-        let Some(class) = self.ram.class_number(self.catalog[number].payload_max) else { return false };
+        let Some(class) = self.ram.class_number(self.catalog.payload_max(number)) else { return false };
         let block = self.reference(number);
         let grant = match self.ram.ask(class, block) {
             Grant::AfterEviction if self.make_ram_room(class) => self.ram.ask(class, block),
@@ -91,8 +96,9 @@ impl Planner {
         if grant == Grant::AfterEviction {
             return false;
         }
-        self.catalog[number].ram_class = class;
-        self.ram.insert(class, number, heat);
+        self.catalog.active_mut(number).ram_class = class;
+        let at = self.catalog.ram_number(number);
+        self.ram.insert(class, at, heat, self.now);
         self.set_ram(number, Ram::Waiting);
         if let Grant::Now(slot) = grant {
             self.assign_ram(number, slot);
@@ -106,26 +112,27 @@ impl Planner {
 
     /// A waiting block has its slot: now the bytes may come, from a put or from NVMe.
     pub(super) fn assign_ram(&mut self, number: u32, slot: SlotId) {
-        self.catalog[number].ram_slot = slot;
+        self.catalog.active_mut(number).ram_slot = slot;
         self.set_ram(number, Ram::Filling);
         self.ram.space.touch(slot, self.now);
-        let entry = &self.catalog[number];
-        if entry.put == NO_PUT {
+        let active = self.catalog.active(number);
+        if active.put == NO_PUT {
             self.load_into_slot(number);
         } else {
-            let put = super::event::PutId(entry.put);
-            let class = self.ram.class(entry.ram_class);
+            let put = super::event::PutId(active.put);
+            let class = self.ram.class(active.ram_class);
             self.commands.push(Command::Fill { put, block: self.reference(number), slot, class });
         }
     }
 
     pub(super) fn filled(&mut self, block: BlockRef, generation: u64, length: u32, crc: u64) -> Answer {
         let Some(number) = self.catalog.resolve(block) else { return Answer::Done };
-        let entry = &mut self.catalog[number];
-        if entry.ram != Ram::Filling || entry.put == NO_PUT {
+        if self.catalog[number].ram != Ram::Filling || self.catalog.active(number).put == NO_PUT {
             return Answer::Done;
         }
-        (entry.generation, entry.length, entry.crc) = (generation, length, crc);
+        self.catalog.active_mut(number).generation = generation;
+        let entry = &mut self.catalog[number];
+        (entry.length, entry.crc) = (length, crc);
         self.set_ram(number, Ram::Resident);
         self.counters.blocks_stored += 1;
         self.refresh(number);
@@ -144,8 +151,8 @@ impl Planner {
         for has_slot in [false, true] {
             for block in wanted.iter().rev() {
                 let Some(number) = self.catalog.resolve(*block) else { continue };
-                let entry = &self.catalog[number];
-                if entry.put == put.0 && (entry.ram == Ram::Filling) == has_slot {
+                let filling = self.catalog[number].ram == Ram::Filling;
+                if self.catalog.active(number).put == put.0 && filling == has_slot {
                     self.counters.blocks_dropped += 1;
                     self.abandon_ram(number);
                 }
@@ -162,8 +169,8 @@ impl Planner {
 
     /// A block will not get its bytes in RAM after all.
     pub(super) fn abandon_ram(&mut self, number: u32) {
-        let entry = &self.catalog[number];
-        let (state, class, slot) = (entry.ram, entry.ram_class, entry.ram_slot);
+        let (state, active) = (self.catalog[number].ram, *self.catalog.active(number));
+        let (class, slot) = (active.ram_class, active.ram_slot);
         self.set_ram(number, Ram::Absent);
         match state {
             Ram::Waiting => {
@@ -178,9 +185,10 @@ impl Planner {
             Ram::Absent | Ram::Offered | Ram::Resident => {}
         }
         if matches!(state, Ram::Waiting | Ram::Filling) {
-            self.ram.remove(class, number);
+            let at = self.catalog.ram_number(number);
+            self.ram.remove(at);
         }
-        self.catalog[number].doomed = false;
+        self.catalog.active_mut(number).doomed = false;
         self.chill_descendants(number);
         self.prune(number);
     }

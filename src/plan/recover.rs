@@ -2,9 +2,10 @@
 
 use super::entry::{Nvme, ROOT, UNKNOWN, is_block};
 use super::event::Command;
+use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
-use crate::vocab::{BlockKey, Owner, SlotClass, SlotId};
+use crate::vocab::{BlockKey, Owner, SlotClass, SlotId, Timestamp};
 
 /// One row of the index.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl Planner {
                 None => ROOT,
                 Some(key) if row.depth > 0 => {
                     let ghost = |planner: &mut Self| planner.catalog.add(key, UNKNOWN, row.depth - 1);
-                    self.catalog.find(&key).unwrap_or_else(|| ghost(self))
+                    self.catalog.find(&key).or_else(|| ghost(self)).unwrap_or(UNKNOWN)
                 }
                 Some(_) => UNKNOWN,
             };
@@ -76,22 +77,22 @@ impl Planner {
     }
 
     fn recover_row(&mut self, row: &Recovered) -> Option<u32> {
-        let number = self.catalog.add(row.key, UNKNOWN, row.depth);
+        let number = self.catalog.add(row.key, UNKNOWN, row.depth)?;
         if !self.nvme.space.occupy(row.slot, row.class, number) {
             self.catalog.remove(number);
             return None;
         }
         self.nvme.open_queues();
         let class = self.nvme.space.class_of(row.slot)?;
-        let entry = &mut self.catalog[number];
-        entry.used_s = row.last_use_s;
-        let used = entry.used();
+        let used = Timestamp(u64::from(row.last_use_s) * 1_000);
         self.nvme.space.touch(row.slot, used);
+        let deed = Deed { owner: row.owner, payload_max: row.payload_max };
+        let owner = self.catalog.owners.hold(deed);
         let entry = &mut self.catalog[number];
         (entry.nvme_slot, entry.nvme_class) = (row.slot, class);
-        (entry.length, entry.crc, entry.owner) = (row.length, row.crc, row.owner);
-        (entry.payload_max, entry.created_s) = (row.payload_max, row.created_s);
-        self.nvme.insert(class, number, Heat::Hot);
+        (entry.length, entry.crc, entry.created_s) = (row.length, row.crc, row.created_s);
+        entry.owner = owner;
+        self.nvme.insert(class, number, Heat::Hot, used);
         self.set_nvme(number, Nvme::Resident);
         Some(number)
     }

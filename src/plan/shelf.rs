@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::column::Column;
 use super::event::BlockRef;
 use super::policy::{Heat, Policy, PolicyKind};
 use super::space::Space;
@@ -9,7 +10,6 @@ use crate::vocab::{SlotClass, SlotId, TierShape, Timestamp};
 
 /// What a size class of the tier waits for.
 struct Queue {
-    policy: Box<dyn Policy>,
     /// Blocks that were promised a slot; those that gave up since are skipped by their stamp or state.
     waiting: VecDeque<BlockRef>,
     /// Of those, how many still want it.
@@ -25,7 +25,9 @@ const SKIPPED_MAX: u64 = 64;
 pub(super) struct Shelf {
     pub space: Space,
     queues: Vec<Queue>,
-    kind: PolicyKind,
+    policy: Box<dyn Policy>,
+    /// When each block was used last, in seconds, by its number in the order of going.
+    used_s: Column<u32>,
     /// Before this, no other class is looked at for an extent that it needs less.
     pub next_look: Timestamp,
 }
@@ -43,7 +45,8 @@ pub(super) enum Grant {
 
 impl Shelf {
     pub(super) fn new(shape: TierShape, kind: PolicyKind) -> Self {
-        Self { space: Space::new(shape), queues: Vec::new(), kind, next_look: Timestamp(0) }
+        let (policy, used_s) = (kind.build(), Column::new(0));
+        Self { space: Space::new(shape), queues: Vec::new(), policy, used_s, next_look: Timestamp(0) }
     }
 
     /// Whether the tier exists at all.
@@ -61,8 +64,7 @@ impl Shelf {
     /// Has a queue for each class.
     pub(super) fn open_queues(&mut self) {
         while self.queues.len() < self.space.class_count() {
-            let policy = self.kind.build();
-            self.queues.push(Queue { policy, waiting: VecDeque::new(), wanted: 0, coming: 0 });
+            self.queues.push(Queue { waiting: VecDeque::new(), wanted: 0, coming: 0 });
         }
     }
 
@@ -183,29 +185,43 @@ impl Shelf {
         (extents, broken)
     }
 
-    /// The first block in the order of going, whether or not it may go.
-    pub(super) fn coldest(&mut self, number: u8) -> Option<u32> {
-        self.queues[usize::from(number)].policy.victim(&mut |_| true)
+    /// The first block in the order of going, whether or not it may go, and when it was used last.
+    pub(super) fn coldest(&mut self, number: u8) -> Option<(u32, Timestamp)> {
+        let coldest = self.policy.victim(number, &mut |_| true)?;
+        Some((coldest, self.used(coldest)))
     }
 
-    pub(super) fn insert(&mut self, number: u8, block: u32, heat: Heat) {
-        self.queues[usize::from(number)].policy.insert(block, heat);
+    /// When a block that is in the order of going was used last.
+    pub(super) fn used(&self, block: u32) -> Timestamp {
+        Timestamp(u64::from(self.used_s[block]) * 1_000)
     }
 
-    pub(super) fn touch(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.touch(block);
+    pub(super) fn insert(&mut self, number: u8, block: u32, heat: Heat, used: Timestamp) {
+        self.used_s.reach(block);
+        self.used_s[block] = used.seconds();
+        self.policy.insert(number, block, heat);
+    }
+
+    pub(super) fn touch(&mut self, number: u8, block: u32, now: Timestamp) {
+        self.used_s[block] = now.seconds();
+        self.policy.touch(number, block);
     }
 
     pub(super) fn chill(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.chill(block);
+        self.policy.chill(number, block);
     }
 
-    pub(super) fn remove(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.remove(block);
+    pub(super) fn remove(&mut self, block: u32) {
+        self.policy.remove(block);
     }
 
     pub(super) fn victim(&mut self, number: u8, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        self.queues[usize::from(number)].policy.victim(evictable)
+        self.policy.victim(number, evictable)
+    }
+
+    /// Bytes that the order of going takes.
+    pub(super) fn order_bytes(&self) -> usize {
+        self.policy.bytes() + self.used_s.bytes()
     }
 
     /// Slots being freed, and blocks waiting for them, in all classes.

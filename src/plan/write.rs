@@ -39,8 +39,9 @@ impl Planner {
 
     fn may_be_written(&self, number: u32) -> bool {
         let entry = &self.catalog[number];
-        let eligible = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent && !entry.doomed;
-        eligible && !entry.owner.ram_only && self.nvme.exists()
+        let in_ram_only = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent;
+        let eligible = in_ram_only && !self.catalog.active(number).doomed && !self.catalog.owner(number).ram_only;
+        eligible && self.nvme.exists()
     }
 
     /// Starts the write of a block that RAM has and NVMe has not, if its parent is there or on its way there. A write
@@ -72,7 +73,7 @@ impl Planner {
     }
 
     fn take_nvme_slot(&mut self, number: u32) -> bool {
-        let Some(class) = self.nvme.class_number(self.catalog[number].payload_max) else { return false };
+        let Some(class) = self.nvme.class_number(self.catalog.payload_max(number)) else { return false };
         if self.writing_bytes + u64::from(self.nvme.class(class).bytes()) > self.write_queue_bytes {
             return false;
         }
@@ -90,7 +91,7 @@ impl Planner {
             return false;
         }
         self.catalog[number].nvme_class = class;
-        self.nvme.insert(class, number, Heat::Hot);
+        self.nvme.insert(class, number, Heat::Hot, self.now);
         self.set_nvme(number, Nvme::Waiting);
         if let Grant::Now(slot) = grant {
             self.assign_nvme(number, slot);
@@ -101,28 +102,28 @@ impl Planner {
     /// Makes room for block `number`, which is not there itself.
     fn make_nvme_room(&mut self, class: u8, number: u32) -> bool {
         // Whatever goes, it is not the block that room is made for, nor what it hangs on.
-        self.catalog[number].leases += 1;
+        self.catalog.active_mut(number).leases += 1;
         let made = self.move_an_extent(Tier::Nvme, class) || self.evict_from_nvme(class);
-        self.catalog[number].leases -= 1;
+        self.catalog.active_mut(number).leases -= 1;
         made
     }
 
     fn assign_nvme(&mut self, number: u32, slot: SlotId) {
         self.catalog[number].nvme_slot = slot;
         self.set_nvme(number, Nvme::Writing);
-        self.nvme.space.touch(slot, self.catalog[number].used());
-        let entry = &self.catalog[number];
+        self.nvme.space.touch(slot, self.now);
+        let (entry, active) = (&self.catalog[number], self.catalog.active(number));
         let bytes = ByteCount(u64::from(entry.length).next_multiple_of(ALIGNMENT));
         self.wear.spend(self.nvme.space.shape().drive_of(slot.extent), bytes);
         self.commands.push(Command::Write(Write {
             block: self.reference(number),
-            key: entry.key,
-            from: (entry.ram_slot, self.ram.class(entry.ram_class), entry.generation),
+            key: self.catalog.key(number),
+            from: (active.ram_slot, self.ram.class(active.ram_class), active.generation),
             to: (slot, self.nvme.class(entry.nvme_class)),
             length: entry.length,
             crc: entry.crc,
-            owner: entry.owner,
-            parent: is_block(entry.parent).then(|| self.catalog[entry.parent].key),
+            owner: self.catalog.owner(number),
+            parent: is_block(entry.parent).then(|| self.catalog.key(entry.parent)),
             depth: entry.depth,
             created_s: entry.created_s,
         }));
@@ -149,8 +150,8 @@ impl Planner {
                 self.counters.nvme_write_failed += u64::from(outcome == Transfer::Failed);
                 self.counters.nvme_write_dropped += u64::from(outcome == Transfer::Refused);
                 self.set_nvme(number, Nvme::Absent);
-                let (class, slot) = (self.catalog[number].nvme_class, self.catalog[number].nvme_slot);
-                self.nvme.remove(class, number);
+                let slot = self.catalog[number].nvme_slot;
+                self.nvme.remove(number);
                 // The row was never written, and the write has ended: nothing names the slot.
                 let class = self.nvme.give_back(slot);
                 self.hand_nvme_on(class);
@@ -183,7 +184,7 @@ impl Planner {
     pub(super) fn refuse_nvme(&mut self, number: u32) {
         self.counters.nvme_write_dropped += 1;
         self.set_nvme(number, Nvme::Absent);
-        self.nvme.remove(self.catalog[number].nvme_class, number);
+        self.nvme.remove(number);
         if !self.finish_doomed(number) {
             self.finish_leaving(number);
         }

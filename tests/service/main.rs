@@ -11,6 +11,8 @@ mod live_replay;
 mod many_clients;
 mod metrics;
 mod one_block_lives;
+#[path = "../shared/process.rs"]
+mod process;
 mod several_drives;
 mod standard;
 mod support;
