@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::life::Life;
 use super::namespace::NamespaceRow;
@@ -201,6 +201,26 @@ impl Catalog {
             tracing::warn!(rows = scanned.undecodable, "catalog rows that could not be read were deleted");
         }
         Ok(scanned)
+    }
+
+    /// Up to `most` keys of blocks, in their order: those after `key`, or from the first on.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn keys_after(&self, key: Option<BlockKey>, most: usize) -> Result<Vec<BlockKey>, IndexError> {
+        let start = key.as_ref().map(|key| IteratorMode::From(key.as_bytes(), Direction::Forward));
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut keys = Vec::with_capacity(most);
+        for entry in self.db.iterator_cf_opt(self.family(BLOCKS)?, options, start.unwrap_or(IteratorMode::Start)) {
+            let (found, _) = entry?;
+            let found = <[u8; 32]>::try_from(&found[..]).map(BlockKey::from_bytes);
+            keys.extend(found.ok().filter(|found| Some(*found) != key));
+            if keys.len() >= most {
+                break;
+            }
+        }
+        Ok(keys)
     }
 
     /// Remembers a namespace under its number.

@@ -183,6 +183,14 @@ pub const VERIFY_READS: usize = 16;
 /// Bytes a second that the scrub of a running daemon reads where nothing is said: a full 30 TB host in four weeks, and a
 /// hundredth of what a slow drive reads.
 pub const SCRUB_BYTES_PER_SECOND: u64 = 12 << 20;
+/// Passes of the scrub begin at least this far apart, so that a small store is not read over and over.
+pub const SCRUB_PASS_EVERY: Duration = Duration::from_secs(86_400);
+/// Keys that the scrub asks of the catalog at a time.
+pub const SCRUB_BATCH: usize = 64;
+/// Bad blocks of one pass that are logged, each with its key; the rest are counted.
+pub const SCRUB_REPORTS_MAX: u64 = 100;
+/// Messages of one verification waiting for the wire: they say how far it has come, and a reader that is slow may slow it.
+pub const VERIFY_CHANNEL: usize = 4;
 /// Problems that a verification lists; the rest are counted.
 pub const VERIFY_PROBLEMS_MAX: usize = 1_000;
 

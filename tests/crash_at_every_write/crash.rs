@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kvtier::cache::load::FetchOutcome;
 use kvtier::offline::{ProblemKind, VerifyReport, verify};
-use kvtier::tiers::{Catalog, Place};
+use kvtier::tiers::{Catalog, DriveSpec, Folder, Place};
 use kvtier::vocab::{BlockKey, SystemClock};
 
 use crate::prompts::{PROMPTS, Prompt, payload_of};
@@ -216,7 +216,7 @@ impl Crash {
 
 /// The blocks that the index names, and those of them whose slots hold other bytes.
 fn rows(dir: &Path, image: &[u8]) -> (BTreeSet<BlockKey>, BTreeSet<BlockKey>) {
-    let shape = kvtier::tiers::Folder::open(dir, NVME, &SystemClock).unwrap().shape();
+    let shape = Folder::open(dir, &[DriveSpec::here(NVME)], &SystemClock).unwrap().shape();
     let (mut rows, mut wrong) = (BTreeSet::new(), BTreeSet::new());
     let visit = |key: BlockKey, row| {
         let place = Place::of(&row).unwrap();

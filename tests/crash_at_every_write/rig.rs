@@ -8,9 +8,9 @@ use std::time::Duration;
 use kvtier::cache::load::{FetchOutcome, FetchRequest, FetchedBlock};
 use kvtier::cache::put::{Piece, PutResult};
 use kvtier::cache::{Cache, Chain, Keys, Namespace, Parts};
-use kvtier::plan::PolicyKind;
+use kvtier::plan::{AdmissionKind, PolicyKind};
 use kvtier::session::Session;
-use kvtier::tiers::{Catalog, Device, Folder, NvmeShelf, RamShelf};
+use kvtier::tiers::{Catalog, Device, DriveSpec, Folder, IoOptions, NvmeShelf, RamShelf};
 use kvtier::vocab::{
     BlockKey, ByteCount, InstanceId, NamespaceName, Owner, RequestId, SystemClock, TenantName, TierShape,
 };
@@ -36,16 +36,20 @@ pub(crate) struct Rig {
 impl Rig {
     /// Opens the folder as a daemon does, on `drive` or on the folder's own.
     pub(crate) fn open(dir: &Path, drive: Option<Arc<dyn Device>>) -> Self {
-        let folder = Folder::open(dir, NVME, &SystemClock).unwrap();
-        let drive = drive.unwrap_or_else(|| folder.open_device().unwrap().unwrap());
+        let mut folder = Folder::open(dir, &[DriveSpec::here(NVME)], &SystemClock).unwrap();
+        let drive =
+            drive.unwrap_or_else(|| folder.open_devices(IoOptions::default(), None).unwrap().remove(0).unwrap());
         let opened = Catalog::open(&folder.catalog()).unwrap();
         assert!(!opened.rebuilt, "a cut log is no damage");
         let nvme = Arc::new(NvmeShelf::new(drive, Arc::new(opened.catalog), folder.shape()));
         let parts = Parts {
             ram: RamShelf::new(TierShape::with_extent(RAM.0, u64::from(PAYLOAD_MAX))).unwrap(),
             nvme: Some(Arc::clone(&nvme)),
+            places: Vec::new(),
             ledger: None,
             policy: PolicyKind::Lru,
+            admission: AdmissionKind::Always,
+            wear_bytes_per_day: None,
             clock: Arc::new(SystemClock),
         };
         let (cache, planner) = Cache::start(parts).unwrap();

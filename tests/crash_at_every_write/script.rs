@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kvtier::plan::Filter;
+use kvtier::tiers::{DriveSpec, Folder, IoOptions};
 use kvtier::vocab::{BlockKey, SystemClock};
 
 use crate::prompts::{PROMPTS, Prompt};
@@ -49,7 +50,9 @@ pub(crate) fn record(machine_lives: bool) -> Recorded {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     // The folder's format is made first: the drive stands beside it.
-    drop(kvtier::tiers::Folder::open(folder.path(), NVME, &SystemClock).unwrap());
+    let mut begun = Folder::open(folder.path(), &[DriveSpec::here(NVME)], &SystemClock).unwrap();
+    drop(begun.open_devices(IoOptions::default(), None).unwrap());
+    drop(begun);
     let index = folder.path().join("catalog");
     let drive = Recording::new(NVME.0, &index);
     let writes = drive.writes();

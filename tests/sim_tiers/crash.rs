@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use kvtier::media::Op;
 use kvtier::plan::{Options, Planner, Recovered};
-use kvtier::tiers::{NvmeShelf, Place, RamShelf, Row};
+use kvtier::tiers::{Place, RamShelf, Row};
 use kvtier::vocab::BlockKey;
 
 use crate::drive::Drive;
 use crate::prompts::PAYLOADS;
-use crate::world::{Change, World, faulty, payload_of};
+use crate::world::{Change, World, faulty, payload_of, shelf};
 
 impl World {
     pub(crate) fn crash(&mut self) {
@@ -96,7 +96,8 @@ impl World {
         let shape = self.shelf.shape();
         let seed = self.chance.next();
         self.drive = Arc::new(Drive::new(&self.disk, faulty(&self.disk, &self.temper, seed), self.temper.room));
-        self.shelf = NvmeShelf::new(Arc::<Drive>::clone(&self.drive), Arc::clone(&self.catalog), shape);
+        self.went_out = Arc::default();
+        self.shelf = shelf(&self.drive, &self.catalog, shape, &self.went_out);
         self.ram = RamShelf::new(self.options.ram).unwrap();
         self.options = Options { boot: self.options.boot + 1, ..self.options };
         self.planner = Planner::new(self.options);

@@ -2,6 +2,7 @@
 //! order, but the ends of jobs may be reported late and in any order.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use kvtier::plan::{BlockRef, Command, Event, Load, Peek, PutId, Transfer, Write};
@@ -49,6 +50,11 @@ impl World {
             }
             Command::Unloadable { key } => drop(self.awaited.remove(&key)),
             Command::Fill { put, block, slot, class } => self.grant(put, block, slot, class),
+            Command::Refuse { put, block } => {
+                let writer = self.writers.iter_mut().find(|writer| writer.put == put);
+                writer.expect("a put that has ended is refused").refused(block);
+                self.count("slot refused after all");
+            }
             Command::Retire { slot, class: _ } => {
                 if self.ram.retire(slot) {
                     events.push(Event::RamFreed { slot });
@@ -134,8 +140,19 @@ impl World {
         }
     }
 
+    /// A drive that kept failing was taken out: the planner is told, as the daemon's thread would be.
+    fn hear_of_loss(&mut self) {
+        if self.went_out.swap(false, Ordering::Relaxed) {
+            self.count("drive taken out");
+            let lost: Vec<BlockKey> = self.rows.keys().copied().collect();
+            self.excuse(|key| lost.contains(key));
+            self.tell(Event::DriveLost { drive: 0 });
+        }
+    }
+
     /// A job is served, or the end of one is reported. Whether there was something to do.
     pub(crate) fn work(&mut self) -> bool {
+        self.hear_of_loss();
         let due: Vec<usize> = (0..self.late.len()).filter(|at| self.late[*at].0 <= self.step).collect();
         let waiting = self.drive.waiting();
         if waiting > 0 && (due.is_empty() || self.chance.chance(1, 2)) {
@@ -191,6 +208,9 @@ impl World {
             Ok(()) => self.count("lost write"),
             Err(WriteError::QueueFull) => self.count("queue full for a write"),
             Err(WriteError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => self.count("ENOSPC"),
+            Err(WriteError::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                self.count("short write")
+            }
             Err(WriteError::Io(_)) => self.count("EIO on write"),
             Err(error) => panic!("{error}"),
         }

@@ -80,7 +80,7 @@ impl World {
         let held = self.planner.holdings();
         let left = (held.leases, held.puts, held.reservations, held.background);
         assert_eq!(left, (0, 0, 0, 0), "leases, puts, reservations and work left at rest");
-        assert_eq!((self.ram.pins(), self.shelf.stats().write_queue_bytes), (0, 0), "pins and queued bytes at rest");
+        assert_eq!((self.ram.pins(), self.shelf.write_queue_bytes()), (0, 0), "pins and queued bytes at rest");
         for (counter, kind) in [("ram_evicted", "evicted from RAM"), ("nvme_evicted", "evicted from NVMe")] {
             let named = self.planner.counters().named();
             let count = named.iter().find(|(name, _)| *name == counter).unwrap().1;

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kvtier::media::{Faults, FaultyDevice};
-use kvtier::plan::{Answer, Event, InstanceNo, Options, Planner, Residence};
+use kvtier::plan::{AdmissionKind, Answer, Event, InstanceNo, Options, Planner, Residence};
 use kvtier::replay::payload;
 use kvtier::tiers::{Catalog, NvmeShelf, RamShelf, Row, SlotPin};
 use kvtier::vocab::{BlockKey, SlotId, TierShape, Timestamp};
@@ -61,6 +62,8 @@ pub(crate) struct World {
     pub(crate) drive: Arc<Drive>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) shelf: NvmeShelf,
+    /// The shelf has given up the drive, and the planner does not know yet.
+    pub(crate) went_out: Arc<AtomicBool>,
     pub(crate) ram: Arc<RamShelf>,
     pub(crate) now: Timestamp,
     pub(crate) step: u64,
@@ -101,7 +104,9 @@ impl World {
         let slot = 4_096;
         let nvme = TierShape::with_extent((6 + chance.below(30)) * slot, 4 * slot);
         let ram = TierShape::with_extent((6 + chance.below(20)) * slot, 4 * slot);
-        let options = Options { boot: 1, ..Options::new(ram, nvme) };
+        let admission = chance.pick(&[AdmissionKind::Always, AdmissionKind::SecondUse, AdmissionKind::RamEviction]);
+        let wear_bytes_per_day = chance.pick(&[None, None, None, Some(86_400 * slot / 4)]);
+        let options = Options { boot: 1, admission, wear_bytes_per_day, ..Options::new(ram, nvme) };
         let temper = Temper {
             faults: faults(&mut chance),
             haste: chance.pick(&[30, 50, 50, 70]),
@@ -113,13 +118,15 @@ impl World {
         };
         let disk = Disk::of(nvme.total().0);
         let drive = Arc::new(Drive::new(&disk, faulty(&disk, &temper, seed), temper.room));
+        let went_out = Arc::default();
         Self {
             prompts: Prompts::grow(&mut chance),
             temper,
             chance,
             options,
             planner: Planner::new(options),
-            shelf: NvmeShelf::new(Arc::<Drive>::clone(&drive), Arc::clone(&catalog), nvme),
+            shelf: shelf(&drive, &catalog, nvme, &went_out),
+            went_out,
             disk,
             drive,
             catalog,
@@ -201,15 +208,32 @@ impl World {
     }
 }
 
+/// The shelf over a drive.
+pub(crate) fn shelf(
+    drive: &Arc<Drive>,
+    catalog: &Arc<Catalog>,
+    shape: TierShape,
+    went_out: &Arc<AtomicBool>,
+) -> NvmeShelf {
+    let shelf = NvmeShelf::new(Arc::<Drive>::clone(drive), Arc::clone(catalog), shape);
+    let went_out = Arc::clone(went_out);
+    shelf.on_lost(Box::new(move |_| went_out.store(true, Ordering::Relaxed)));
+    shelf
+}
+
 /// A drive that does all of `temper`, from now on.
 pub(crate) fn faulty(disk: &Disk, temper: &Temper, seed: u64) -> FaultyDevice {
     FaultyDevice::new(Arc::<kvtier::media::MemDevice>::clone(&disk.0), temper.faults, seed)
 }
 
-/// None, errors only, or errors and lies.
+/// None, errors only, errors and lies, or a drive that is dying.
 fn faults(chance: &mut Chance) -> Faults {
+    if chance.chance(1, 16) {
+        return Faults { read_error: 0.4, write_error: 0.5, ..Faults::default() };
+    }
     let kind = chance.below(3);
     let (errs, lies) = (kind > 0, kind > 1);
+    let late_by = 1 + chance.below(6);
     let mut rate = |some: bool| {
         let rate = if chance.chance(1, 2) { chance.pick(&[0.01, 0.03, 0.1]) } else { 0.0 };
         if some { rate } else { 0.0 }
@@ -219,10 +243,13 @@ fn faults(chance: &mut Chance) -> Faults {
         short_read: rate(errs),
         write_error: rate(errs),
         no_space: rate(errs),
+        short_write: rate(errs),
         bit_flip: rate(lies),
         lost_write: rate(lies),
         torn_write: rate(lies),
         held: rate(true),
+        late: rate(true),
+        late_by,
     }
 }
 

@@ -32,6 +32,13 @@ impl Writer {
         let (block, key) = self.promised.swap_remove(at);
         self.filling.push((block, key, slot));
     }
+
+    /// The slot that was promised does not come; the block may be asked for again.
+    pub(crate) fn refused(&mut self, block: BlockRef) {
+        let at = self.promised.iter().position(|(of, _)| *of == block).expect("a block that was promised nothing");
+        let refused = self.promised.swap_remove(at);
+        self.wanted.insert(0, refused);
+    }
 }
 
 impl World {
