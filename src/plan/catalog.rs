@@ -1,7 +1,6 @@
 //! All blocks that the planner knows, by number and by key, and the tree that their chains make.
 
 use std::ops::{Index, IndexMut};
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 
@@ -9,7 +8,7 @@ use super::active::Actives;
 use super::column::Column;
 use super::entry::{Entry, NONE, UNKNOWN, VACANT, is_block};
 use super::event::BlockRef;
-use super::keys::Keys;
+use super::keys::KeysWriter;
 use super::owner::{NOBODY, Owners};
 use crate::vocab::limits::BLOCKS_MAX;
 use crate::vocab::{BlockKey, Owner};
@@ -21,7 +20,7 @@ pub(super) struct Catalog {
     /// Numbers that were ever given.
     numbers: u32,
     vacant: Vec<u32>,
-    keys: Arc<Keys>,
+    keys: KeysWriter,
     /// The key is a hash already, so it hashes to its own first bytes.
     by_key: HashTable<u32>,
     pub(super) owners: Owners,
@@ -34,7 +33,7 @@ impl Default for Catalog {
             entries: Column::new(Entry::BLANK),
             numbers: 0,
             vacant: Vec::new(),
-            keys: Arc::default(),
+            keys: KeysWriter::default(),
             by_key: HashTable::new(),
             owners: Owners::default(),
             actives: Actives::default(),
@@ -83,11 +82,12 @@ impl Catalog {
 
     /// The block that a late completion speaks of, if it is still the same one.
     pub(super) fn resolve(&self, block: BlockRef) -> Option<u32> {
-        (block.number < self.numbers && self[block.number].stamp == block.stamp).then_some(block.number)
+        let known = block.number < self.numbers && u32::from(self[block.number].stamp) == block.stamp;
+        known.then_some(block.number)
     }
 
     pub(super) fn reference(&self, number: u32) -> BlockRef {
-        BlockRef { number, stamp: self[number].stamp }
+        BlockRef { number, stamp: self[number].stamp.into() }
     }
 
     /// Adds a block that is in no tier yet; `None` where there are as many as there may be.

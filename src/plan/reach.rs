@@ -42,7 +42,7 @@ impl Planner {
     /// Who can reach a block, by its own state and its parent's.
     pub(super) fn reach_of(&self, number: u32) -> Reach {
         let entry = &self.catalog[number];
-        if !entry.has_bytes() || self.catalog.active(number).doomed {
+        if !entry.has_bytes() || entry.doomed {
             return Reach::Nobody;
         }
         let above = match entry.parent {
@@ -61,7 +61,7 @@ impl Planner {
     pub(super) fn chill_unreachable(&mut self, number: u32) {
         let entry = &self.catalog[number];
         if entry.ram == Ram::Resident && !entry.is_ram_run() && !self.is_run_coming(number) {
-            self.ram.chill(self.catalog.active(number).ram_class, entry.active);
+            self.ram.chill(entry.ram_class, entry.active);
         }
         if entry.nvme == Nvme::Resident && entry.is_orphan() {
             self.nvme.chill(entry.nvme_class, number);
@@ -85,8 +85,8 @@ impl Planner {
 
     fn publish(&mut self, number: u32) {
         let (entry, active) = (&self.catalog[number], self.catalog.active(number));
-        let ram = (entry.ram == Ram::Resident)
-            .then(|| (active.ram_slot, self.ram.class(active.ram_class), active.generation));
+        let ram =
+            (entry.ram == Ram::Resident).then(|| (active.ram_slot, self.ram.class(entry.ram_class), active.generation));
         let residence = Residence {
             ram,
             ram_run: entry.is_ram_run(),
@@ -170,7 +170,7 @@ impl Planner {
                 Ram::Resident => entry.is_ram_run(),
             };
             if in_ram_order {
-                self.ram.touch(self.catalog.active(at).ram_class, entry.active);
+                self.ram.touch(entry.ram_class, entry.active);
             }
             if entry.nvme != Nvme::Absent && !entry.is_orphan() {
                 self.nvme.touch(entry.nvme_class, at);

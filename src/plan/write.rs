@@ -12,9 +12,8 @@ impl Planner {
     /// that is dropped drops the rest of its chain: the children find no parent.
     pub(super) fn admit_to_nvme(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        let in_ram_only = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent;
-        let eligible = in_ram_only && !self.catalog.active(number).doomed && !self.catalog.owner(number).ram_only;
-        if !eligible || !self.nvme.exists() {
+        let eligible = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent && !entry.doomed;
+        if !eligible || self.catalog.owner(number).ram_only || !self.nvme.exists() {
             return;
         }
         let below_parent = match entry.parent {
@@ -68,7 +67,7 @@ impl Planner {
         self.commands.push(Command::Write(Write {
             block: self.reference(number),
             key: self.catalog.key(number),
-            from: (active.ram_slot, self.ram.class(active.ram_class), active.generation),
+            from: (active.ram_slot, self.ram.class(entry.ram_class), active.generation),
             to: (slot, self.nvme.class(entry.nvme_class)),
             length: entry.length,
             crc: entry.crc,
