@@ -55,7 +55,7 @@ impl Workload {
     /// Two tiers, of an eighth and a half of the distinct blocks; every command is consumed.
     pub(crate) fn through_the_planner(&self) -> (Run, Simulation) {
         let (ram_blocks, nvme_blocks) = (u64::from(self.distinct / 8), u64::from(self.distinct / 2));
-        let mut simulation = Simulation::new(SimulateOptions { ram_blocks, nvme_blocks, policy: PolicyKind::Lru });
+        let mut simulation = Simulation::new(SimulateOptions::lru(ram_blocks, nvme_blocks));
         let mut run = Run { accesses: 0, hits: 0 };
         for (now, keys) in &self.requests {
             let counts = simulation.visit(*now, keys);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chain::Chain;
+use super::drives::DriveStatus;
 use super::error::Error;
 use super::names::Namespace;
 use super::{Cache, unexpected};
@@ -31,6 +32,11 @@ pub struct Status {
     pub pins: usize,
     /// Tokens that lookups found and missed.
     pub tokens: (u64, u64),
+    /// Each drive.
+    pub drives: Vec<DriveStatus>,
+    /// Bytes that this process has sent to devices since the start over payload bytes that it has written to the drives;
+    /// `None` before the first.
+    pub write_amplification: Option<f64>,
     /// Everything else that is counted.
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -62,13 +68,25 @@ impl Cache {
             uptime: self.clock.now().since(self.started),
             ram: self.ram.shape().total(),
             nvme: self.nvme.as_ref().map_or(ByteCount::ZERO, |nvme| nvme.shape().total()),
-            nvme_kind: self.nvme.as_ref().map_or("none", |nvme| nvme.device().kind()),
+            nvme_kind: self
+                .nvme
+                .as_ref()
+                .and_then(|nvme| nvme.drives().find_map(|(_, device, ..)| device.map(|device| device.kind())))
+                .unwrap_or("none"),
             holdings,
             sessions: self.sessions.len(),
             pins: self.ram.pins(),
+            drives: self.drives(),
+            write_amplification: self.write_amplification(),
             tokens: self.meter.tokens(),
             counters,
         })
+    }
+
+    fn write_amplification(&self) -> Option<f64> {
+        let asked = self.nvme.as_ref()?.stats().written_bytes;
+        let sent = self.wears.written_by_process()?;
+        (asked > 0).then(|| sent as f64 / asked as f64)
     }
 
     /// Namespaces with the blocks and payload bytes of each.

@@ -263,6 +263,11 @@ impl Run {
             Command::Unpublish { key } => self.hands.residency.unpublish(&key),
             Command::Unloadable { key } => self.hands.flights.land(&key, Landing::Gone),
             Command::Fill { put, block, slot, class } => self.grant(put, block, slot, class),
+            Command::Refuse { put, block } => {
+                if let Some(slots) = self.puts.get(&put) {
+                    slots.try_send(Slot::Refused(block)).ok();
+                }
+            }
             Command::Retire { slot, class: _ } => {
                 if self.hands.ram.retire(slot) {
                     self.events.push(Event::RamFreed { slot });

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::driver::{Driver, Hands};
 use super::{Cache, Error, Names};
 use crate::ledger::Ledger;
-use crate::plan::{Event, Options, Planner, PolicyKind, Recovered};
-use crate::tiers::{Catalog, NvmeShelf, Place, RamShelf};
-use crate::vocab::{Clock, TierShape};
+use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered};
+use crate::tiers::{Catalog, DrivePlace, NvmeShelf, Place, RamShelf};
+use crate::vocab::{ByteCount, Clock, TierShape};
 
 /// How often leases are looked at for their end.
 const TICK: Duration = Duration::from_millis(250);
@@ -22,10 +22,16 @@ pub struct Parts {
     pub ram: Arc<RamShelf>,
     /// The NVMe tier.
     pub nvme: Option<Arc<NvmeShelf>>,
+    /// Where its drives are, missing ones too: for people.
+    pub places: Vec<DrivePlace>,
     /// The ledger; `None` where it can't be read.
     pub ledger: Option<Arc<Ledger>>,
     /// What goes first.
     pub policy: PolicyKind,
+    /// What is written to the drives.
+    pub admission: AdmissionKind,
+    /// Bytes a day that each drive may be written.
+    pub wear_bytes_per_day: Option<u64>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -51,12 +57,13 @@ impl Cache {
     /// # Errors
     /// When the catalog can't be read.
     pub fn start(parts: Parts) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
-        let Parts { ram, nvme, ledger, policy, clock } = parts;
+        let Parts { ram, nvme, places, ledger, policy, admission, wear_bytes_per_day, clock } = parts;
         let catalog = nvme.as_ref().map(|nvme| Arc::clone(nvme.catalog()));
         let names = Names::open(catalog.clone())?;
         let shape = nvme.as_ref().map_or(TierShape::NONE, |nvme| nvme.shape());
         let boot = rand::random::<u32>();
-        let mut planner = Planner::new(Options { policy, boot, ..Options::new(ram.shape(), shape) });
+        let options = Options { policy, admission, wear_bytes_per_day, boot, ..Options::new(ram.shape(), shape) };
+        let mut planner = Planner::new(options);
         let mut commands = Vec::new();
         if let Some(catalog) = &catalog {
             recover(&mut planner, catalog, &names, &mut commands)?;
@@ -76,7 +83,10 @@ impl Cache {
             residency,
             flights,
             ram,
+            wears: super::wear::Wears::open(nvme.as_deref())?,
             nvme,
+            places,
+            wear_budget: wear_bytes_per_day.map(ByteCount),
             names,
             sessions: crate::session::Sessions::default(),
             deliveries: super::delivery::Deliveries::default(),

@@ -6,6 +6,8 @@
 mod block;
 mod chain;
 mod demo;
+mod drive;
+mod drives;
 mod embedded;
 mod error;
 mod evict;
@@ -13,8 +15,8 @@ mod get;
 mod inspect;
 mod live;
 mod lookup;
+mod names;
 mod output;
-mod policy;
 mod progress;
 mod put;
 mod replay;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde::Serialize;
 
+use super::drives::Drive;
 use super::output::Output;
 use super::server::Server;
 use super::table::{bar, numbers, percent, span, thousands};
-use super::{CliError, size};
+use super::{CliError, drives, size};
 use crate::client;
 use crate::vocab::ByteCount;
 
@@ -37,6 +38,8 @@ struct Report {
     pins: u64,
     orphans: u64,
     background: u64,
+    drives: Vec<Drive>,
+    write_amplification: Option<f64>,
     counters: BTreeMap<String, u64>,
 }
 
@@ -82,6 +85,8 @@ impl Report {
             pins: status.pins,
             orphans: status.orphans,
             background: status.background,
+            drives: status.drives.into_iter().map(Drive::from).collect(),
+            write_amplification: status.write_amplification,
             counters: status.counters.into_iter().collect(),
         }
     }
@@ -99,6 +104,7 @@ fn text(report: &Report) -> String {
     if let Some(bars) = tiers.column_mut(5) {
         bars.set_cell_alignment(comfy_table::CellAlignment::Left);
     }
+    let amplification = report.write_amplification.map_or("-".to_owned(), |factor| format!("{factor:.3}"));
     let row = |name: &str, number: u64| [name.to_owned(), thousands(number)];
     let rows = [
         ["hit rate of lookups".to_owned(), report.hit_rate.map_or("-".to_owned(), percent)],
@@ -111,11 +117,9 @@ fn text(report: &Report) -> String {
         row("slots being sent", report.pins),
         row("orphaned blocks", report.orphans),
         row("writes and erasures under way", report.background),
+        ["bytes written for a byte stored".to_owned(), amplification],
     ];
-    let kind = match report.tiers.nvme.kind.as_str() {
-        "" => String::new(),
-        kind => format!(", nvme by {kind}"),
-    };
-    let head = format!("kvtier {}, up {}{kind}", report.version, span(report.uptime_s.saturating_mul(1_000)));
-    format!("{head}\n{tiers}\n{}", numbers(["since the start", ""], rows))
+    let head = format!("kvtier {}, up {}", report.version, span(report.uptime_s.saturating_mul(1_000)));
+    let drives = if report.drives.is_empty() { String::new() } else { format!("\n{}", drives::text(&report.drives)) };
+    format!("{head}\n{tiers}{drives}\n{}", numbers(["since the start", ""], rows))
 }

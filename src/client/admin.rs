@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::lookup::millis;
 use super::{Chain, Client, ClientError};
-pub use crate::proto::{BlockInfo, EvictReply as Evicted, NamespaceInfo, PurgeReply as Purged, Status, TierStatus};
+pub use crate::proto::{
+    BlockInfo, DriveState, DriveStatus, EvictReply as Evicted, NamespaceInfo, PurgeReply as Purged, Status, TierStatus,
+};
 use crate::proto::{
     EvictRequest, GetStatusRequest, InspectBlockRequest, InspectNamespacesRequest, InspectPrefixRequest, PurgeRequest,
     QuiesceRequest,

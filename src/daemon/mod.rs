@@ -5,5 +5,6 @@ mod run;
 mod serve;
 pub mod telemetry;
 
+pub use crate::tiers::{DriveSpec, IoEngine, IoOptions};
 pub use config::{Config, ConfigError};
 pub use run::{Daemon, StartError, run_until_signal};

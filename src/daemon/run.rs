@@ -78,6 +78,7 @@ impl Daemon {
         let (listen, socket) = (config.listen, config.socket.clone());
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
+        tokio::spawn(Arc::clone(&opened.cache).keep_wear());
         let closing = CancellationToken::new();
         let routes = serve::routes(&opened.cache, &closing).await?;
         let mut daemon = Self { opened, closing, serving: Vec::new(), tcp: None, socket: None };
@@ -151,9 +152,11 @@ pub async fn run_until_signal(config: Config) -> Result<(), StartError> {
 
 fn open(config: &Config) -> Result<Opened, StartError> {
     let clock = Arc::new(SystemClock);
-    let folder = Folder::open(&config.data_dir, config.nvme, &*clock)?;
-    let device = folder.open_device()?;
+    let mut folder = Folder::open(&config.data_dir, &config.nvme, &*clock)?;
+    // Before anything is there to stay.
     let ram = RamShelf::new(TierShape::carve(config.ram)).map_err(StartError::Ram)?;
+    let devices = folder.open_devices(config.io)?;
+    let has_drives = devices.iter().any(Option::is_some);
     let ledger = match Ledger::open(&folder.ledger()) {
         Ok(ledger) => Some(Arc::new(ledger)),
         Err(error) => {
@@ -162,13 +165,24 @@ fn open(config: &Config) -> Result<Opened, StartError> {
         }
     };
     let mut catalog = Catalog::open(&folder.catalog())?.catalog;
+    match folder.forget_replaced(&catalog) {
+        Err(IndexError::Damaged(why)) => {
+            drop(catalog);
+            catalog = Catalog::rebuild(&folder.catalog(), &why)?;
+        }
+        forgotten => forgotten?,
+    }
     loop {
-        let nvme = device.clone().map(|device| Arc::new(NvmeShelf::new(device, Arc::new(catalog), folder.shape())));
+        let shelf = |catalog| Arc::new(NvmeShelf::striped(devices.clone(), Arc::new(catalog), folder.shape()));
+        let nvme = has_drives.then(|| shelf(catalog));
         let parts = Parts {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),
+            places: folder.drives().collect(),
             ledger: ledger.clone(),
             policy: config.policy,
+            admission: config.admission,
+            wear_bytes_per_day: config.wear_budget.map(|bytes| bytes.0),
             clock: clock.clone(),
         };
         match Cache::start(parts) {
@@ -187,6 +201,7 @@ const JOIN_MAX: Duration = Duration::from_secs(5);
 
 fn close(opened: Opened) {
     let Opened { cache, planner, nvme, _folder } = opened;
+    cache.save_wear();
     drop(cache);
     let started = std::time::Instant::now();
     while !planner.is_finished() && started.elapsed() < JOIN_MAX {

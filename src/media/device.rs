@@ -1,14 +1,19 @@
 //! A drive as a queue: jobs go in with the memory they own, and come out through a callback.
 //!
-//! Shaped so that io_uring can be a second body of it: the buffer belongs to the job until its completion, even when
-//! nobody waits for it any more.
+//! The buffer belongs to the job until its completion, even when nobody waits for it any more: io_uring lets the kernel
+//! write to it for so long.
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::io::Errno;
+
+use super::arena::Arena;
 use super::buffer::AlignedBuf;
 use super::slot::{SlotPin, SlotWriter};
-use crate::vocab::limits::ALIGNMENT;
+use crate::vocab::limits::{ALIGNMENT, DEVICE_RETRIES};
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,17 @@ impl Buffer {
             Self::Fill(writer) => writer.as_mut_slice(),
             Self::Slot(_) => &mut [],
             Self::Heap(buffer) => buffer,
+        }
+    }
+}
+
+impl Buffer {
+    /// The segment of `arena` that the memory lies in.
+    pub(super) fn segment_of(&self, arena: &Arc<Arena>) -> Option<u16> {
+        match self {
+            Self::Fill(writer) => writer.is_of(arena).then(|| writer.slot().extent),
+            Self::Slot(pin) => pin.is_of(arena).then(|| pin.slot().extent),
+            Self::Heap(_) => None,
         }
     }
 }
@@ -109,31 +125,74 @@ impl Io {
     }
 
     /// Moves all bytes with `read` or `write`, which may move fewer at a time: continues short ones, repeats interrupted
-    /// ones. What follows a short transfer starts at whole 4 KiB again.
+    /// ones.
     pub(super) fn transfer(
         &mut self,
         read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
         write: impl Fn(&[u8], u64) -> io::Result<usize>,
     ) -> io::Result<()> {
         let length = self.length as usize;
-        let mut moved = 0;
-        while moved < length {
+        let mut progress = Progress::default();
+        loop {
+            let moved = progress.moved as usize;
             let at = self.offset + moved as u64;
             let step = match self.op {
                 Op::Read => self.buffer.bytes_mut().get_mut(moved..length).map(|bytes| read(bytes, at)),
                 Op::Write => self.buffer.bytes().get(moved..length).map(|bytes| write(bytes, at)),
             };
-            match step {
-                None => return Err(io::ErrorKind::InvalidInput.into()),
-                Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Some(Err(error)) => return Err(error),
-                Some(Ok(bytes)) if moved + bytes >= length => return Ok(()),
-                Some(Ok(bytes)) if bytes < ALIGNMENT as usize => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(Ok(bytes)) => moved += bytes / ALIGNMENT as usize * ALIGNMENT as usize,
+            let step = step.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
+            if let Step::Done(result) = progress.step(self.length, step) {
+                return result;
             }
         }
-        Ok(())
     }
+}
+
+/// How far a job has come: what each answer of the kernel means for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Bytes that need not be moved again, whole 4 KiB of them.
+    pub(super) moved: u32,
+    retries: u32,
+}
+
+/// What to do after an answer.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The rest, from [`Progress::moved`] on.
+    Again,
+    /// Nothing more.
+    Done(io::Result<()>),
+}
+
+impl Progress {
+    /// Takes in that of the rest of `length` bytes so many were moved, or why not. What follows a short transfer starts
+    /// at whole 4 KiB again; one that moves nothing has met the end of the file. Answers that ask for patience are
+    /// repeated, but not for ever.
+    pub(super) fn step(&mut self, length: u32, answer: io::Result<usize>) -> Step {
+        let bytes = match answer {
+            Err(error) if is_transient(&error) && self.retries < DEVICE_RETRIES => {
+                self.retries += 1;
+                return Step::Again;
+            }
+            Err(error) => return Step::Done(Err(error)),
+            Ok(bytes) => u32::try_from(bytes).unwrap_or(u32::MAX),
+        };
+        if self.moved.saturating_add(bytes) >= length {
+            return Step::Done(Ok(()));
+        }
+        if u64::from(bytes) < ALIGNMENT {
+            return Step::Done(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.moved += bytes - bytes % ALIGNMENT as u32;
+        self.retries = 0;
+        Step::Again
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INTR | Errno::AGAIN))
+        || error.kind() == io::ErrorKind::Interrupted
 }
 
 impl fmt::Debug for Io {
@@ -154,14 +213,61 @@ pub trait Device: Send + Sync {
     /// Gives the job back, not completed, when the queue is full or the device was stopped.
     fn submit(&self, io: Io) -> Result<(), Io>;
 
-    /// How it works, for people.
+    /// How it works, for people: `io_uring, O_DIRECT, registered buffers`.
     fn kind(&self) -> &'static str;
+
+    /// Why it works in a slower way than it could, and what to do about it, as one sentence; `None` where it does not.
+    fn drawback(&self) -> Option<String> {
+        None
+    }
+
+    /// What it is doing now, and what it has done.
+    fn gauges(&self) -> Gauges {
+        Gauges::default()
+    }
 
     /// Size in bytes.
     fn size(&self) -> u64;
 
-    /// Takes no more jobs, finishes what is queued, and ends the device's threads. Does nothing the second time.
+    /// Takes no more jobs, finishes what is queued, and ends the device's threads. Does nothing the second time. From one
+    /// of those threads (a completion may drop the last handle of its device) it does not wait for them.
     fn stop(&self);
+}
+
+/// A drive in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Jobs that wait for their turn.
+    pub queued: usize,
+    /// Bytes of the jobs that the drive has now.
+    pub inflight_bytes: u64,
+    /// The most that it ever had at once.
+    pub inflight_bytes_peak: u64,
+    /// Bytes read from the drive, with their padding to whole 4 KiB; of jobs that failed, nothing.
+    pub read_bytes: u64,
+    /// Bytes written to it, likewise.
+    pub written_bytes: u64,
+    /// Bytes of RAM that are registered with the kernel.
+    pub registered_bytes: u64,
+}
+
+/// Counts what was moved.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Moved {
+    pub(super) fn add(&self, op: Op, bytes: u32) {
+        let counter = if op == Op::Read { &self.read } else { &self.written };
+        counter.fetch_add(u64::from(bytes), Ordering::Relaxed);
+    }
+
+    pub(super) fn fill(&self, gauges: Gauges) -> Gauges {
+        let (read_bytes, written_bytes) = (self.read.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed));
+        Gauges { read_bytes, written_bytes, ..gauges }
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +306,20 @@ mod tests {
         };
         let error = heap(Op::Write, 4096).transfer(|_, _| panic!("not asked for"), stuck).unwrap_err();
         assert_eq!((error.kind(), calls.get()), (io::ErrorKind::UnexpectedEof, 1));
+    }
+
+    #[test]
+    fn a_transfer_is_interrupted_only_so_often() {
+        let mut progress = Progress::default();
+        let patience = |progress: &mut Progress| {
+            let answers = std::iter::repeat_with(|| progress.step(8192, Err(Errno::AGAIN.into())));
+            answers.take_while(|step| matches!(step, Step::Again)).take(10_000).count()
+        };
+        assert_eq!(patience(&mut progress), DEVICE_RETRIES as usize);
+        assert!(matches!(progress.step(8192, Ok(4096)), Step::Again));
+        assert_eq!(patience(&mut progress), DEVICE_RETRIES as usize, "what moves has all its patience again");
+        let Step::Done(Err(error)) = progress.step(8192, Err(Errno::NOSPC.into())) else { panic!("reported at once") };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]

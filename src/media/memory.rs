@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use hashbrown::HashMap;
 
-use super::device::{Device, Io};
+use super::device::{Device, Gauges, Io, Moved};
 use super::lock;
 use super::pool::Pool;
-use crate::vocab::limits::ALIGNMENT;
+use crate::vocab::limits::{ALIGNMENT, DEVICE_INFLIGHT_BYTES};
 
 const PAGE: usize = ALIGNMENT as usize;
 
@@ -22,13 +22,15 @@ pub struct MemDevice {
     /// Without threads, jobs end before `submit` returns.
     pool: Option<Pool>,
     stopped: Mutex<bool>,
+    /// Of jobs that ended before `submit` returned.
+    moved: Moved,
 }
 
 impl MemDevice {
     /// Ends every job before `submit` returns, on the caller's thread: runs are repeatable.
     #[must_use]
     pub fn inline(size: u64) -> Self {
-        Self { pages: Arc::default(), size, pool: None, stopped: Mutex::new(false) }
+        Self { pages: Arc::default(), size, pool: None, stopped: Mutex::new(false), moved: Moved::default() }
     }
 
     /// Ends jobs on a thread of its own.
@@ -38,8 +40,9 @@ impl MemDevice {
     pub fn threaded(size: u64) -> io::Result<Self> {
         let pages = Arc::<Pages>::default();
         let of_pool = Arc::clone(&pages);
-        let pool = Pool::start("kvtier-mem", 1, Box::new(move |io| of_pool.carry_out(size, io)))?;
-        Ok(Self { pages, size, pool: Some(pool), stopped: Mutex::new(false) })
+        let pool =
+            Pool::start("kvtier-mem", 1, DEVICE_INFLIGHT_BYTES, Box::new(move |io| of_pool.carry_out(size, io)))?;
+        Ok(Self { pages, size, pool: Some(pool), stopped: Mutex::new(false), moved: Moved::default() })
     }
 }
 
@@ -52,12 +55,19 @@ impl Device for MemDevice {
             return Err(io);
         }
         let result = self.pages.carry_out(self.size, &mut io);
+        if result.is_ok() {
+            self.moved.add(io.op, io.length);
+        }
         io.complete(result);
         Ok(())
     }
 
     fn kind(&self) -> &'static str {
         "memory"
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.pool.as_ref().map_or_else(|| self.moved.fill(Gauges::default()), Pool::gauges)
     }
 
     fn size(&self) -> u64 {

@@ -1,13 +1,12 @@
-//! Threads that carry out a device's jobs from two bounded queues, foreground first.
+//! Threads that carry out a device's jobs, as its queues hand them out.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::device::Io;
+use super::device::{Gauges, Io, Moved};
 use super::lock;
-use crate::vocab::limits::{DEVICE_FOREGROUND_RUN, DEVICE_QUEUE};
+use super::queue::{Queues, Weight};
 
 /// How a job is carried out.
 pub(super) type Work = dyn Fn(&mut Io) -> io::Result<()> + Send + Sync;
@@ -22,21 +21,14 @@ struct Shared {
     queues: Mutex<Queues>,
     ready: Condvar,
     work: Box<Work>,
-}
-
-#[derive(Default)]
-struct Queues {
-    foreground: VecDeque<Io>,
-    background: VecDeque<Io>,
-    /// Foreground jobs taken since the last background one.
-    run: u32,
-    closed: bool,
+    moved: Moved,
 }
 
 impl Pool {
-    /// Starts `threads` threads.
-    pub(super) fn start(name: &str, threads: usize, work: Box<Work>) -> io::Result<Self> {
-        let shared = Arc::new(Shared { queues: Mutex::default(), ready: Condvar::new(), work });
+    /// Starts `threads` threads, which work on at most `bytes_max` bytes at once.
+    pub(super) fn start(name: &str, threads: usize, bytes_max: u64, work: Box<Work>) -> io::Result<Self> {
+        let queues = Mutex::new(Queues::new(bytes_max));
+        let shared = Arc::new(Shared { queues, ready: Condvar::new(), work, moved: Moved::default() });
         let pool = Self { shared, threads: Mutex::default() };
         for number in 0..threads.max(1) {
             let shared = Arc::clone(&pool.shared);
@@ -48,22 +40,21 @@ impl Pool {
 
     /// Queues a job; gives it back when its queue is full or the pool is stopped.
     pub(super) fn submit(&self, io: Io) -> Result<(), Io> {
-        let mut queues = lock(&self.shared.queues);
-        let closed = queues.closed;
-        let queue = if io.background { &mut queues.background } else { &mut queues.foreground };
-        if closed || queue.len() >= DEVICE_QUEUE {
-            return Err(io);
-        }
-        queue.push_back(io);
-        drop(queues);
+        lock(&self.shared.queues).push(io)?;
         self.shared.ready.notify_one();
         Ok(())
+    }
+
+    /// What it is doing now, and what it has done.
+    pub(super) fn gauges(&self) -> Gauges {
+        let gauges = lock(&self.shared.queues).gauges();
+        self.shared.moved.fill(gauges)
     }
 
     /// Finishes what is queued and ends the threads. From one of them (a completion may drop the last handle of its
     /// device) it does not wait for itself.
     pub(super) fn stop(&self) {
-        lock(&self.shared.queues).closed = true;
+        lock(&self.shared.queues).close();
         self.shared.ready.notify_all();
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
@@ -82,32 +73,39 @@ impl Drop for Pool {
 
 impl Shared {
     fn run(&self) {
-        while let Some(mut io) = self.next() {
+        while let Some((mut io, weight)) = self.next() {
             let result = (self.work)(&mut io);
+            if result.is_ok() {
+                self.moved.add(io.op, io.length);
+            }
+            self.give_back(weight);
             io.complete(result);
         }
     }
 
     /// The next job; waits for one; `None` when closed and empty.
-    fn next(&self) -> Option<Io> {
+    fn next(&self) -> Option<(Io, Weight)> {
         let queues = lock(&self.queues);
-        let mut queues = self.ready.wait_while(queues, |queues| queues.waits()).unwrap_or_else(PoisonError::into_inner);
-        queues.take()
-    }
-}
-
-impl Queues {
-    fn waits(&self) -> bool {
-        !self.closed && self.foreground.is_empty() && self.background.is_empty()
+        let waits = |queues: &mut Queues| !queues.is_over() && !queues.has_work();
+        let mut queues = self.ready.wait_while(queues, waits).unwrap_or_else(PoisonError::into_inner);
+        let next = queues.take();
+        self.tell_others(&queues);
+        next
     }
 
-    fn take(&mut self) -> Option<Io> {
-        if self.background.is_empty() || (self.run < DEVICE_FOREGROUND_RUN && !self.foreground.is_empty()) {
-            self.run = self.run.saturating_add(1);
-            self.foreground.pop_front()
-        } else {
-            self.run = 0;
-            self.background.pop_front()
+    /// Makes room for others, who may be waiting for it; the caller may be busy with its completion for a while.
+    fn give_back(&self, weight: Weight) {
+        let mut queues = lock(&self.queues);
+        queues.landed(weight);
+        queues.ended(weight);
+        self.tell_others(&queues);
+    }
+
+    fn tell_others(&self, queues: &Queues) {
+        if queues.is_over() {
+            self.ready.notify_all();
+        } else if queues.has_work() {
+            self.ready.notify_one();
         }
     }
 }
@@ -123,20 +121,6 @@ mod tests {
     }
 
     #[test]
-    fn foreground_goes_first_but_background_is_not_starved() {
-        let mut queues = Queues::default();
-        for number in 0..40 {
-            queues.foreground.push_back(job(number, false));
-            queues.background.push_back(job(number, true));
-        }
-        let order: Vec<bool> = std::iter::from_fn(|| queues.take()).map(|io| io.background).collect();
-        assert_eq!(order.len(), 80);
-        let run = DEVICE_FOREGROUND_RUN as usize;
-        assert_eq!(order.iter().position(|background| *background), Some(run));
-        assert_eq!(order[..=2 * run].iter().filter(|background| **background).count(), 1);
-    }
-
-    #[test]
     fn stop_finishes_what_is_queued_and_later_jobs_come_back() {
         let done = Arc::new(Mutex::new(Vec::new()));
         let gate = Arc::new(Mutex::new(()));
@@ -147,7 +131,7 @@ mod tests {
             lock(&seen).push(io.offset);
             Ok(())
         };
-        let pool = Pool::start("test", 1, Box::new(work)).unwrap();
+        let pool = Pool::start("test", 1, u64::MAX, Box::new(work)).unwrap();
         for number in 0..10 {
             pool.submit(job(number, number % 2 == 0)).unwrap();
         }
@@ -163,7 +147,7 @@ mod tests {
     #[test]
     fn a_completion_may_drop_the_last_handle_of_its_pool() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let pool = Arc::new(Pool::start("test", 2, Box::new(|_| Ok(()))).unwrap());
+        let pool = Arc::new(Pool::start("test", 2, u64::MAX, Box::new(|_| Ok(()))).unwrap());
         let (gate, wait) = std::sync::mpsc::channel::<()>();
         let last = Arc::clone(&pool);
         let done = Box::new(move |_: Buffer, _: io::Result<()>| {

@@ -1,18 +1,21 @@
 //! A drive through `pread` and `pwrite` on a few threads: the body that works everywhere.
 
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::device::{Device, Io};
+use super::device::{Device, Gauges, Io};
 use super::pool::Pool;
 use super::slot_file::{OpenError, SlotFile};
-use crate::vocab::limits::LOCK_WAIT;
+use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, LOCK_WAIT};
 
 /// One slot file. Dropping it finishes what is queued.
 pub struct PosixDevice {
     pool: Pool,
     size: u64,
     direct: bool,
+    drawback: Option<String>,
 }
 
 impl PosixDevice {
@@ -21,17 +24,22 @@ impl PosixDevice {
     /// # Errors
     /// When it does not fit the file system, another process has it, or the file system refuses something.
     pub fn open(path: &Path, len: u64, threads: usize) -> Result<Self, OpenError> {
-        let SlotFile { file, direct } = SlotFile::open(path, len, LOCK_WAIT)?;
+        let file = SlotFile::open(path, len, LOCK_WAIT)?;
+        let fail = |source| OpenError::Io { path: path.into(), doing: "start threads", source };
+        Self::start(&file, threads, DEVICE_INFLIGHT_BYTES, None).map_err(fail)
+    }
+
+    /// Works on `file`; `because` says why it is this body and not a faster one.
+    pub(super) fn start(file: &SlotFile, threads: usize, bytes_max: u64, because: Option<String>) -> io::Result<Self> {
+        let SlotFile { len, direct, .. } = *file;
+        let known: Vec<_> = because.into_iter().chain(file.buffered_because.clone()).collect();
+        let file = Arc::clone(&file.file);
         let work = move |io: &mut Io| {
             io.check(len)?;
             io.transfer(|bytes, at| file.read_at(bytes, at), |bytes, at| file.write_at(bytes, at))
         };
-        let pool = Pool::start("kvtier-nvme", threads, Box::new(work)).map_err(|source| OpenError::Io {
-            path: path.into(),
-            doing: "start threads",
-            source,
-        })?;
-        Ok(Self { pool, size: len, direct })
+        let pool = Pool::start("kvtier-nvme", threads, bytes_max, Box::new(work))?;
+        Ok(Self { pool, size: len, direct, drawback: (!known.is_empty()).then(|| known.join("; ")) })
     }
 }
 
@@ -42,6 +50,14 @@ impl Device for PosixDevice {
 
     fn kind(&self) -> &'static str {
         if self.direct { "pread, O_DIRECT" } else { "pread, buffered" }
+    }
+
+    fn drawback(&self) -> Option<String> {
+        self.drawback.clone()
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.pool.gauges()
     }
 
     fn size(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// Shared memory of a fixed size, zeroed, not prefaulted: pages come with their first write.
 #[derive(Debug)]
@@ -39,6 +39,12 @@ impl Segment {
     #[must_use]
     pub fn size(&self) -> usize {
         self.len
+    }
+
+    /// Has the kernel make all its pages now, whoever uses it meanwhile.
+    pub(super) fn populate(&self) -> io::Result<()> {
+        // SAFETY: within the mapping; it makes pages as a write to them would, and changes no byte.
+        Ok(unsafe { madvise(self.base.as_ptr().cast(), self.len, Advice::LinuxPopulateWrite)? })
     }
 
     /// The descriptor, to be mapped by others.

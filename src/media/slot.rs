@@ -31,6 +31,11 @@ impl SlotPin {
         self.spot.slot
     }
 
+    /// Whether the slot is one of `arena`.
+    pub(super) fn is_of(&self, arena: &Arc<Arena>) -> bool {
+        Arc::ptr_eq(&self.arena, arena)
+    }
+
     /// The payload as `Bytes`, not copied: the pin ends when the last clone is dropped.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
@@ -91,6 +96,11 @@ impl SlotWriter {
     #[must_use]
     pub fn slot(&self) -> SlotId {
         self.spot.slot
+    }
+
+    /// Whether it is one of `arena`.
+    pub(super) fn is_of(&self, arena: &Arc<Arena>) -> bool {
+        Arc::ptr_eq(&self.arena, arena)
     }
 
     /// Its class.

@@ -4,10 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags, fallocate, fcntl_getfl, fcntl_setfl, statx};
 use rustix::io::Errno;
 
 use super::buffer::AlignedBuf;
@@ -49,9 +50,12 @@ pub enum OpenError {
 /// An open slot file.
 #[derive(Debug)]
 pub(super) struct SlotFile {
-    pub(super) file: File,
+    pub(super) file: Arc<File>,
+    pub(super) len: u64,
     /// Past the page cache.
     pub(super) direct: bool,
+    /// Why it is not, where it could be better.
+    pub(super) buffered_because: Option<String>,
 }
 
 impl SlotFile {
@@ -59,7 +63,7 @@ impl SlotFile {
     pub(super) fn open(path: &Path, len: u64, wait: Duration) -> Result<Self, OpenError> {
         let created = !path.exists();
         let fail = |doing| move |source| OpenError::Io { path: path.into(), doing, source };
-        let (file, asked_direct) = open_direct(path).map_err(fail("open"))?;
+        let (file, refused) = open_direct(path).map_err(fail("open"))?;
         // On this descriptor and not on a file beside it: I/O in flight keeps the descriptor's lock after a kill.
         if !lock_file(&file, wait).map_err(fail("lock"))? {
             return Err(OpenError::InUse { path: path.into() });
@@ -70,35 +74,63 @@ impl SlotFile {
             }
             return Err(error);
         }
-        let direct = asked_direct
-            && len >= ALIGNMENT
-            && self_test_or_buffered(path, &file, created).map_err(fail("set flags"))?;
-        Ok(Self { file, direct })
+        // A file without a block has nothing to read or write directly.
+        let refused = refused.or_else(|| if len < ALIGNMENT { None } else { why_not_direct(&file, created) });
+        let mut opened = Self { file: Arc::new(file), len, direct: len >= ALIGNMENT, buffered_because: None };
+        if let Some(why) = refused {
+            tracing::warn!(path = %path.display(), why, "slots go through the page cache");
+            opened.go_buffered(why).map_err(fail("set flags"))?;
+        }
+        Ok(opened)
+    }
+
+    /// Goes through the page cache from now on.
+    pub(super) fn go_buffered(&mut self, because: String) -> io::Result<()> {
+        fcntl_setfl(&self.file, fcntl_getfl(&self.file)? - OFlags::DIRECT)?;
+        self.direct = false;
+        self.buffered_because = Some(because);
+        Ok(())
     }
 }
 
-/// Opens with `O_DIRECT`, and without where that is refused here already.
-fn open_direct(path: &Path) -> io::Result<(File, bool)> {
+/// Opens with `O_DIRECT`, and where that is refused here already, without, and says why.
+fn open_direct(path: &Path) -> io::Result<(File, Option<String>)> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     match options.clone().custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path) {
-        Ok(file) => Ok((file, true)),
+        Ok(file) => Ok((file, None)),
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::OPNOTSUPP)) => {
-            tracing::warn!(path = %path.display(), %error, "O_DIRECT refused: slots go through the page cache");
-            Ok((options.open(path)?, false))
+            Ok((options.open(path)?, Some(format!("the file system refuses O_DIRECT: {error}"))))
         }
         Err(error) => Err(error),
     }
 }
 
-/// Some file systems take the flag and refuse the I/O. Writes only where nothing can be lost.
-fn self_test_or_buffered(path: &Path, file: &File, created: bool) -> io::Result<bool> {
+/// Asks the kernel and then the file whether it can be used directly, in pieces of 4 KiB.
+fn why_not_direct(file: &File, created: bool) -> Option<String> {
+    // Since Linux 6.1, where the file system knows; asked on the descriptor and not by a name that may mean another file.
+    if let Ok(found) = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
+        && StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::DIOALIGN)
+        && let Some(why) = misaligned(found.stx_dio_mem_align, found.stx_dio_offset_align)
+    {
+        return Some(why);
+    }
+    // Some file systems take the flag and refuse the I/O. Writes only where nothing can be lost.
     let mut buffer = AlignedBuf::with_room_for(ALIGNMENT as u32);
     let write = if created { file.write_at(&buffer, 0).map(|_| ()) } else { Ok(()) };
-    let Err(error) = write.and_then(|()| file.read_at(&mut buffer, 0)) else { return Ok(true) };
-    tracing::warn!(path = %path.display(), %error, "O_DIRECT failed its test: slots go through the page cache");
-    fcntl_setfl(file, fcntl_getfl(file)? - OFlags::DIRECT)?;
-    Ok(false)
+    let error = write.and_then(|()| file.read_at(&mut buffer, 0)).err()?;
+    Some(format!("O_DIRECT failed its test: {error}"))
+}
+
+/// What is wrong with an alignment that the kernel demands, of memory and of offsets; 0 means that it takes none.
+fn misaligned(memory: u32, offset: u32) -> Option<String> {
+    let suits = |align: u32| align > 0 && ALIGNMENT.is_multiple_of(u64::from(align));
+    if memory == 0 || offset == 0 {
+        return Some("the file system has no O_DIRECT for this file".to_owned());
+    }
+    (!suits(memory) || !suits(offset)).then(|| {
+        format!("O_DIRECT demands alignment to {memory} bytes of memory and {offset} of the file, and slots have 4096")
+    })
 }
 
 /// Gives the file its size and its blocks, so that no write can run out of space later.
@@ -158,6 +190,17 @@ mod tests {
         let error = SlotFile::open(&path, 1 << 50, Duration::ZERO).unwrap_err();
         assert!(error.to_string().starts_with("nvme size 1.0 PiB does not fit: "), "{error}");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_alignment_of_up_to_4_kib_suits_and_a_larger_one_is_named() {
+        for align in [1, 512, 4096] {
+            assert_eq!(misaligned(align, align), None);
+        }
+        assert!(misaligned(0, 0).unwrap().contains("no O_DIRECT for this file"));
+        assert!(misaligned(512, 65_536).unwrap().contains("65536 of the file"));
+        assert!(misaligned(8192, 512).unwrap().contains("8192 bytes of memory"));
+        assert!(misaligned(768, 512).is_some());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::judge::{self, Found};
 use super::{OfflineError, open_catalog, unreadable};
-use crate::tiers::{Catalog, Folder, NvmeShelf, ReadError, ReadInto};
+use crate::tiers::{Folder, IoOptions, NvmeShelf, ReadError, ReadInto};
 use crate::vocab::crc::PayloadCrc;
 use crate::vocab::limits::{VERIFY_PROBLEMS_MAX, VERIFY_READS};
 use crate::vocab::{BlockKey, ByteCount};
@@ -69,8 +69,10 @@ pub enum ProblemKind {
 /// # Errors
 /// When the folder is in use, is no data folder, or its catalog can't be read.
 pub fn verify(dir: &Path, mut progress: impl FnMut(ByteCount, ByteCount)) -> Result<VerifyReport, OfflineError> {
-    let folder = Folder::inspect(dir)?;
+    let mut folder = Folder::inspect(dir)?;
     let Some(catalog) = open_catalog(&folder)? else { return Ok(VerifyReport::default()) };
+    // First, since a drive that can't be opened has no slots.
+    let devices = folder.open_devices(IoOptions::default())?;
     let path = folder.catalog();
     let mut rows = Vec::new();
     let scanned = catalog.scan(|key, row| rows.push(Found::new(key, &row))).map_err(unreadable(&path))?;
@@ -85,7 +87,9 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(ByteCount, ByteCount)) -> Res
         }
     }
     let unreferenced_slots = judge::unreferenced_slots(&rows, folder.shape());
-    check_slots(&folder, catalog, &mut rows, &mut findings, &mut progress)?;
+    let shelf = NvmeShelf::striped(devices, Arc::new(catalog), folder.shape());
+    check_slots(&shelf, &mut rows, &mut findings, &mut progress);
+    shelf.stop();
     for (row, _) in rows.iter().zip(judge::orphans(&rows)).filter(|(_, orphan)| *orphan) {
         findings.add(row, ProblemKind::Orphaned, "one of its ancestors is gone".to_owned());
     }
@@ -100,14 +104,11 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(ByteCount, ByteCount)) -> Res
 
 /// Reads every slot that a row may be right about, in the order of the drive.
 fn check_slots(
-    folder: &Folder,
-    catalog: Catalog,
+    shelf: &NvmeShelf,
     rows: &mut [Found],
     findings: &mut Findings,
     progress: &mut impl FnMut(ByteCount, ByteCount),
-) -> Result<(), OfflineError> {
-    let Some(device) = folder.open_device()? else { return Ok(()) };
-    let shelf = NvmeShelf::new(device, Arc::new(catalog), folder.shape());
+) {
     let mut order: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].stale.is_none()).collect();
     order.sort_unstable_by_key(|at| rows[*at].slot);
     let total = ByteCount(order.iter().map(|at| u64::from(rows[*at].length)).sum());
@@ -137,8 +138,6 @@ fn check_slots(
         }
         progress(done, total);
     }
-    shelf.stop();
-    Ok(())
 }
 
 fn judge_read(row: &mut Found, error: &ReadError, findings: &mut Findings) {

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::{OfflineError, ProblemKind, VerifyReport, namespaces, verify};
-use crate::tiers::{CODEC_RAW, Catalog, Folder, NamespaceRow, Row, ShardRow};
+use crate::tiers::{CODEC_RAW, Catalog, DriveSpec, Folder, IoOptions, NamespaceRow, Row, ShardRow};
 use crate::vocab::crc::payload_crc;
 use crate::vocab::namespace::{HashScheme, Weights};
 use crate::vocab::{
@@ -21,12 +21,17 @@ impl Store {
     /// A folder with one namespace and blocks 1, 2 and 3 of one chain in slots 0, 1 and 2 of extent 0.
     fn new() -> Self {
         let store = Self(tempfile::tempdir().unwrap());
-        Folder::open(store.dir(), NVME, &SystemClock).unwrap().open_device().unwrap().unwrap().stop();
+        store.open(&[DriveSpec::here(NVME)]);
         store.catalog().put_namespace(&namespace()).unwrap();
         for nth in 1..=3 {
             store.put(nth, nth - 1, (nth > 1).then(|| nth - 1));
         }
         store
+    }
+
+    fn open(&self, drives: &[DriveSpec]) {
+        let mut folder = Folder::open(self.dir(), drives, &SystemClock).unwrap();
+        drop(folder.open_devices(IoOptions::default()).unwrap());
     }
 
     fn dir(&self) -> &Path {
@@ -62,7 +67,8 @@ impl Store {
 }
 
 fn shape() -> TierShape {
-    TierShape::carve(NVME)
+    let (extent, stride) = TierShape::plan(&[NVME.0]);
+    TierShape::striped(&[NVME.0], extent, stride)
 }
 
 fn class() -> SlotClass {
@@ -146,7 +152,7 @@ fn a_slot_that_was_never_written_and_rows_that_no_daemon_would_take_are_stale() 
     let store = Store::new();
     store.overwrite(2, &[0; LENGTH]);
     assert_eq!(store.wrong(), (0, 1, 0));
-    let outside = Row { slot: SlotId { extent: 16, index: 0 }, ..row(4, 3, None) };
+    let outside = Row { slot: SlotId { extent: 1, index: 0 }, ..row(4, 3, None) };
     let unknown = Row { owner: Owner { namespace: NamespaceId(9), ..Owner::default() }, ..row(5, 4, None) };
     let class = SlotClass::of_bytes(16_384).unwrap();
     let other_size = Row { slot: SlotId { extent: 0, index: 9 }, class, ..row(6, 9, None) };
@@ -162,6 +168,23 @@ fn blocks_behind_a_missing_or_stale_ancestor_are_orphans() {
     let store = Store::new();
     store.overwrite(0, &[0; LENGTH]);
     assert_eq!(store.wrong(), (0, 1, 2));
+}
+
+#[test]
+fn every_drive_is_read_and_the_blocks_of_a_missing_one_are_stale() {
+    let store = Store::new();
+    let second = tempfile::tempdir().unwrap();
+    store.open(&[DriveSpec::here(NVME), DriveSpec { dir: Some(second.path().into()), bytes: NVME }]);
+    let own = std::fs::read_dir(second.path()).unwrap().next().unwrap().unwrap().path();
+    File::options().write(true).open(own.join("1.kv")).unwrap().write_all_at(&payload(4), 0).unwrap();
+    let on_second = Row { slot: SlotId { extent: 1, index: 0 }, ..row(4, 0, Some(3)) };
+    store.catalog().put(key(4), &on_second).unwrap();
+    assert_eq!((store.verify().blocks, store.wrong()), (4, (0, 0, 0)));
+    File::options().write(true).open(own.join("1.kv")).unwrap().write_all_at(&[0xff], 0).unwrap();
+    assert_eq!((store.verify().problems[0].slot.as_str(), store.wrong()), ("1:0", (1, 0, 0)));
+    std::fs::remove_dir_all(own).unwrap();
+    assert_eq!(store.wrong(), (0, 1, 0));
+    assert!(store.verify().problems[0].what.contains("on no drive that is here"));
 }
 
 #[test]
@@ -186,7 +209,7 @@ fn a_catalog_that_can_not_be_read_is_said_to_be_so_and_kept() {
 #[test]
 fn a_folder_in_use_and_one_that_is_no_store_are_refused() {
     let store = Store::new();
-    let daemon = Folder::open(store.dir(), NVME, &SystemClock).unwrap();
+    let daemon = Folder::open(store.dir(), &[DriveSpec::here(NVME)], &SystemClock).unwrap();
     let error = verify(store.dir(), |_, _| {}).unwrap_err().to_string();
     assert!(error.contains(&format!("is in use by process {}", std::process::id())), "{error}");
     drop(daemon);

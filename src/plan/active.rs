@@ -21,6 +21,8 @@ pub(super) struct Active {
     pub leases: u32,
     /// Reads of its NVMe slot under way.
     pub reads: u16,
+    /// RAM lets it go once its write to NVMe has ended; its slot is promised to others already.
+    pub leaving: bool,
 }
 
 /// What holds for all others.
@@ -28,7 +30,7 @@ static AT_REST: Active = Active::new(NONE);
 
 impl Active {
     const fn new(block: u32) -> Self {
-        Self { block, ram_slot: NO_SLOT, generation: 0, put: NO_PUT, leases: 0, reads: 0 }
+        Self { block, ram_slot: NO_SLOT, generation: 0, put: NO_PUT, leases: 0, reads: 0, leaving: false }
     }
 }
 
@@ -121,10 +123,23 @@ impl Catalog {
         self.ram_is_idle(number) && carries_nvme(&self[number])
     }
 
+    /// RAM may let it go together with all that hangs on it there.
+    pub(super) fn ram_may_go_with_children(&self, number: u32) -> bool {
+        self.is_idle_but_for_children(number) && !carries_nvme(&self[number])
+    }
+
+    /// Both tiers may let it go together with all that hangs on it.
+    pub(super) fn may_go_with_children(&self, number: u32) -> bool {
+        self.active(number).leases == 0 && !self.is_moving(number)
+    }
+
     fn ram_is_idle(&self, number: u32) -> bool {
+        self[number].ram_children == 0 && self.is_idle_but_for_children(number)
+    }
+
+    fn is_idle_but_for_children(&self, number: u32) -> bool {
         let entry = &self[number];
         entry.ram == Ram::Resident
-            && entry.ram_children == 0
             && !matches!(entry.nvme, Nvme::Waiting | Nvme::Writing)
             && self.active(number).leases == 0
     }

@@ -90,44 +90,71 @@ impl Planner {
         lost.map_or(Ok(()), |number| Err(format!("block {number} is leased and not pinned")))
     }
 
-    /// Each slot belongs to one block, to the free list, or to the world.
+    /// Each slot belongs to one block, to the free list, or to the world; and its extent knows which.
     fn check_slots(
         &self,
         shelf: &Shelf,
         tier: &str,
         place: impl Fn(&Entry, &Active) -> Option<(u8, SlotId)>,
     ) -> Result<(), String> {
-        let classes = u8::try_from(shelf.space.class_count()).unwrap_or(u8::MAX);
-        for class in 0..classes {
-            let held: Vec<SlotId> = self
-                .catalog
-                .iter()
-                .filter_map(|(number, entry)| place(entry, self.catalog.active(number)))
-                .filter(|(of, _)| *of == class)
-                .map(|(_, slot)| slot)
-                .collect();
-            let free: Vec<SlotId> = shelf.space.freed(class).collect();
-            let distinct: BTreeSet<SlotId> = held.iter().chain(&free).copied().collect();
-            if distinct.len() != held.len() + free.len() {
-                return Err(format!("{tier}: a slot of class {class} has two owners"));
+        let space = &shelf.space;
+        let mut held = vec![0_u64; space.class_count()];
+        let mut leaving = vec![0_u64; space.class_count()];
+        for (number, entry) in self.catalog.iter() {
+            let Some((class, slot)) = place(entry, self.catalog.active(number)) else { continue };
+            let extent = space.extent(slot.extent).filter(|extent| extent.owner(slot.index) == Some(number));
+            if extent.is_none_or(|extent| extent.class != class) {
+                return Err(format!("{tier}: slot {slot} is not its block's, {number}"));
             }
-            let (coming, wanted) = shelf.promised(class);
-            if wanted > coming {
-                return Err(format!("{tier}: {wanted} blocks wait for {coming} slots"));
-            }
-            if !shelf.is_bounded(class) {
-                return Err(format!("{tier}: the queue for slots of class {class} grows"));
-            }
-            let used = shelf.space.used(class);
-            if used != held.len() as u64 + coming {
-                return Err(format!("{tier}: {used} slots used, {} held and {coming} coming", held.len()));
-            }
-            let all = used + free.len() as u64 + shelf.space.fresh(class);
-            if all != shelf.space.slots(class) {
-                return Err(format!("{tier}: {all} slots of {} accounted for", shelf.space.slots(class)));
-            }
+            held[usize::from(class)] += 1;
+            leaving[usize::from(class)] += u64::from(tier == "RAM" && self.catalog.active(number).leaving);
+        }
+        for class in 0..u8::try_from(space.class_count()).unwrap_or(u8::MAX) {
+            let at = usize::from(class);
+            self.check_class(shelf, class, held[at], leaving[at])
+                .map_err(|what| format!("{tier}: class {class}: {what}"))?;
         }
         Ok(())
+    }
+
+    fn check_class(&self, shelf: &Shelf, class: u8, held: u64, leaving: u64) -> Result<(), String> {
+        let space = &shelf.space;
+        let free = space.free(class);
+        let distinct: BTreeSet<SlotId> = free.iter().copied().collect();
+        let owned = |slot: &SlotId| space.extent(slot.extent).is_none_or(|extent| extent.owner(slot.index).is_some());
+        if distinct.len() != free.len() || free.iter().any(owned) {
+            return Err("a slot is free twice, or free and a block's".into());
+        }
+        let (mut slots, mut owners, mut used, mut coming, mut kept) = (0, 0, 0, leaving, 0);
+        for (number, extent) in space.extents() {
+            let lost = space.is_lost(number);
+            if extent.leaving == Some(class) && !lost {
+                coming += u64::from(space.shape().slots(number, space.class(class)));
+            }
+            if extent.class != class {
+                continue;
+            }
+            owners += extent.blocks().count() as u64;
+            used += u64::from(extent.used);
+            if extent.leaving.is_none() && !lost {
+                kept += 1;
+                slots += u64::from(space.shape().slots(number, space.class(class))) - u64::from(extent.used);
+                coming += u64::from(extent.draining());
+            }
+        }
+        let (promised, wanted) = shelf.promised(class);
+        let found = [
+            ("blocks in slots", held, owners),
+            ("slots used", space.used(class), used),
+            ("free slots", free.len() as u64, slots),
+            ("extents", u64::from(space.extents_of(class)), kept),
+            ("slots promised", promised, coming),
+            ("blocks waiting, at most", wanted.max(promised), promised),
+        ];
+        if let Some((what, kept, counted)) = found.iter().find(|(_, kept, counted)| kept != counted) {
+            return Err(format!("{what}: kept as {kept}, is {counted}"));
+        }
+        if shelf.is_bounded(class) { Ok(()) } else { Err("the queue for slots grows".into()) }
     }
 
     fn check_counts(&self) -> Result<(), String> {

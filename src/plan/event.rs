@@ -146,6 +146,14 @@ pub enum Event {
     },
     /// Time has passed: leases may have ended.
     Tick,
+    /// A drive was taken out: its blocks are lost, its slots are not used again.
+    DriveLost {
+        /// Its number.
+        drive: u16,
+    },
+    /// The daemon is about to stop: write what only RAM has, the hottest first, as far as the write queue has room.
+    /// Answer: [`Answer::Flushing`]; to be sent again as writes end.
+    Flush,
     /// An admin evicts a block and its descendants. Answer: [`Answer::Removed`].
     Evict {
         /// The first block to go.
@@ -218,6 +226,13 @@ pub enum Answer {
     Released(Result<bool, LeaseError>),
     /// To [`Event::Renew`].
     Renewed(Result<Leased, LeaseError>),
+    /// To [`Event::Flush`].
+    Flushing {
+        /// Writes begun by this event.
+        begun: u64,
+        /// Blocks worth writing that are not yet being written.
+        left: u64,
+    },
     /// To [`Event::Evict`] and [`Event::Purge`].
     Removed {
         /// Blocks removed.
@@ -350,6 +365,13 @@ pub enum Command {
         slot: SlotId,
         /// Slot size.
         class: SlotClass,
+    },
+    /// The slot that this block of a put waited for will not come.
+    Refuse {
+        /// Whose put.
+        put: PutId,
+        /// Which block.
+        block: BlockRef,
     },
     /// Ends with [`Event::Wrote`].
     Write(Write),

@@ -20,8 +20,10 @@ impl Planner {
         if let Some(at) = victim {
             let victim = self.catalog.actives.block(at);
             self.counters.ram_evicted += 1;
-            self.drop_from_ram(victim);
-            self.prune(victim);
+            if !self.leave_ram_written(victim) {
+                self.drop_from_ram(victim);
+                self.prune(victim);
+            }
         }
         if let Some(support) = support {
             // Its turn had come: once NVMe has it too, it can go.
@@ -43,8 +45,13 @@ impl Planner {
         let entry = &self.catalog[number];
         let (at, number_of_class, slot) = (entry.active, entry.ram_class, self.catalog.active(number).ram_slot);
         self.set_ram(number, Ram::Absent);
-        self.ram.remove(at);
-        self.ram.expect(number_of_class);
+        if std::mem::take(&mut self.catalog.active_mut(number).leaving) {
+            // Out of the order and promised since it began to leave.
+            self.ram.space.disown(slot);
+        } else {
+            self.ram.remove(at);
+            self.ram.expect(slot);
+        }
         // Lookups are told before the slot is closed, so that few of them find a closed one.
         self.refresh(number);
         self.commands.push(Command::Retire { slot, class: self.ram.class(number_of_class) });
@@ -55,7 +62,7 @@ impl Planner {
         let (key, slot, number_of_class) = (self.catalog.key(number), entry.nvme_slot, entry.nvme_class);
         self.set_nvme(number, Nvme::Absent);
         self.nvme.remove(number);
-        self.nvme.expect(number_of_class);
+        self.nvme.expect(slot);
         self.refresh(number);
         self.commands.push(Command::Erase { key, slot, class: self.nvme.class(number_of_class) });
     }
@@ -91,7 +98,7 @@ impl Planner {
         true
     }
 
-    fn drop_everywhere(&mut self, number: u32) {
+    pub(super) fn drop_everywhere(&mut self, number: u32) {
         // Lookups are not told of one place after the other: it is gone from the first one on.
         self.catalog[number].doomed = true;
         if self.catalog[number].ram == Ram::Resident {

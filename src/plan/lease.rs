@@ -98,6 +98,7 @@ impl Planner {
             None => self.counters.leases_granted += 1,
         }
         self.touch_chain(deepest);
+        self.admit_at_second_use(deepest);
         Ok(Some(Leased { lease: id, blocks }))
     }
 
@@ -145,6 +146,7 @@ impl Planner {
             self.counters.leases_lapsed += 1;
             self.end_lease(id);
         }
+        self.sweep_lost_extents();
         Answer::Done
     }
 

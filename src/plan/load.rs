@@ -119,7 +119,7 @@ impl Planner {
     }
 
     /// The bytes on NVMe are gone or wrong. To a cache that is a miss, not an error.
-    fn lose(&mut self, number: u32) {
+    pub(super) fn lose(&mut self, number: u32) {
         if self.catalog[number].doomed {
             return;
         }

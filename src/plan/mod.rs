@@ -8,6 +8,7 @@
 //! moved stays; blocks of a put end with it.
 
 mod active;
+mod admission;
 mod catalog;
 mod check;
 mod column;
@@ -15,10 +16,14 @@ mod counters;
 mod entry;
 mod event;
 mod evict;
+mod extent;
+mod extents;
+mod flush;
 mod footprint;
 mod keys;
 mod lease;
 mod load;
+mod lost_drive;
 mod lru;
 mod owner;
 mod planner;
@@ -28,8 +33,10 @@ mod reach;
 mod recover;
 mod shelf;
 mod space;
+mod wear;
 mod write;
 
+pub use admission::AdmissionKind;
 pub use counters::{Counters, Holdings};
 pub use event::{
     Answer, BlockRef, Command, Event, Filter, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId, Residence,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::active::NO_PUT;
+use super::admission::AdmissionKind;
 use super::catalog::Catalog;
 use super::counters::{Counters, Holdings};
 use super::entry::{Nvme, ROOT, Ram, is_block};
@@ -11,6 +12,7 @@ use super::lease::Leases;
 use super::policy::PolicyKind;
 use super::put::Put;
 use super::shelf::Shelf;
+use super::wear::Wear;
 use crate::vocab::limits::WRITE_QUEUE_BYTES;
 use crate::vocab::{BlockKey, TierCounts, TierShape, Timestamp};
 
@@ -23,6 +25,10 @@ pub struct Options {
     pub nvme: TierShape,
     /// What goes first.
     pub policy: PolicyKind,
+    /// What is written to NVMe.
+    pub admission: AdmissionKind,
+    /// Bytes a day that each drive may be written; past it, heads of chains are still written, tails on second use.
+    pub wear_bytes_per_day: Option<u64>,
     /// Upper half of lease ids: one number a start, so that ids from before name nothing.
     pub boot: u32,
     /// Bytes of slots that writes to NVMe may hold at a time.
@@ -33,7 +39,15 @@ impl Options {
     /// Tiers of these shapes with the default policy and limits.
     #[must_use]
     pub fn new(ram: TierShape, nvme: TierShape) -> Self {
-        Self { ram, nvme, policy: PolicyKind::default(), boot: 0, write_queue_bytes: WRITE_QUEUE_BYTES }
+        Self {
+            ram,
+            nvme,
+            policy: PolicyKind::default(),
+            admission: AdmissionKind::default(),
+            wear_bytes_per_day: None,
+            boot: 0,
+            write_queue_bytes: WRITE_QUEUE_BYTES,
+        }
     }
 }
 
@@ -52,6 +66,10 @@ pub struct Planner {
     pub(super) commands: Vec<Command>,
     pub(super) write_queue_bytes: u64,
     pub(super) writing_bytes: u64,
+    pub(super) admission: AdmissionKind,
+    pub(super) wear: Wear,
+    /// Extents of lost drives whose blocks have not all been let go yet.
+    pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
     /// Working memory of walks over the tree.
     pub(super) stack: Vec<u32>,
@@ -82,6 +100,9 @@ impl Planner {
             commands: Vec::new(),
             write_queue_bytes: options.write_queue_bytes,
             writing_bytes: 0,
+            admission: options.admission,
+            wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
+            lost_extents: Vec::new(),
             held: Held::default(),
             stack: Vec::new(),
         }
@@ -114,6 +135,8 @@ impl Planner {
             Event::Renew { instance, lease, ttl } => Answer::Renewed(self.renew(instance, lease, ttl)),
             Event::InstanceGone { instance, namespaces } => self.instance_gone(instance, &namespaces),
             Event::Tick => self.tick(),
+            Event::DriveLost { drive } => self.lose_drive(drive),
+            Event::Flush => self.flush(),
             Event::Evict { key } => self.evict(&key),
             Event::Purge(filter) => self.purge(&filter),
         }
@@ -148,7 +171,7 @@ impl Planner {
             leases: self.leases.len(),
             puts: self.puts.len() as u64,
             reservations: self.held.reservations,
-            background: self.held.moving + self.ram.moving() + self.nvme.moving(),
+            background: self.held.moving + self.ram.moving() + self.nvme.moving() + self.lost_extents.len() as u64,
         }
     }
 

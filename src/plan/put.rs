@@ -9,7 +9,7 @@ use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
 use super::shelf::Grant;
-use crate::vocab::{BlockKey, SlotId};
+use crate::vocab::{BlockKey, SlotId, Tier};
 
 /// A put under way.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ impl Planner {
                 self.set_ram(number, Ram::Offered);
                 *want = Some(self.reference(number));
             } else {
-                // A block whose write was dropped gets another chance when its chain comes by.
-                self.admit_to_nvme(number);
+                // Also another chance for a block whose write was dropped.
+                self.admit_at_second_use(number);
             }
             parent = number;
         }
@@ -90,7 +90,7 @@ impl Planner {
         let Some(class) = self.ram.class_number(self.catalog.payload_max(number)) else { return false };
         let block = self.reference(number);
         let grant = match self.ram.ask(class, block) {
-            Grant::AfterEviction if self.evict_from_ram(class) => self.ram.ask(class, block),
+            Grant::AfterEviction if self.make_ram_room(class) => self.ram.ask(class, block),
             grant => grant,
         };
         if grant == Grant::AfterEviction {
@@ -98,7 +98,7 @@ impl Planner {
         }
         self.catalog[number].ram_class = class;
         let at = self.catalog.ram_number(number);
-        self.ram.insert(class, at, heat);
+        self.ram.insert(class, at, heat, self.now);
         self.set_ram(number, Ram::Waiting);
         if let Grant::Now(slot) = grant {
             self.assign_ram(number, slot);
@@ -106,10 +106,15 @@ impl Planner {
         true
     }
 
+    fn make_ram_room(&mut self, class: u8) -> bool {
+        self.move_an_extent(Tier::Ram, class) || self.evict_from_ram(class)
+    }
+
     /// A waiting block has its slot: now the bytes may come, from a put or from NVMe.
     pub(super) fn assign_ram(&mut self, number: u32, slot: SlotId) {
         self.catalog.active_mut(number).ram_slot = slot;
         self.set_ram(number, Ram::Filling);
+        self.ram.space.touch(slot, self.now);
         let active = self.catalog.active(number);
         if active.put == NO_PUT {
             self.load_into_slot(number);
@@ -135,7 +140,7 @@ impl Planner {
             return Answer::Done;
         }
         self.chill_unreachable(number);
-        self.admit_to_nvme(number);
+        self.admit_at_first_use(number);
         Answer::Done
     }
 
@@ -173,7 +178,10 @@ impl Planner {
                 let waits = |number: u32| catalog[number].ram == Ram::Waiting;
                 ram.give_up(class, |block| catalog.resolve(block).is_some_and(waits));
             }
-            Ram::Filling => self.ram_slot_free(class, slot, false),
+            Ram::Filling => {
+                let class = self.ram.give_back(slot);
+                self.hand_ram_on(class);
+            }
             Ram::Absent | Ram::Offered | Ram::Resident => {}
         }
         if matches!(state, Ram::Waiting | Ram::Filling) {
@@ -186,7 +194,7 @@ impl Planner {
     }
 
     /// What came into RAM ahead of this block has no run to wait for now.
-    fn chill_descendants(&mut self, number: u32) {
+    pub(super) fn chill_descendants(&mut self, number: u32) {
         let mut stack: Vec<u32> = self.catalog.children(number).collect();
         while let Some(at) = stack.pop() {
             if self.catalog[at].ram == Ram::Resident {
@@ -197,17 +205,18 @@ impl Planner {
     }
 
     pub(super) fn ram_freed(&mut self, slot: SlotId) -> Answer {
-        if let Some(class) = self.ram.space.class_of(slot) {
-            self.ram_slot_free(class, slot, true);
-        }
+        let class = self.ram.freed(slot);
+        self.hand_ram_on(class);
         Answer::Done
     }
 
-    fn ram_slot_free(&mut self, class: u8, slot: SlotId, was_coming: bool) {
-        let Self { ram, catalog, .. } = self;
-        let wants = |block| catalog.resolve(block).filter(|number| catalog[*number].ram == Ram::Waiting);
-        let next = if was_coming { ram.freed(class, slot, wants) } else { ram.give_back(class, slot, wants) };
-        if let Some((number, slot)) = next {
+    /// Gives the free slots of a class to blocks that wait for them.
+    fn hand_ram_on(&mut self, class: Option<u8>) {
+        let Some(class) = class else { return };
+        loop {
+            let Self { ram, catalog, .. } = self;
+            let wants = |block| catalog.resolve(block).filter(|number| catalog[*number].ram == Ram::Waiting);
+            let Some((number, slot)) = ram.pass_on(class, wants) else { return };
             self.assign_ram(number, slot);
         }
     }

@@ -60,7 +60,8 @@ impl Planner {
     /// What no lookup reaches, or what RAM has without what comes before it, goes first.
     pub(super) fn chill_unreachable(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        if entry.ram == Ram::Resident && !entry.is_ram_run() && !self.is_run_coming(number) {
+        let active = self.catalog.active(number);
+        if entry.ram == Ram::Resident && !entry.is_ram_run() && !active.leaving && !self.is_run_coming(number) {
             self.ram.chill(entry.ram_class, entry.active);
         }
         if entry.nvme == Nvme::Resident && entry.is_orphan() {
@@ -167,13 +168,19 @@ impl Planner {
             let in_ram_order = match entry.ram {
                 Ram::Absent | Ram::Offered => false,
                 Ram::Waiting | Ram::Filling => true,
-                Ram::Resident => entry.is_ram_run(),
+                Ram::Resident => entry.is_ram_run() && !self.catalog.active(at).leaving,
             };
             if in_ram_order {
-                self.ram.touch(entry.ram_class, entry.active);
+                self.ram.touch(entry.ram_class, entry.active, self.now);
+            }
+            if matches!(entry.ram, Ram::Filling | Ram::Resident) {
+                self.ram.space.touch(self.catalog.active(at).ram_slot, self.now);
             }
             if entry.nvme != Nvme::Absent && !entry.is_orphan() {
-                self.nvme.touch(entry.nvme_class, at);
+                self.nvme.touch(entry.nvme_class, at, self.now);
+            }
+            if matches!(entry.nvme, Nvme::Writing | Nvme::Resident) {
+                self.nvme.space.touch(entry.nvme_slot, self.now);
             }
             at = entry.parent;
         }

@@ -5,7 +5,7 @@ use super::event::Command;
 use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
-use crate::vocab::{BlockKey, Owner, SlotClass, SlotId};
+use crate::vocab::{BlockKey, Owner, SlotClass, SlotId, Timestamp};
 
 /// One row of the index.
 #[derive(Clone, Debug)]
@@ -41,18 +41,16 @@ impl Planner {
         std::mem::swap(&mut self.commands, commands);
         // The least recent first, and of equals the deepest: the order in which a running planner would hold them.
         rows.sort_by(|a, b| (a.last_use_s, b.depth, a.key).cmp(&(b.last_use_s, a.depth, b.key)));
-        let slots: Vec<_> = rows.iter().map(|row| (row.slot, row.class)).collect();
-        let accepted = self.nvme.space.occupy(&slots);
-        self.nvme.open_queues();
         let mut stale = Vec::new();
         let mut numbers = Vec::with_capacity(rows.len());
-        for (row, accepted) in rows.iter().zip(accepted) {
-            if accepted {
-                numbers.extend(self.recover_row(row).map(|number| (number, row)));
-            } else {
-                stale.push(row.key);
+        for row in &rows {
+            match self.recover_row(row) {
+                Some(number) => numbers.push((number, row)),
+                None => stale.push(row.key),
             }
         }
+        self.nvme.open_queues();
+        self.nvme.space.occupied();
         for (number, row) in &numbers {
             let parent = match row.parent {
                 None => ROOT,
@@ -80,14 +78,21 @@ impl Planner {
 
     fn recover_row(&mut self, row: &Recovered) -> Option<u32> {
         let number = self.catalog.add(row.key, UNKNOWN, row.depth)?;
-        let class = self.nvme.space.class_of(row.slot).unwrap_or_default();
+        if !self.nvme.space.occupy(row.slot, row.class, number) {
+            self.catalog.remove(number);
+            return None;
+        }
+        self.nvme.open_queues();
+        let class = self.nvme.space.class_of(row.slot)?;
+        let used = Timestamp(u64::from(row.last_use_s) * 1_000);
+        self.nvme.space.touch(row.slot, used);
         let deed = Deed { owner: row.owner, payload_max: row.payload_max };
         let owner = self.catalog.owners.hold(deed);
         let entry = &mut self.catalog[number];
         (entry.nvme_slot, entry.nvme_class) = (row.slot, class);
         (entry.length, entry.crc, entry.created_s) = (row.length, row.crc, row.created_s);
         entry.owner = owner;
-        self.nvme.insert(class, number, Heat::Hot);
+        self.nvme.insert(class, number, Heat::Hot, used);
         self.set_nvme(number, Nvme::Resident);
         Some(number)
     }

@@ -26,4 +26,4 @@ pub use request::{RequestView, TraceRequest};
 pub use simulate::{SimulateOptions, Simulation, simulate};
 pub use trace::Trace;
 
-pub use crate::plan::PolicyKind;
+pub use crate::plan::{AdmissionKind, PolicyKind};

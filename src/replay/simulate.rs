@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{ReplayReport, RequestView, Tally, Trace};
 use crate::plan::{
-    Answer, Command, Event, InstanceNo, LeaseError, Offer, Options, Planner, PolicyKind, PutId, Transfer,
+    AdmissionKind, Answer, Command, Event, InstanceNo, LeaseError, Offer, Options, Planner, PolicyKind, PutId, Transfer,
 };
 use crate::vocab::{BlockKey, Owner, SlotClass, TierCounts, TierShape, Timestamp};
 
@@ -21,6 +21,16 @@ pub struct SimulateOptions {
     pub nvme_blocks: u64,
     /// What goes first.
     pub policy: PolicyKind,
+    /// What is written to NVMe.
+    pub admission: AdmissionKind,
+}
+
+impl SimulateOptions {
+    /// Tiers of so many blocks with the daemon's defaults.
+    #[must_use]
+    pub fn lru(ram_blocks: u64, nvme_blocks: u64) -> Self {
+        Self { ram_blocks, nvme_blocks, policy: PolicyKind::Lru, admission: AdmissionKind::default() }
+    }
 }
 
 /// A cache without bytes.
@@ -45,6 +55,7 @@ impl Simulation {
         };
         let planner = Planner::new(Options {
             policy: options.policy,
+            admission: options.admission,
             write_queue_bytes: u64::MAX,
             ..Options::new(tier(options.ram_blocks), tier(options.nvme_blocks))
         });
@@ -104,7 +115,7 @@ impl Simulation {
     /// What was counted so far.
     #[must_use]
     pub fn report(&self) -> ReplayReport {
-        let SimulateOptions { ram_blocks, nvme_blocks, policy } = self.options;
+        let SimulateOptions { ram_blocks, nvme_blocks, policy, .. } = self.options;
         let capacity = if nvme_blocks > 0 { nvme_blocks } else { ram_blocks };
         let mut report = self.tally.report(policy.name(), capacity);
         if nvme_blocks > 0 {
@@ -128,7 +139,9 @@ fn done(command: Command) -> Option<Event> {
         Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(0) }),
         Command::Erase { slot, .. } => Some(Event::Erased { slot }),
         Command::Retire { slot, .. } => Some(Event::RamFreed { slot }),
-        Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } => None,
+        Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } | Command::Refuse { .. } => {
+            None
+        }
     }
 }
 
@@ -152,7 +165,7 @@ mod tests {
     use super::*;
 
     fn hit_rate(trace: &Trace, ram_blocks: u64, nvme_blocks: u64) -> f64 {
-        let options = SimulateOptions { ram_blocks, nvme_blocks, policy: PolicyKind::Lru };
+        let options = SimulateOptions::lru(ram_blocks, nvme_blocks);
         simulate(trace, options, |_, _| {}).hit_rate
     }
 
@@ -191,8 +204,7 @@ mod tests {
     #[test]
     fn the_invariants_hold_after_every_event_of_a_replay() {
         let trace = generated();
-        let mut simulation =
-            Simulation::new(SimulateOptions { ram_blocks: 250, nvme_blocks: 600, policy: PolicyKind::Lru });
+        let mut simulation = Simulation::new(SimulateOptions::lru(250, 600));
         for request in trace.requests() {
             simulation.request(&request, trace.block_tokens());
             simulation.planner().check().unwrap();

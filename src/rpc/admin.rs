@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use super::chain::{self, low, user_digest};
 use super::spec::{fingerprint, unparse};
 use super::status::{invalid, not_built, status, word};
+use crate::cache::drives::{DriveState, DriveStatus};
 use crate::cache::{Cache, Error, Filter, Inspection};
 use crate::proto::{self, admin_server::Admin};
 use crate::vocab::limits::{QUIESCE_DEFAULT, QUIESCE_MAX};
@@ -86,6 +87,38 @@ impl AdminService {
     }
 }
 
+fn drive(drive: DriveStatus) -> proto::DriveStatus {
+    let stats = drive.stats;
+    let state = match drive.state {
+        DriveState::Ok => proto::DriveState::Ok,
+        DriveState::Out => proto::DriveState::Out,
+        DriveState::Missing => proto::DriveState::Missing,
+    };
+    proto::DriveStatus {
+        number: drive.number.into(),
+        dir: drive.dir.display().to_string(),
+        kind: drive.kind,
+        note: drive.note,
+        state: state.into(),
+        capacity_bytes: drive.capacity.0,
+        used_bytes: None,
+        reads: stats.reads,
+        read_bytes: stats.read_bytes,
+        writes: stats.writes,
+        written_bytes: stats.written_bytes,
+        device_written_bytes: stats.device_written_bytes,
+        read_errors: stats.read_errors,
+        write_errors: stats.write_errors,
+        corrupt: stats.corrupt,
+        dropped: stats.dropped,
+        written_bytes_total: drive.written_total.0,
+        written_bytes_day: drive.written_day.0,
+        wear_budget_bytes_per_day: drive.wear_budget.unwrap_or_default().0,
+        inflight_bytes: None,
+        queued_jobs: None,
+    }
+}
+
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn get_status(&self, _: Request<proto::GetStatusRequest>) -> Result<Response<proto::Status>, Status> {
@@ -111,6 +144,8 @@ impl Admin for AdminService {
             background: held.background,
             hit_tokens: now.tokens.0,
             miss_tokens: now.tokens.1,
+            drives: now.drives.into_iter().map(drive).collect(),
+            write_amplification: now.write_amplification,
             counters: now.counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         }))
     }

@@ -1,7 +1,7 @@
 //! The daemon dies at any moment and starts again from its rows.
 
 use kvtier::plan::{Options, Planner, Recovered};
-use kvtier::vocab::{BlockKey, SlotClass, SlotId};
+use kvtier::vocab::{BlockKey, SlotClass, SlotId, TierShape};
 
 use super::slots::Slots;
 use super::world::{Job, Row, World};
@@ -10,7 +10,15 @@ impl World {
     pub(crate) fn restart(&mut self) {
         self.die();
         let rows = self.rows_found();
-        self.options = Options { boot: self.options.boot + 1, ..self.options };
+        let mut nvme = self.options.nvme;
+        if self.chance.chance(1, 2) {
+            // What is still gone is missing now.
+            let bytes = |(drive, bytes)| if self.lost_drives.contains(&drive) { 0 } else { bytes };
+            let drives: Vec<u64> = (0..).zip(nvme.drives()).map(bytes).collect();
+            nvme = TierShape::striped(&drives, nvme.extent_bytes(), nvme.stride());
+        }
+        self.lost_drives.clear();
+        self.options = Options { boot: self.options.boot + 1, nvme, ..self.options };
         self.planner = Planner::new(self.options);
         let mut commands = Vec::new();
         let stale = self.planner.recover(rows, &mut commands);

@@ -10,5 +10,8 @@ mod kill_minus_nine;
 mod live_replay;
 mod many_clients;
 mod one_block_lives;
+#[path = "../shared/process.rs"]
+mod process;
+mod several_drives;
 mod standard;
 mod support;
