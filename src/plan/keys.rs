@@ -4,6 +4,9 @@
 //! The words of a key are plain atomics: what orders them is the lock under which a number is published. A number is
 //! published after its key was written, and its key is not written again before it was withdrawn (the planner keeps a
 //! number that has become vacant until its next event), so that whoever finds a published number finds its own key.
+//!
+//! Tables by key come in parts of different shares, so that not all of them are to grow at once: a table that has just
+//! doubled is half empty, and one that doubles is copied.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +18,32 @@ use crate::vocab::limits::BLOCKS_MAX;
 const CHUNK: usize = 1 << 14;
 /// Chunks of a shelf, and shelves in all: 4 KiB each.
 const SHELF: usize = 1 << 8;
+
+/// Bits of a key that tell its part.
+const PART_BITS: u32 = 12;
+/// The part of each value of those bits.
+static PARTS_OF: [u8; 1 << PART_BITS] = parts();
+
+/// The share of each part is 2^(1/64) times that of the one before, so that the last has nearly twice the share of the
+/// first, and of 64 tables that double at the same number of keys each does so in its turn.
+const fn parts() -> [u8; 1 << PART_BITS] {
+    /// 2^(1/64) in 32 bits behind the point.
+    const RATIO: u64 = 4_341_736_423;
+    // The first share: the shares' sum is (2 - 1) / (RATIO - 1) times that, in 32 bits behind the point.
+    let mut share = (RATIO - (1 << 32)) << PART_BITS;
+    let mut parts = [0; 1 << PART_BITS];
+    let (mut part, mut filled, mut end) = (0, 0, 0);
+    while part < Keys::PARTS {
+        end += share;
+        share = share * (RATIO >> 8) >> 24;
+        while filled < parts.len() && ((filled as u64) << 32 < end || part + 1 == Keys::PARTS) {
+            parts[filled] = part as u8;
+            filled += 1;
+        }
+        part += 1;
+    }
+    parts
+}
 
 /// A key that one thread writes and others read.
 #[derive(Debug, Default)]
@@ -43,11 +72,20 @@ type Shelf = Box<[OnceLock<Chunk>]>;
 
 /// The keys, as others read them.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub struct Keys {
     shelves: Box<[OnceLock<Shelf>]>,
 }
 
 impl Keys {
+    /// Parts of a table by key.
+    pub const PARTS: usize = 64;
+
+    /// The part of a key: its last bits, which are as good as random and not those that hash a table.
+    #[must_use]
+    pub fn part(key: &BlockKey) -> usize {
+        usize::from(PARTS_OF[(key.words()[3] >> (u64::BITS - PART_BITS)) as usize])
+    }
+
     fn new() -> Self {
         const { assert!(BLOCKS_MAX as usize == CHUNK * SHELF * SHELF, "every number has its place") };
         Self { shelves: blank(SHELF) }
@@ -60,12 +98,14 @@ impl Keys {
     }
 
     /// Whether this is the key of a number; no number has a key that was never given.
-    pub(super) fn is(&self, number: u32, key: &BlockKey) -> bool {
+    #[must_use]
+    pub fn is(&self, number: u32, key: &BlockKey) -> bool {
         self.at(number).is_some_and(|shared| shared.is(key))
     }
 
     /// What [`BlockKey::hash64`] says of the key of a number.
-    pub(super) fn hash64(&self, number: u32) -> u64 {
+    #[must_use]
+    pub fn hash64(&self, number: u32) -> u64 {
         self.at(number).map_or(0, |shared| shared.0[0].load(Ordering::Relaxed))
     }
 }
@@ -138,6 +178,20 @@ fn chunk() -> Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_shares_of_parts_grow_from_one_to_two() {
+        let mut shares = [0_u32; Keys::PARTS];
+        for at in 0..=u16::MAX {
+            let mut bytes = [0; 32];
+            bytes[30..].copy_from_slice(&at.to_le_bytes());
+            shares[Keys::part(&BlockKey::from_bytes(bytes))] += 1;
+        }
+        for (part, share) in (0..).zip(shares) {
+            let ideal = 65_536.0 * (2_f64.powf(f64::from(part + 1) / 64.0) - 2_f64.powf(f64::from(part) / 64.0));
+            assert!((f64::from(share) - ideal).abs() <= 16.0, "part {part} has {share} of 65,536, not {ideal}");
+        }
+    }
 
     #[test]
     fn every_number_keeps_its_own_key_for_all_who_read_it() {

@@ -3,7 +3,7 @@
 
 use super::active::NO_PUT;
 use super::entry::{Nvme, ROOT, Ram, Reach, is_block};
-use super::event::{Command, Residence};
+use super::event::{Command, InRam, Residence};
 use super::planner::Planner;
 
 impl Planner {
@@ -33,7 +33,8 @@ impl Planner {
         if self.catalog[number].is_readable() {
             self.publish(number);
         } else if matches!(before, Reach::Readable | Reach::Run) {
-            self.commands.push(Command::Unpublish { key: self.catalog.key(number) });
+            let (block, key) = (self.reference(number), self.catalog.key(number));
+            self.commands.push(Command::Unpublish { block, key });
         }
         self.chill_unreachable(number);
         true
@@ -85,17 +86,22 @@ impl Planner {
     }
 
     fn publish(&mut self, number: u32) {
+        let (block, key, residence) = (self.reference(number), self.catalog.key(number), self.residence(number));
+        self.commands.push(Command::Publish { block, key, residence });
+    }
+
+    /// Where lookups find a readable block.
+    pub(super) fn residence(&self, number: u32) -> Residence {
         let (entry, active) = (&self.catalog[number], self.catalog.active(number));
-        let ram =
-            (entry.ram == Ram::Resident).then(|| (active.ram_slot, self.ram.class(entry.ram_class), active.generation));
-        let residence = Residence {
-            ram,
-            ram_run: entry.is_ram_run(),
-            nvme: entry.nvme == Nvme::Resident,
+        let ram = (entry.ram == Ram::Resident).then(|| InRam {
+            slot: active.ram_slot,
+            class: self.ram.class(entry.ram_class),
+            generation: active.generation,
             length: entry.length,
             crc: entry.crc,
-        };
-        self.commands.push(Command::Publish { key: self.catalog.key(number), residence });
+            run: entry.is_ram_run(),
+        });
+        Residence { ram, nvme: entry.nvme == Nvme::Resident }
     }
 
     /// Changes a block's state in RAM and all that counts it.
