@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::driver::{Driver, Hands};
+use super::residency::Residency;
 use super::{Cache, Error, Names};
 use crate::ledger::Ledger;
 use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered};
@@ -68,7 +69,7 @@ impl Cache {
         if let Some(catalog) = &catalog {
             recover(&mut planner, catalog, &names, &mut commands)?;
         }
-        let (residency, flights) = (Arc::default(), Arc::default());
+        let (residency, flights) = (Arc::new(Residency::new(planner.keys())), Arc::default());
         let hands = Hands {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),

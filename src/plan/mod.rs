@@ -40,9 +40,10 @@ mod write;
 pub use admission::AdmissionKind;
 pub use counters::{Counters, Holdings};
 pub use event::{
-    Answer, BlockRef, Command, Event, Filter, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId, Residence,
-    Transfer, Wanted, Write,
+    Answer, BlockRef, Command, Event, Filter, InRam, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId,
+    Residence, Transfer, Wanted, Write,
 };
+pub use keys::Keys;
 pub use planner::{Inspection, Options, Planner};
 pub use policy::{Heat, Policy, PolicyKind};
 pub use recover::Recovered;

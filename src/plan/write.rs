@@ -44,9 +44,8 @@ impl Planner {
 
     fn may_be_written(&self, number: u32) -> bool {
         let entry = &self.catalog[number];
-        let in_ram_only = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent;
-        let eligible = in_ram_only && !self.catalog.active(number).doomed && !self.catalog.owner(number).ram_only;
-        eligible && self.nvme.exists()
+        let in_ram_only = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent && !entry.doomed;
+        in_ram_only && self.nvme.exists() && !self.catalog.owner(number).ram_only
     }
 
     /// Starts the write of a block that RAM has and NVMe has not, if its parent is there or on its way there. A write
@@ -123,7 +122,7 @@ impl Planner {
         self.commands.push(Command::Write(Write {
             block: self.reference(number),
             key: self.catalog.key(number),
-            from: (active.ram_slot, self.ram.class(active.ram_class), active.generation),
+            from: (active.ram_slot, self.ram.class(entry.ram_class), active.generation),
             to: (slot, self.nvme.class(entry.nvme_class)),
             length: entry.length,
             crc: entry.crc,
