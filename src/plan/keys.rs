@@ -35,7 +35,7 @@ const fn parts() -> [u8; 1 << PART_BITS] {
     let (mut part, mut filled, mut end) = (0, 0, 0);
     while part < Keys::PARTS {
         end += share;
-        share = share * (RATIO >> 8) >> 24;
+        share = (share * (RATIO >> 8)) >> 24;
         while filled < parts.len() && ((filled as u64) << 32 < end || part + 1 == Keys::PARTS) {
             parts[filled] = part as u8;
             filled += 1;
