@@ -11,12 +11,14 @@ mod driver;
 pub mod drives;
 mod error;
 mod flight;
+pub mod flush;
 pub mod load;
 pub mod lookup;
 pub mod meter;
 pub mod names;
 pub mod put;
 pub mod residency;
+pub mod scrub;
 pub mod settle;
 mod start;
 mod wear;
@@ -47,6 +49,7 @@ pub struct Cache {
     places: Vec<DrivePlace>,
     wears: wear::Wears,
     wear_budget: Option<ByteCount>,
+    scrub: scrub::Scrub,
     names: Names,
     sessions: Sessions,
     deliveries: delivery::Deliveries,

@@ -88,6 +88,7 @@ impl Cache {
             nvme,
             places,
             wear_budget: wear_bytes_per_day.map(ByteCount),
+            scrub: super::scrub::Scrub::default(),
             names,
             sessions: crate::session::Sessions::default(),
             deliveries: super::delivery::Deliveries::default(),

@@ -83,24 +83,24 @@ fn key(drive: u16) -> String {
 }
 
 impl Cache {
-    /// Stores the drives' wear, so that the next start goes on from there.
-    pub fn save_wear(&self) {
+    /// Stores the drives' wear and how far the scrub has come, so that the next start goes on from there.
+    pub fn save_books(&self) {
         let Some(nvme) = &self.nvme else { return };
         self.wears.look(nvme, self.clock.now());
-        if let Err(error) = self.wears.save() {
-            tracing::warn!(%error, "the drives' wear could not be stored: what was written since the last time is forgotten at the next start");
+        if let Err(error) = self.wears.save().and_then(|()| self.save_scrub()) {
+            tracing::warn!(%error, "the drives' wear could not be stored: the next start goes on from the last time that it was");
         }
     }
 
-    /// Stores the drives' wear now and then, until the cache is gone. To be run as a task.
-    pub async fn keep_wear(self: Arc<Self>) {
+    /// Does so now and then, until the cache is gone. To be run as a task.
+    pub async fn keep_books(self: Arc<Self>) {
         let cache = Arc::downgrade(&self);
         drop(self);
         loop {
             tokio::time::sleep(WEAR_SAVE_EVERY).await;
             let Some(cache) = cache.upgrade() else { return };
             // It may wait for the database.
-            tokio::task::spawn_blocking(move || cache.save_wear()).await.ok();
+            tokio::task::spawn_blocking(move || cache.save_books()).await.ok();
         }
     }
 }

@@ -68,7 +68,7 @@ enum Command {
     Purge(evict::Purge),
     /// Look at what is in the cache.
     Inspect(inspect::Inspect),
-    /// Check every slot of a stopped data folder against its index; exit 1 when bytes are corrupt.
+    /// Check every block, of a stopped data folder or of a running server; exit 1 when bytes are corrupt.
     Verify(verify::Verify),
     /// The bill.
     Usage(usage::Usage),

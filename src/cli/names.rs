@@ -40,7 +40,7 @@ mod tests {
         assert_eq!(engine("aio").unwrap_err().to_string(), "io is \"aio\", it must be auto, io_uring or pread");
         assert_eq!(
             (admission("second-use").unwrap(), engine("pread").unwrap()),
-            (AdmissionKind::SecondUse, IoEngine::Pread)
+            (AdmissionKind::SecondUse, IoEngine::Posix)
         );
     }
 }

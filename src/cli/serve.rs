@@ -13,7 +13,7 @@ use super::{CliError, drive, names, size};
 use crate::daemon::{self, Config, DriveSpec, IoEngine, IoOptions};
 use crate::replay::{AdmissionKind, PolicyKind};
 use crate::vocab::ByteCount;
-use crate::vocab::limits::{FLUSH_MAX, IO_INFLIGHT_BYTES, SCRUB_BYTES_PER_SECOND};
+use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, FLUSH_MAX, SCRUB_BYTES_PER_SECOND};
 
 /// RAM where nothing is said: enough to try it out, and less than any host has that serves models.
 const RAM: ByteCount = ByteCount(1 << 30);
@@ -126,7 +126,7 @@ impl Serve {
         let absent = || CliError::usage("--data-dir", &"absent", "given, or data_dir in --config");
         let data_dir = self.data_dir.or(file.data_dir).ok_or_else(absent)?;
         let wear_budget = sized("wear_budget", self.wear_budget, file.wear_budget, ByteCount::ZERO)?;
-        let inflight = sized("io_inflight", self.io_inflight, file.io_inflight, ByteCount(IO_INFLIGHT_BYTES))?;
+        let inflight = sized("io_inflight", self.io_inflight, file.io_inflight, ByteCount(DEVICE_INFLIGHT_BYTES))?;
         Ok(Config {
             listen,
             socket,
@@ -216,7 +216,7 @@ mod tests {
         let file = r#"{"data_dir": "/d", "socket": "/s", "admission": "second-use", "wear_budget": "2TB", "io": "pread",
             "io_inflight": "32MiB", "scrub": "0", "flush_max": 5, "metrics": "127.0.0.1:7401"}"#;
         let config = configured(file, &["--admission", "ram-eviction", "--scrub", "1GiB"]).unwrap();
-        let io = IoOptions { engine: IoEngine::Pread, inflight_bytes: 32 << 20 };
+        let io = IoOptions { engine: IoEngine::Posix, inflight_bytes: 32 << 20 };
         assert_eq!((config.admission, config.io), (AdmissionKind::RamEviction, io));
         assert_eq!((config.wear_budget, config.scrub), (Some(ByteCount(2_000_000_000_000)), ByteCount(1 << 30)));
         assert_eq!((config.flush_max, config.metrics), (Duration::from_secs(5), "127.0.0.1:7401".parse().ok()));

@@ -40,7 +40,18 @@ struct Report {
     background: u64,
     drives: Vec<Drive>,
     write_amplification: Option<f64>,
+    scrub: Scrub,
     counters: BTreeMap<String, u64>,
+}
+
+#[derive(Default, Serialize)]
+struct Scrub {
+    bytes_per_second: u64,
+    passes: u64,
+    blocks: u64,
+    bytes: u64,
+    corrupt: u64,
+    progress: f64,
 }
 
 #[derive(Serialize)]
@@ -87,7 +98,27 @@ impl Report {
             background: status.background,
             drives: status.drives.into_iter().map(Drive::from).collect(),
             write_amplification: status.write_amplification,
+            scrub: status.scrub.map_or_else(Scrub::default, Scrub::from),
             counters: status.counters.into_iter().collect(),
+        }
+    }
+}
+
+impl From<client::ScrubStatus> for Scrub {
+    fn from(scrub: client::ScrubStatus) -> Self {
+        let client::ScrubStatus { bytes_per_second, passes, blocks, bytes, corrupt, progress } = scrub;
+        Self { bytes_per_second, passes, blocks, bytes, corrupt, progress }
+    }
+}
+
+impl Scrub {
+    fn text(&self) -> String {
+        match self.bytes_per_second {
+            0 => "off".to_owned(),
+            rate => {
+                let rate = size::human(ByteCount(rate));
+                format!("pass {}, {} at {rate}/s", thousands(self.passes + 1), percent(self.progress))
+            }
         }
     }
 }
@@ -118,6 +149,9 @@ fn text(report: &Report) -> String {
         row("orphaned blocks", report.orphans),
         row("writes and erasures under way", report.background),
         ["bytes written for a byte stored".to_owned(), amplification],
+        ["scrub".to_owned(), report.scrub.text()],
+        row("  blocks read to be checked", report.scrub.blocks),
+        row("  of these, gone bad", report.scrub.corrupt),
     ];
     let head = format!("kvtier {}, up {}", report.version, span(report.uptime_s.saturating_mul(1_000)));
     let drives = if report.drives.is_empty() { String::new() } else { format!("\n{}", drives::text(&report.drives)) };

@@ -1,7 +1,9 @@
 //! Wiring: opens a data folder, makes a cache of it, and serves it.
 
 mod config;
+mod metrics;
 mod run;
+mod scrape;
 mod serve;
 pub mod telemetry;
 

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
-use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
+use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
+use super::life::Life;
 use super::namespace::NamespaceRow;
 use super::row::Row;
 use super::store::{self, BLOCKS, IndexError, META, NAMESPACES, TENANTS};
@@ -13,6 +14,8 @@ use crate::vocab::{AccountId, BlockKey, NamespaceId, TenantName};
 /// What the whole database is written in; another one means to start empty.
 const SCHEMA: &[u8] = b"1";
 const SCHEMA_KEY: &str = "schema";
+/// When it was opened, and whether it was closed: see [`Life`].
+const LIFE_KEY: &str = "life";
 /// Rows that can't be read are deleted this many at a time.
 const DELETE_BATCH: usize = 1024;
 
@@ -21,6 +24,8 @@ pub struct Catalog {
     db: DB,
     /// Opened for a look only: rows that can't be read are counted and kept.
     read_only: bool,
+    /// It has begun a life of its own, which ends when it is dropped.
+    alive: bool,
 }
 
 /// A catalog, and whether it had to be rebuilt.
@@ -73,21 +78,49 @@ impl Catalog {
     /// # Errors
     /// `Damaged` where there is none, or one that can't be read.
     pub fn open_existing(path: &Path) -> Result<Self, IndexError> {
-        let catalog = Self { db: store::open_read_only(path)?, read_only: true };
+        let catalog = Self { db: store::open_read_only(path)?, read_only: true, alive: false };
         match catalog.meta(SCHEMA_KEY)? {
-            Some(schema) if schema == SCHEMA => Ok(catalog),
-            _ => Err(IndexError::Damaged("its schema is of another version".into())),
+            Some(schema) if schema != SCHEMA => Err(IndexError::Damaged("its schema is of another version".into())),
+            // Its maker died before it had written anything: it is empty, as a daemon would find it.
+            _ => Ok(catalog),
         }
     }
 
     fn open_whole(path: &Path) -> Result<Self, IndexError> {
-        let catalog = Self { db: store::open(path)?, read_only: false };
-        match catalog.meta(SCHEMA_KEY)? {
+        let mut catalog = Self { db: store::open(path)?, read_only: false, alive: false };
+        let schema = catalog.meta(SCHEMA_KEY)?;
+        match &schema {
             Some(schema) if schema == SCHEMA => {}
             Some(_) => return Err(IndexError::Damaged("its schema is of another version".into())),
             None => catalog.put_meta(SCHEMA_KEY, SCHEMA)?,
         }
+        let life = Life::begin(catalog.meta(LIFE_KEY)?.as_deref(), schema.is_none());
+        catalog.put_meta(LIFE_KEY, &life.encode())?;
+        catalog.alive = true;
         Ok(catalog)
+    }
+
+    /// Whether rows may be without their bytes through no damage: the machine went down while the catalog was open, and
+    /// nobody has compared all rows since.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn is_doubtful(&self) -> Result<bool, IndexError> {
+        Ok(self.meta(LIFE_KEY)?.as_deref().is_none_or(Life::is_doubtful))
+    }
+
+    /// Every row was compared with its bytes, and those that were not true are gone: from here on, bytes that are not
+    /// their row's are damage.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn trust(&self) -> Result<(), IndexError> {
+        self.change_life(Life::trusted, &WriteOptions::default())
+    }
+
+    fn change_life(&self, change: impl FnOnce(Life) -> Life, options: &WriteOptions) -> Result<(), IndexError> {
+        let Some(life) = self.meta(LIFE_KEY)?.as_deref().and_then(Life::decode) else { return Ok(()) };
+        Ok(self.db.put_cf_opt(self.family(META)?, LIFE_KEY, change(life).encode(), options)?)
     }
 
     /// Remembers a block whose payload was written.
@@ -168,6 +201,26 @@ impl Catalog {
             tracing::warn!(rows = scanned.undecodable, "catalog rows that could not be read were deleted");
         }
         Ok(scanned)
+    }
+
+    /// Up to `most` keys of blocks, in their order: those after `key`, or from the first on.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn keys_after(&self, key: Option<BlockKey>, most: usize) -> Result<Vec<BlockKey>, IndexError> {
+        let start = key.as_ref().map(|key| IteratorMode::From(key.as_bytes(), Direction::Forward));
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut keys = Vec::with_capacity(most);
+        for entry in self.db.iterator_cf_opt(self.family(BLOCKS)?, options, start.unwrap_or(IteratorMode::Start)) {
+            let (found, _) = entry?;
+            let found = <[u8; 32]>::try_from(&found[..]).map(BlockKey::from_bytes);
+            keys.extend(found.ok().filter(|found| Some(*found) != key));
+            if keys.len() >= most {
+                break;
+            }
+        }
+        Ok(keys)
     }
 
     /// Remembers a namespace under its number.
@@ -253,6 +306,19 @@ impl Catalog {
 
     fn family(&self, name: &str) -> Result<&ColumnFamily, IndexError> {
         self.db.cf_handle(name).ok_or_else(|| IndexError::Damaged(format!("it has no {name}")))
+    }
+}
+
+/// Whoever writes to the drive holds the catalog until the row is put: with its last holder, nothing is under way. Synced,
+/// so that a machine that goes down afterwards takes nothing along.
+impl Drop for Catalog {
+    fn drop(&mut self) {
+        if self.alive {
+            let mut synced = WriteOptions::default();
+            synced.set_sync(true);
+            // Not written, it reads as if the process had been killed: true as well.
+            self.change_life(Life::closed, &synced).ok();
+        }
     }
 }
 

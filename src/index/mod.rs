@@ -4,6 +4,7 @@
 //! leaves this room.
 
 mod catalog;
+mod life;
 mod namespace;
 mod row;
 mod store;

@@ -13,6 +13,7 @@ use super::keys::Keys;
 use super::lease::Leases;
 use super::policy::PolicyKind;
 use super::put::Put;
+use super::seen::Seen;
 use super::shelf::Shelf;
 use super::wear::Wear;
 use crate::vocab::limits::WRITE_QUEUE_BYTES;
@@ -70,6 +71,7 @@ pub struct Planner {
     pub(super) writing_bytes: u64,
     pub(super) admission: AdmissionKind,
     pub(super) wear: Wear,
+    pub(super) seen: Seen,
     /// Extents of lost drives whose blocks have not all been let go yet.
     pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
@@ -104,6 +106,7 @@ impl Planner {
             writing_bytes: 0,
             admission: options.admission,
             wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
+            seen: Seen::default(),
             lost_extents: Vec::new(),
             held: Held::default(),
             stack: Vec::new(),

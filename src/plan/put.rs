@@ -140,7 +140,7 @@ impl Planner {
             return Answer::Done;
         }
         self.chill_unreachable(number);
-        self.admit_at_first_use(number);
+        self.admit_when_filled(number);
         Answer::Done
     }
 

@@ -10,14 +10,19 @@ use crate::vocab::limits::{ALIGNMENT, WEAR_HEAD_BLOCKS};
 use crate::vocab::{ByteCount, SlotId, Tier};
 
 impl Planner {
-    /// The block's bytes have come in: a first use.
-    pub(super) fn admit_at_first_use(&mut self, number: u32) {
-        let admits = self.admission == AdmissionKind::Always && !self.is_spared(number);
-        if admits {
-            self.admit_to_nvme(number);
-        } else if self.may_be_written(number) {
-            self.counters.nvme_write_deferred += 1;
+    /// The block's bytes have come in: a first use, unless it was put before and forgotten unwritten.
+    pub(super) fn admit_when_filled(&mut self, number: u32) {
+        if self.admission == AdmissionKind::Always && !self.is_spared(number) {
+            return self.admit_to_nvme(number);
         }
+        if self.admission == AdmissionKind::RamEviction || !self.may_be_written(number) {
+            return;
+        }
+        if self.seen.again(&self.catalog.key(number)) {
+            // What hangs before it was used as often.
+            return self.admit_with_ancestors(number);
+        }
+        self.counters.nvme_write_deferred += 1;
     }
 
     /// The block is used again, and with it all before it.

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::chain::{self, low, user_digest};
 use super::spec::{fingerprint, unparse};
 use super::status::{invalid, not_built, status, word};
+use super::verify;
 use crate::cache::drives::{DriveState, DriveStatus};
+use crate::cache::scrub::ScrubStatus;
 use crate::cache::{Cache, Error, Filter, Inspection};
 use crate::proto::{self, admin_server::Admin};
 use crate::vocab::limits::{QUIESCE_DEFAULT, QUIESCE_MAX};
@@ -18,13 +21,15 @@ use crate::vocab::{BlockKey, InstanceId, TenantName, UserName};
 #[derive(Clone)]
 pub struct AdminService {
     cache: Arc<Cache>,
+    /// Ends what takes long when the daemon stops.
+    closing: CancellationToken,
 }
 
 impl AdminService {
-    /// Over this cache.
+    /// Over this cache; what takes long ends when `closing` is cancelled.
     #[must_use]
-    pub fn new(cache: Arc<Cache>) -> Self {
-        Self { cache }
+    pub fn new(cache: Arc<Cache>, closing: CancellationToken) -> Self {
+        Self { cache, closing }
     }
 
     fn block(&self, key: BlockKey, known: Option<Inspection>) -> proto::BlockInfo {
@@ -87,6 +92,11 @@ impl AdminService {
     }
 }
 
+fn scrub(scrub: ScrubStatus) -> proto::ScrubStatus {
+    let ScrubStatus { bytes_per_second, passes, blocks, bytes, corrupt, progress } = scrub;
+    proto::ScrubStatus { bytes_per_second, passes, blocks, bytes, corrupt, progress }
+}
+
 fn drive(drive: DriveStatus) -> proto::DriveStatus {
     let stats = drive.stats;
     let state = match drive.state {
@@ -101,7 +111,7 @@ fn drive(drive: DriveStatus) -> proto::DriveStatus {
         note: drive.note,
         state: state.into(),
         capacity_bytes: drive.capacity.0,
-        used_bytes: None,
+        used_bytes: drive.used.0,
         reads: stats.reads,
         read_bytes: stats.read_bytes,
         writes: stats.writes,
@@ -114,8 +124,9 @@ fn drive(drive: DriveStatus) -> proto::DriveStatus {
         written_bytes_total: drive.written_total.0,
         written_bytes_day: drive.written_day.0,
         wear_budget_bytes_per_day: drive.wear_budget.unwrap_or_default().0,
-        inflight_bytes: None,
-        queued_jobs: None,
+        inflight_bytes: drive.gauges.inflight_bytes,
+        queued_jobs: drive.gauges.queued as u64,
+        registered_bytes: drive.gauges.registered_bytes,
     }
 }
 
@@ -146,6 +157,7 @@ impl Admin for AdminService {
             miss_tokens: now.tokens.1,
             drives: now.drives.into_iter().map(drive).collect(),
             write_amplification: now.write_amplification,
+            scrub: Some(scrub(now.scrub)),
             counters: now.counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         }))
     }
@@ -228,8 +240,10 @@ impl Admin for AdminService {
         Err(not_built("Retire"))
     }
 
-    async fn verify(&self, _: Request<proto::VerifyRequest>) -> Result<Response<proto::VerifyReply>, Status> {
-        Err(not_built("Verify (kvtier verify checks a stopped folder)"))
+    type VerifyStream = verify::Replies;
+
+    async fn verify(&self, _: Request<proto::VerifyRequest>) -> Result<Response<verify::Replies>, Status> {
+        Ok(Response::new(verify::verify(Arc::clone(&self.cache), self.closing.clone())))
     }
 
     async fn set_quota(&self, _: Request<proto::SetQuotaRequest>) -> Result<Response<proto::SetQuotaReply>, Status> {

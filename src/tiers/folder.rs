@@ -19,8 +19,8 @@ use super::io::IoOptions;
 use super::site::{self, DrivePlace, DriveSpec, Site};
 use crate::index::{Catalog, IndexError};
 use crate::media::files::lock_file;
-use crate::media::{Device, OpenError, PosixDevice};
-use crate::vocab::limits::{DEVICE_THREADS, LOCK_WAIT};
+use crate::media::{self, Arena, Device, DeviceOptions, OpenError};
+use crate::vocab::limits::LOCK_WAIT;
 use crate::vocab::{BlockKey, Clock, TierShape};
 
 const LOCK: &str = "LOCK";
@@ -145,15 +145,16 @@ impl Folder {
 
     /// Opens the drives' slot files, preallocating what they lack, all at a time. A drive that the store knows and that
     /// can't be opened is left out with a warning, and [`shape`](Self::shape) tells; a new one is not begun halfway.
+    /// `ram` is the memory that they will read into and write from, to be known to the kernel beforehand.
     ///
     /// # Errors
     /// When one does not fit after all, I/O of a killed daemon does not end, or no drive is left.
-    pub fn open_devices(&mut self, options: IoOptions) -> Result<Devices, FolderError> {
+    pub fn open_devices(&mut self, options: IoOptions, ram: Option<&Arc<Arena>>) -> Result<Devices, FolderError> {
         let opened: Vec<Option<Opened>> = thread::scope(|scope| {
             let (shape, store, looks) = (self.shape(), &self.format.store, self.looks);
             let start = |(site, length): (_, u64)| {
                 let site: &Site = site;
-                let open = move || open_site(site, length, options, (!looks).then_some(store));
+                let open = move || open_site(site, length, device_options(options, ram), (!looks).then_some(store));
                 site.missing.is_none().then(|| thread::Builder::new().spawn_scoped(scope, open))
             };
             let opening: Vec<_> = self.sites.iter().zip(shape.drives()).map(start).collect();
@@ -245,9 +246,9 @@ fn joined(thread: io::Result<thread::ScopedJoinHandle<'_, Opened>>) -> Opened {
 }
 
 /// Opens one drive; for a `store` that may write to it, with its marker once its file is there.
-fn open_site(site: &Site, length: u64, options: IoOptions, store: Option<&StoreId>) -> Opened {
+fn open_site(site: &Site, length: u64, options: DeviceOptions, store: Option<&StoreId>) -> Opened {
     let mut begun = Begun::default();
-    let mut open = || {
+    let open = || {
         if store.is_some() {
             begun.folder(&site.folder).map_err(fail(&site.folder, "create"))?;
             begun.file(&site.file);
@@ -264,14 +265,19 @@ fn open_site(site: &Site, length: u64, options: IoOptions, store: Option<&StoreI
 }
 
 /// The one place that knows bodies of devices.
-fn open_device(site: &Site, length: u64, options: IoOptions) -> Result<Arc<dyn Device>, FolderError> {
-    let IoOptions { engine: _, inflight_bytes: _ } = options;
-    match PosixDevice::open(&site.file, length, DEVICE_THREADS) {
-        Ok(device) => Ok(Arc::new(device)),
+fn device_options(options: IoOptions, ram: Option<&Arc<Arena>>) -> DeviceOptions {
+    let IoOptions { engine, inflight_bytes } = options;
+    DeviceOptions { engine, inflight_bytes, arena: ram.map(Arc::clone) }
+}
+
+fn open_device(site: &Site, length: u64, options: DeviceOptions) -> Result<Arc<dyn Device>, FolderError> {
+    match media::open(&site.file, length, options) {
+        Ok(device) => Ok(device),
         Err(OpenError::NoSpace { asked, free, .. }) => {
             Err(FolderError::TooLarge { asked, free, dir: site.folder.clone() })
         }
         Err(OpenError::InUse { .. }) => Err(FolderError::InUse { dir: site.folder.clone(), holder: None }),
+        Err(OpenError::NoUring { path, why }) => Err(FolderError::NoUring { path, why }),
         Err(OpenError::Io { path, doing, source }) => Err(FolderError::Io { path, doing, source }),
     }
 }

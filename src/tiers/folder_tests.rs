@@ -20,7 +20,7 @@ pub(super) fn open_on(dir: &Path, drives: &[DriveSpec]) -> Result<Folder, Folder
 /// Opens and closes it, drives and all.
 pub(super) fn start(dir: &Path, drives: &[DriveSpec]) -> Result<Folder, FolderError> {
     let mut folder = open_on(dir, drives)?;
-    folder.open_devices(IoOptions::default())?;
+    folder.open_devices(IoOptions::default(), None)?;
     Ok(folder)
 }
 
@@ -50,7 +50,7 @@ fn a_store_keeps_its_identity_and_its_carving() {
     let mut first = open(&dir, 16 * MIB).unwrap();
     let (store, extent) = (first.store().clone(), first.shape().extent_bytes());
     assert_eq!((store.to_string().len(), extent), (32, MIB));
-    assert_eq!(first.open_devices(IoOptions::default()).unwrap().len(), 1);
+    assert_eq!(first.open_devices(IoOptions::default(), None).unwrap().len(), 1);
     drop(first);
     let larger = open(&dir, 32 * MIB).unwrap();
     assert_eq!((larger.store(), larger.shape().extent_bytes(), total(&larger)), (&store, extent, 32 * MIB));
@@ -64,7 +64,7 @@ fn a_store_without_a_drive_is_carved_when_it_gets_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut none = open(dir.path(), 0).unwrap();
     assert_eq!(none.shape(), TierShape::NONE);
-    assert!(none.open_devices(IoOptions::default()).unwrap().is_empty());
+    assert!(none.open_devices(IoOptions::default(), None).unwrap().is_empty());
     drop(none);
     let carved = TierShape::striped(&[64 * MIB], 4 * MIB, 16);
     assert_eq!(open(dir.path(), 64 * MIB).unwrap().shape(), carved);
@@ -193,7 +193,7 @@ fn a_look_creates_and_changes_nothing() {
     drop(start(dir.path(), &[DriveSpec::here(ByteCount(MIB))]).unwrap());
     let before = contents(dir.path());
     let mut looked = Folder::inspect(dir.path()).unwrap();
-    assert_eq!(looked.open_devices(IoOptions::default()).unwrap().iter().flatten().count(), 1);
+    assert_eq!(looked.open_devices(IoOptions::default(), None).unwrap().iter().flatten().count(), 1);
     drop(looked);
     assert_eq!(contents(dir.path()), before);
     assert!(matches!(Folder::inspect(&dir.path().join("nowhere")), Err(FolderError::NoStore { .. })));

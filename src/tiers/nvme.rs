@@ -82,6 +82,8 @@ pub enum ReadInto {
     Slot(SlotWriter),
     /// Memory of its own: reads that should not displace RAM.
     Heap,
+    /// The same, in the background: nobody waits for it.
+    Scrub,
 }
 
 /// A payload whose checksum is right.
@@ -204,9 +206,10 @@ impl NvmeShelf {
         into: ReadInto,
         done: impl FnOnce(Result<ReadDone, ReadError>) + Send + 'static,
     ) {
+        let background = matches!(into, ReadInto::Scrub);
         let buffer = match into {
             ReadInto::Slot(writer) => Buffer::Fill(writer),
-            ReadInto::Heap => Buffer::Heap(AlignedBuf::with_room_for(place.length)),
+            ReadInto::Heap | ReadInto::Scrub => Buffer::Heap(AlignedBuf::with_room_for(place.length)),
         };
         let drive = self.drive_of(place.slot);
         let (shared, of) = (Arc::clone(&self.shared), Arc::clone(&drive));
@@ -224,6 +227,7 @@ impl NvmeShelf {
         };
         let offset = self.offset(place.slot, place.class, place.length);
         let io = Io::read(offset.unwrap_or_default(), place.length, buffer, Box::new(finish));
+        let io = Io { background, ..io };
         if offset.is_none() {
             return io.complete(Err(io::Error::new(io::ErrorKind::InvalidInput, "no such slot on this drive")));
         }

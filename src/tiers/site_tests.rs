@@ -133,7 +133,7 @@ fn a_drive_whose_file_is_gone_or_can_not_be_opened_is_left_out() {
     drop(folder);
     std::fs::create_dir(&file).unwrap();
     let mut folder = open_on(&host.data(), &host.drives(&["data", "a"])).unwrap();
-    let devices = folder.open_devices(IoOptions::default()).unwrap();
+    let devices = folder.open_devices(IoOptions::default(), None).unwrap();
     assert_eq!((sizes(&folder), devices.iter().map(Option::is_some).collect()), (vec![4, 0], vec![true, false]));
     assert!(missing(&folder)[1].contains("1.kv: open: "), "{:?}", missing(&folder));
 }
@@ -184,7 +184,7 @@ fn another_drives_folder_is_refused_and_so_are_two_names_of_one() {
 #[test]
 fn drives_of_one_file_system_share_its_room() {
     let host = Host::new();
-    let free = crate::media::files::free_bytes(&host.dir("a")).unwrap();
+    let free = media::files::free_bytes(&host.dir("a")).unwrap();
     let most = free / 3 * 2 / MIB;
     let error = open_on(&host.data(), &[host.drive("a", most), host.drive("b", most)]).unwrap_err();
     assert!(matches!(error, FolderError::TooLarge { free: left, .. } if left.0 < free / 2), "{error}");

@@ -78,9 +78,6 @@ pub const DEVICE_DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Jobs waiting for a device thread: bounded by the write queue at its smallest slot and by what fetches may read ahead.
 pub const DEVICE_QUEUE: usize = 1 << 19;
 
-/// Bytes in flight towards one drive where nothing is said: what keeps one NVMe drive at full speed (100 % of it measured
-/// at 96 MiB of 1.5 MiB reads, 89 % at 1.5 GiB), and no more, since what is in flight waits.
-pub const IO_INFLIGHT_BYTES: u64 = 96 << 20;
 /// Failed jobs in a row after which a drive is taken out: a cable that was touched fails a few, a dead drive all.
 pub const DRIVE_FAILURES_MAX: u32 = 16;
 /// Successes that make up for one failure, so that a drive on which one job in twenty fails goes out too.
@@ -89,8 +86,11 @@ pub const DRIVE_FAILURE_WEIGHT: u32 = 16;
 /// How long a drive may be written at full speed before its wear budget counts: a burst of long prompts is taken whole.
 pub const WEAR_BURST: Duration = Duration::from_secs(3_600);
 /// Blocks from a chain's start that are written even past the wear budget: system prompts and first turns, which most
-/// others hang on (in the traces at hand half of all hits lie within the first 8 blocks of 512 tokens).
+/// others hang on (of the hits that an endless cache would have on the published traces, a third and a sixth lie there).
 pub const WEAR_HEAD_BLOCKS: u32 = 8;
+/// Blocks used once and not written that are remembered, twice over, so that their second use is known as one: 10 MiB,
+/// and more than the blocks of an hour of the published conversation trace.
+pub const SEEN_BLOCKS: usize = 1 << 18;
 /// How often a class that is short of slots looks for an extent of another class: the look costs one pass over all extents.
 pub const EXTENT_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Extents that such a look tries, from the coldest on: what hangs on a leased block stays, and many in a row mean that
@@ -183,6 +183,14 @@ pub const VERIFY_READS: usize = 16;
 /// Bytes a second that the scrub of a running daemon reads where nothing is said: a full 30 TB host in four weeks, and a
 /// hundredth of what a slow drive reads.
 pub const SCRUB_BYTES_PER_SECOND: u64 = 12 << 20;
+/// Passes of the scrub begin at least this far apart, so that a small store is not read over and over.
+pub const SCRUB_PASS_EVERY: Duration = Duration::from_secs(86_400);
+/// Keys that the scrub asks of the catalog at a time.
+pub const SCRUB_BATCH: usize = 64;
+/// Bad blocks of one pass that are logged, each with its key; the rest are counted.
+pub const SCRUB_REPORTS_MAX: u64 = 100;
+/// Messages of one verification waiting for the wire: they say how far it has come, and a reader that is slow may slow it.
+pub const VERIFY_CHANNEL: usize = 4;
 /// Problems that a verification lists; the rest are counted.
 pub const VERIFY_PROBLEMS_MAX: usize = 1_000;
 
