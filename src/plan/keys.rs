@@ -86,6 +86,13 @@ impl Keys {
         usize::from(PARTS_OF[(key.words()[3] >> (u64::BITS - PART_BITS)) as usize])
     }
 
+    /// How many of so many keys a part has, more or less.
+    #[must_use]
+    pub fn share(part: usize, keys: usize) -> usize {
+        let share = PARTS_OF.iter().filter(|of| usize::from(**of) == part).count();
+        keys / PARTS_OF.len() * share
+    }
+
     fn new() -> Self {
         const { assert!(BLOCKS_MAX as usize == CHUNK * SHELF * SHELF, "every number has its place") };
         Self { shelves: blank(SHELF) }
