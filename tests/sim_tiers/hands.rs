@@ -39,13 +39,13 @@ impl World {
 
     fn carry_out_one(&mut self, command: Command, events: &mut Vec<Event>) {
         match command {
-            Command::Publish { key, residence } => {
+            Command::Publish { key, residence, .. } => {
                 self.published.insert(key, residence);
                 if residence.ram.is_some() {
                     self.awaited.remove(&key);
                 }
             }
-            Command::Unpublish { key } => {
+            Command::Unpublish { key, .. } => {
                 assert!(self.published.remove(&key).is_some(), "{key:?} is unpublished twice");
             }
             Command::Unloadable { key } => drop(self.awaited.remove(&key)),

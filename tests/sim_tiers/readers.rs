@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvtier::plan::{Answer, Event, Filter, InstanceNo, Leased, Peek, Wanted};
+use kvtier::plan::{Answer, Event, Filter, InRam, InstanceNo, Leased, Peek, Wanted};
 use kvtier::vocab::{AccountId, BlockKey};
 
 use crate::world::{Held, World, payload_of};
@@ -17,8 +17,8 @@ impl World {
         }
         let key = self.chance.pick(&in_ram);
         let place = self.published[&key];
-        let (slot, class, generation) = place.ram.unwrap();
-        let pin = self.ram.pin(slot, class, generation, place.length).expect("what is published can be read");
+        let InRam { slot, class, generation, length, .. } = place.ram.unwrap();
+        let pin = self.ram.pin(slot, class, generation, length).expect("what is published can be read");
         assert!(*pin == payload_of(&key), "wrong bytes of {key:?} in RAM");
         self.count("block read from RAM");
         let until = self.step + self.chance.below(60);
