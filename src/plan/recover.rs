@@ -7,7 +7,7 @@
 use super::entry::{Nvme, ROOT, Reach, UNKNOWN, is_block};
 use super::event::{BlockRef, Residence};
 use super::owner::Deed;
-use super::planner::{Options, Planner};
+use super::planner::Planner;
 use super::policy::Heat;
 use crate::vocab::{BlockKey, Owner, SlotClass, SlotId};
 
@@ -48,10 +48,9 @@ pub struct Recovery {
 type Turn = [u32; 3];
 
 impl Recovery {
-    /// Begins with an empty planner; `blocks` is about how many rows will come.
+    /// Begins with a planner that has had no event; `blocks` is about how many rows will come.
     #[must_use]
-    pub fn new(options: Options, blocks: u64) -> Self {
-        let mut planner = Planner::new(options);
+    pub fn new(mut planner: Planner, blocks: u64) -> Self {
         planner.catalog.expect(blocks);
         Self { planner }
     }
@@ -141,9 +140,8 @@ impl Recovery {
     pub fn readable(&self) -> impl Iterator<Item = (BlockRef, BlockKey, Residence)> + '_ {
         let Planner { catalog, .. } = &self.planner;
         let readable = catalog.iter().filter(|(_, entry)| entry.is_readable());
-        readable.map(|(number, _)| {
-            (self.planner.reference(number), catalog.key(number), self.planner.residence(number))
-        })
+        readable
+            .map(|(number, _)| (self.planner.reference(number), catalog.key(number), self.planner.residence(number)))
     }
 
     /// The planner so far.
