@@ -76,12 +76,8 @@ pub(super) struct Hands {
 }
 
 impl Driver {
-    /// Starts the thread. `commands` are carried out first: what a warm start has recovered.
-    pub(super) fn start(
-        planner: Planner,
-        hands: Hands,
-        commands: Vec<Command>,
-    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    /// Starts the thread.
+    pub(super) fn start(planner: Planner, hands: Hands) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (inbox, messages) = mpsc::channel(PLANNER_INBOX);
         let finished = Finishes::default();
         let wake = inbox.downgrade();
@@ -96,10 +92,8 @@ impl Driver {
             nvme.on_lost(Box::new(move |drive| lost(Finished::Lost(drive))));
         }
         let wake = inbox.downgrade();
-        let (puts, events) = (HashMap::new(), VecDeque::new());
+        let (puts, commands, events) = (HashMap::new(), Vec::new(), VecDeque::new());
         let mut run = Run { planner, hands, puts, commands, events, finished: Arc::clone(&finished), wake };
-        // Before anybody can ask: what was recovered is readable from the first lookup on.
-        run.carry_out();
         let thread = std::thread::Builder::new().name("planner".into()).spawn(move || run.run(messages))?;
         Ok((Self { inbox, finished }, thread))
     }

@@ -21,7 +21,7 @@ const DELETE_BATCH: usize = 1024;
 
 /// The catalog of one data folder.
 pub struct Catalog {
-    db: DB,
+    pub(super) db: DB,
     /// Opened for a look only: rows that can't be read are counted and kept.
     read_only: bool,
     /// It has begun a life of its own, which ends when it is dropped.
@@ -197,10 +197,14 @@ impl Catalog {
             }
         }
         self.delete_raw(BLOCKS, &mut bad)?;
+        self.tell_undecodable(scanned);
+        Ok(scanned)
+    }
+
+    pub(super) fn tell_undecodable(&self, scanned: Scanned) {
         if scanned.undecodable > 0 && !self.read_only {
             tracing::warn!(rows = scanned.undecodable, "catalog rows that could not be read were deleted");
         }
-        Ok(scanned)
     }
 
     /// Up to `most` keys of blocks, in their order: those after `key`, or from the first on.
@@ -292,7 +296,7 @@ impl Catalog {
         Ok(rows)
     }
 
-    fn delete_raw(&self, family: &str, keys: &mut Vec<Box<[u8]>>) -> Result<(), IndexError> {
+    pub(super) fn delete_raw(&self, family: &str, keys: &mut Vec<Box<[u8]>>) -> Result<(), IndexError> {
         if self.read_only {
             keys.clear();
             return Ok(());
@@ -304,7 +308,7 @@ impl Catalog {
         Ok(self.db.write(batch)?)
     }
 
-    fn family(&self, name: &str) -> Result<&ColumnFamily, IndexError> {
+    pub(super) fn family(&self, name: &str) -> Result<&ColumnFamily, IndexError> {
         self.db.cf_handle(name).ok_or_else(|| IndexError::Damaged(format!("it has no {name}")))
     }
 }
@@ -329,7 +333,7 @@ impl fmt::Debug for Catalog {
 }
 
 /// Reads each block of the database once, past its small cache.
-fn one_pass() -> ReadOptions {
+pub(super) fn one_pass() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.fill_cache(false);
     options.set_readahead_size(1 << 20);

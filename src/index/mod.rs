@@ -7,6 +7,7 @@ mod catalog;
 mod life;
 mod namespace;
 mod row;
+mod scan;
 mod store;
 
 pub use catalog::{Catalog, Opened, Scanned};

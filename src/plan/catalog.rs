@@ -94,6 +94,14 @@ impl Catalog {
         BlockRef { number, stamp: self[number].stamp.into() }
     }
 
+    /// About so many blocks will be added: tables begin a little below the size that they will have.
+    pub(super) fn expect(&mut self, blocks: u64) {
+        let least = usize::try_from(blocks).unwrap_or(usize::MAX).min(BLOCKS_MAX as usize) / 10 * 9;
+        for (part, table) in self.by_key.iter_mut().enumerate() {
+            table.reserve(Keys::share(part, least), |number| self.keys.hash64(*number));
+        }
+    }
+
     /// Adds a block that is in no tier yet; `None` where there are as many as there may be.
     pub(super) fn add(&mut self, key: BlockKey, parent: u32, depth: u32) -> Option<u32> {
         let number = match self.vacant.pop() {

@@ -35,7 +35,7 @@ const fn parts() -> [u8; 1 << PART_BITS] {
     let (mut part, mut filled, mut end) = (0, 0, 0);
     while part < Keys::PARTS {
         end += share;
-        share = share * (RATIO >> 8) >> 24;
+        share = (share * (RATIO >> 8)) >> 24;
         while filled < parts.len() && ((filled as u64) << 32 < end || part + 1 == Keys::PARTS) {
             parts[filled] = part as u8;
             filled += 1;
@@ -84,6 +84,13 @@ impl Keys {
     #[must_use]
     pub fn part(key: &BlockKey) -> usize {
         usize::from(PARTS_OF[(key.words()[3] >> (u64::BITS - PART_BITS)) as usize])
+    }
+
+    /// How many of so many keys a part has, more or less.
+    #[must_use]
+    pub fn share(part: usize, keys: usize) -> usize {
+        let share = PARTS_OF.iter().filter(|of| usize::from(**of) == part).count();
+        keys / PARTS_OF.len() * share
     }
 
     fn new() -> Self {

@@ -46,7 +46,7 @@ pub use event::{
 pub use keys::Keys;
 pub use planner::{Inspection, Options, Planner};
 pub use policy::{Heat, Policy, PolicyKind};
-pub use recover::Recovered;
+pub use recover::{Recovered, Recovery};
 
 /// The length of the unbroken run of `true` from 0 on, below `len`, where after the first `false` all is `false`.
 ///

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use crate::plan::{Command, Planner, Recovered, Write};
+use crate::plan::{Command, Planner, Recovered, Recovery, Write};
 use crate::vocab::{BlockKey, Timestamp};
 
 /// Requests after a crash whose hits say how warm the start was: ten minutes of the published conversation trace's hour.
@@ -22,8 +22,8 @@ impl Rows {
         }
     }
 
-    /// A planner's start from the rows. Blocks recovered.
-    pub(super) fn restart(&self, planner: &mut Planner) -> u64 {
+    /// A planner's start from the rows, in the order of their keys as a catalog gives them. Blocks recovered.
+    pub(super) fn restart(&self, planner: Planner) -> (Planner, u64) {
         let row = |(write, now): &(Write, Timestamp)| Recovered {
             key: write.key,
             slot: write.to.0,
@@ -37,7 +37,10 @@ impl Rows {
             created_s: now.seconds(),
             last_use_s: now.seconds(),
         };
-        planner.recover(self.0.values().map(row).collect(), &mut Vec::new());
-        self.0.len() as u64
+        let mut rows: Vec<Recovered> = self.0.values().map(row).collect();
+        rows.sort_unstable_by_key(|row| row.key);
+        let mut recovery = Recovery::new(planner, rows.len() as u64);
+        let recovered = rows.iter().filter(|row| recovery.row(row)).count();
+        (recovery.finish(), recovered as u64)
     }
 }

@@ -110,8 +110,12 @@ impl Simulation {
 
     fn die(&mut self) {
         self.written += self.planner.counters().nvme_written;
-        self.planner = self.options.planner();
-        let recovered = self.rows.as_ref().map_or(0, |rows| rows.restart(&mut self.planner));
+        let planner = self.options.planner();
+        let recovered;
+        (self.planner, recovered) = match &self.rows {
+            Some(rows) => rows.restart(planner),
+            None => (planner, 0),
+        };
         self.crash = Some((recovered, self.tally, self.tally));
     }
 

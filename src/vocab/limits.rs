@@ -174,6 +174,14 @@ pub const LOCK_RETRY: Duration = Duration::from_millis(20);
 pub const CATALOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Memory of the catalog's read cache. Rows are read at start, in one pass, and by hand.
 pub const CATALOG_CACHE_BYTES: usize = 8 << 20;
+/// Threads that read the catalog at start: with as many, the planner that takes the rows in is what takes time.
+pub const SCAN_THREADS: usize = 4;
+/// Rows that a thread reading the catalog hands over at a time: about 150 KiB.
+pub const SCAN_BATCH_ROWS: usize = 1_024;
+/// Batches that such a thread may be ahead.
+pub const SCAN_AHEAD_BATCHES: usize = 8;
+/// Stale rows that are deleted at a time.
+pub const STALE_BATCH_ROWS: usize = 4_096;
 /// Bytes of the catalog's write-ahead log: what a restart has to replay, under a second.
 pub const CATALOG_WAL_BYTES: u64 = 64 << 20;
 /// Shards of one block: the bits of a row's shard bitmap.

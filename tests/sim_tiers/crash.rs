@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kvtier::media::Op;
-use kvtier::plan::{Options, Planner, Recovered};
+use kvtier::plan::{Options, Planner, Recovered, Recovery};
 use kvtier::tiers::{Place, RamShelf, Row};
 use kvtier::vocab::BlockKey;
 
@@ -100,16 +100,20 @@ impl World {
         self.shelf = shelf(&self.drive, &self.catalog, shape, &self.went_out);
         self.ram = RamShelf::new(self.options.ram).unwrap();
         self.options = Options { boot: self.options.boot + 1, ..self.options };
-        self.planner = Planner::new(self.options);
     }
 
     /// As a daemon does that starts.
     fn recover(&mut self, power: bool) {
-        let mut rows = Vec::new();
-        self.catalog.scan(|key, row| rows.push(recovered(key, &row))).unwrap();
-        let mut commands = Vec::new();
-        let blocks = rows.len() as u64;
-        let stale = self.planner.recover(rows, &mut commands);
+        let mut recovery = Recovery::new(Planner::new(self.options), self.rows.len() as u64);
+        let mut stale = Vec::new();
+        let take = |key, row: Row| {
+            if !recovery.row(&recovered(key, &row)) {
+                stale.push(key);
+            }
+        };
+        let blocks = self.catalog.scan(take).unwrap().rows;
+        self.published = recovery.readable().map(|(_, key, residence)| (key, residence)).collect();
+        self.planner = recovery.finish();
         assert!(power || stale.is_empty() || self.lied_to, "a killed daemon has left stale rows: {stale:?}");
         for key in &stale {
             self.count("stale row at recovery");
@@ -117,7 +121,6 @@ impl World {
         }
         self.catalog.delete_batch(stale).unwrap();
         *self.counts.entry("recovered block").or_default() += blocks;
-        self.carry_out(commands);
         let orphans = self.planner.holdings().orphans;
         *self.counts.entry("block orphaned").or_default() += orphans;
         self.compare_rows();
