@@ -132,14 +132,11 @@ fn recover(planner: Planner, catalog: &Catalog, names: &Names) -> Result<Recover
     let pick = |key, row| recovered(key, &row, &payloads).ok_or(key);
     let mut recovery = Recovery::new(planner, catalog.estimated_blocks()?);
     let (mut stale, mut all_stale, mut deleted) = (Vec::new(), 0_u64, Ok(()));
-    let take = |picked: Result<Recovered, BlockKey>| {
-        let key = match picked {
-            Ok(row) if recovery.row(&row) => return,
-            Ok(row) => row.key,
-            Err(key) => key,
-        };
-        stale.push(key);
-        all_stale += 1;
+    let take = |rows: Vec<Result<Recovered, BlockKey>>| {
+        let before = stale.len();
+        let rows = rows.into_iter().filter_map(|row| row.map_err(|key| stale.push(key)).ok()).collect::<Vec<_>>();
+        recovery.rows(&rows, |key| stale.push(key));
+        all_stale += (stale.len() - before) as u64;
         if stale.len() >= STALE_BATCH_ROWS {
             let batch = std::mem::take(&mut stale);
             deleted = std::mem::replace(&mut deleted, Ok(())).and_then(|()| catalog.delete_batch(batch));

@@ -4,7 +4,7 @@
 //! until the last row is when each block was used, in the place where a running planner keeps it; the order of going is
 //! made from that in the end.
 
-use super::entry::{Nvme, ROOT, Reach, UNKNOWN, is_block};
+use super::entry::{NONE, Nvme, ROOT, Reach, UNKNOWN, is_block};
 use super::event::{BlockRef, Residence};
 use super::owner::Deed;
 use super::planner::Planner;
@@ -41,6 +41,8 @@ pub struct Recovered {
 /// A planner that takes in the rows of an index, before any event.
 pub struct Recovery {
     planner: Planner,
+    /// Working memory: the number of each row's block, `NONE` where it is not taken, and of its parent.
+    work: Vec<(u32, u32)>,
 }
 
 /// A block's place in the order of going: orphans first, then the least recent, then the deepest, and its number.
@@ -52,50 +54,57 @@ impl Recovery {
     #[must_use]
     pub fn new(mut planner: Planner, blocks: u64) -> Self {
         planner.catalog.expect(blocks);
-        Self { planner }
+        Self { planner, work: Vec::new() }
     }
 
-    /// Takes in one row. False for one that can't be true (a slot outside the tier, or one that another row has named,
-    /// or an extent of another class): it is stale. A key that has come before is known, whatever its second row says.
+    /// Takes in one row. False where it is stale: see [`rows`](Self::rows).
     pub fn row(&mut self, row: &Recovered) -> bool {
-        // What a refused row has made vacant is used for the next.
+        let mut good = true;
+        self.rows(std::slice::from_ref(row), |_| good = false);
+        good
+    }
+
+    /// Takes in some rows, of distinct keys. Those that can't be true (a slot outside the tier, or one that another row has
+    /// named, or an extent of another class) are `stale`.
+    ///
+    /// Each step for a row touches memory that no step before it has touched. So each is done for all rows in a short loop,
+    /// where a processor that waits for one row's memory asks for the next ones'.
+    pub fn rows(&mut self, rows: &[Recovered], mut stale: impl FnMut(BlockKey)) {
+        // What refused rows have made vacant is used for these.
         self.planner.catalog.begin();
-        let number = match self.planner.catalog.find(&row.key) {
-            Some(number) if !self.planner.catalog[number].is_ghost() => return true,
-            Some(ghost) => ghost,
-            None => match self.planner.catalog.add(row.key, UNKNOWN, row.depth) {
-                Some(number) => number,
-                None => return false,
-            },
-        };
-        if !self.planner.nvme.space.occupy(row.slot, row.class, number) {
-            self.planner.prune(number);
-            return false;
+        let mut work = std::mem::take(&mut self.work);
+        work.extend(rows.iter().map(|row| (self.number(row), UNKNOWN)));
+        for ((number, _), row) in work.iter_mut().zip(rows).filter(|((number, _), _)| *number != NONE) {
+            if !self.planner.nvme.space.occupy(row.slot, row.class, *number) {
+                self.planner.prune(std::mem::replace(number, NONE));
+                stale(row.key);
+            }
         }
         self.planner.nvme.open_queues();
-        self.adjust_depth(number, row.depth);
-        self.fill_in(number, row);
-        self.hang(number, row);
-        self.spread_use(number);
-        self.planner.spread_reach(number);
-        true
+        for ((number, parent), row) in work.iter_mut().zip(rows).filter(|((number, _), _)| *number != NONE) {
+            *parent = self.parent(row);
+        }
+        let taken = || work.iter().copied().zip(rows).filter(|((number, _), _)| *number != NONE);
+        taken().for_each(|((number, _), row)| self.fill_in(number, row));
+        taken().for_each(|((number, parent), row)| self.hang(number, parent, row));
+        taken().for_each(|((number, _), _)| self.spread_use(number));
+        taken().for_each(|((number, _), _)| self.planner.spread_reach(number));
+        work.clear();
+        self.work = work;
     }
 
-    /// A ghost has the depth that its first child expected. Children that contradict its row are not its own.
-    fn adjust_depth(&mut self, number: u32, depth: u32) {
+    /// The number of a row's block, which is new or a ghost. `NONE` for one that is known already, or one too many.
+    fn number(&mut self, row: &Recovered) -> u32 {
         let catalog = &mut self.planner.catalog;
-        if catalog[number].depth == depth {
-            return;
+        match catalog.find(&row.key) {
+            Some(number) if catalog[number].is_ghost() => number,
+            Some(_) => NONE,
+            None => catalog.add(row.key, UNKNOWN, row.depth).unwrap_or(NONE),
         }
-        catalog[number].depth = depth;
-        while is_block(catalog[number].first_child) {
-            let child = catalog[number].first_child;
-            catalog.detach(child);
-        }
-        catalog[number].nvme_children = 0;
     }
 
     fn fill_in(&mut self, number: u32, row: &Recovered) {
+        self.adjust_depth(number, row.depth);
         let Planner { catalog, nvme, held, .. } = &mut self.planner;
         let owner = catalog.owners.hold(Deed { owner: row.owner, payload_max: row.payload_max });
         let entry = &mut catalog[number];
@@ -107,21 +116,43 @@ impl Recovery {
         self.planner.set_nvme(number, Nvme::Resident);
     }
 
-    /// Hangs a block under its parent, or under a ghost in its place, unless the two contradict each other.
-    fn hang(&mut self, number: u32, row: &Recovered) {
+    /// A ghost has the depth that its first child expected. Children that its row contradicts are not its own.
+    fn adjust_depth(&mut self, number: u32, depth: u32) {
         let catalog = &mut self.planner.catalog;
-        let parent = match (row.parent, row.depth.checked_sub(1)) {
-            (None, _) => ROOT,
-            (Some(key), Some(depth)) => {
-                let known = catalog.find(&key).or_else(|| catalog.add(key, UNKNOWN, depth));
-                known.filter(|parent| catalog[*parent].depth == depth).unwrap_or(UNKNOWN)
-            }
-            (Some(_), None) => UNKNOWN,
-        };
-        if parent != UNKNOWN {
-            catalog.attach(number, parent);
+        if catalog[number].depth == depth {
+            return;
         }
-        if is_block(parent) {
+        catalog[number].depth = depth;
+        catalog[number].nvme_children = 0;
+        while is_block(catalog[number].first_child) {
+            let child = catalog[number].first_child;
+            catalog.detach(child);
+        }
+    }
+
+    /// The number of a row's parent; `NONE` for one that has not come yet.
+    fn parent(&self, row: &Recovered) -> u32 {
+        match row.parent {
+            None => ROOT,
+            Some(_) if row.depth == 0 => UNKNOWN,
+            Some(key) => self.planner.catalog.find(&key).unwrap_or(NONE),
+        }
+    }
+
+    /// Hangs a block under its parent, or under a ghost in its place, unless the two contradict each other.
+    fn hang(&mut self, number: u32, parent: u32, row: &Recovered) {
+        let catalog = &mut self.planner.catalog;
+        let parent = match row.parent {
+            // A row before this one may have made the ghost.
+            Some(key) if parent == NONE => {
+                catalog.find(&key).or_else(|| catalog.add(key, UNKNOWN, row.depth - 1)).unwrap_or(UNKNOWN)
+            }
+            _ => parent,
+        };
+        if !is_block(parent) {
+            catalog[number].parent = parent;
+        } else if catalog[parent].depth + 1 == row.depth {
+            catalog.attach(number, parent);
             catalog[parent].nvme_children += 1;
         }
     }
