@@ -1,145 +1,22 @@
 //! The planner's rules one by one, each in the smallest cache that shows it.
 
 #[cfg(test)]
+#[path = "planner_invariants/admission.rs"]
+mod admission;
+#[cfg(test)]
+#[path = "planner_invariants/cache.rs"]
+mod cache;
+
+#[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use kvtier::plan::{
-        Answer, BlockRef, Command, Event, Filter, InstanceNo, Leased, Offer, Options, Planner, PutId, Recovered,
-        Transfer, Wanted,
+        Answer, BlockRef, Command, Event, Filter, InstanceNo, Options, Planner, Recovered, Recovery, Wanted,
     };
-    use kvtier::vocab::{BlockKey, LeaseId, Owner, SlotClass, SlotId, TierShape, Timestamp};
+    use kvtier::vocab::{LeaseId, Owner, SlotClass, SlotId, TierShape, Timestamp};
 
-    const SLOT: u32 = 4_096;
-
-    fn key(number: u8) -> BlockKey {
-        BlockKey::from_bytes(*blake3::hash(&[number]).as_bytes())
-    }
-
-    fn chain(numbers: impl IntoIterator<Item = u8>) -> Arc<[BlockKey]> {
-        numbers.into_iter().map(key).collect()
-    }
-
-    /// How commands end.
-    type End = fn(&Command) -> Option<Event>;
-
-    fn all_is_done(command: &Command) -> Option<Event> {
-        match command {
-            Command::Fill { block, .. } => Some(Event::Filled { block: *block, generation: 1, length: SLOT, crc: 0 }),
-            Command::Write(write) => Some(Event::Wrote { block: write.block, outcome: Transfer::Done(0) }),
-            Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(1) }),
-            Command::Erase { slot, .. } => Some(Event::Erased { slot: *slot }),
-            Command::Retire { slot, .. } => Some(Event::RamFreed { slot: *slot }),
-            Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } => None,
-        }
-    }
-
-    fn writes_fail(command: &Command) -> Option<Event> {
-        match command {
-            Command::Write(write) => Some(Event::Wrote { block: write.block, outcome: Transfer::Failed }),
-            other => all_is_done(other),
-        }
-    }
-
-    fn writes_wait(command: &Command) -> Option<Event> {
-        if matches!(command, Command::Write(_)) { None } else { all_is_done(command) }
-    }
-
-    struct Cache {
-        planner: Planner,
-        puts: u64,
-        end: End,
-        /// Commands that have no end yet.
-        open: Vec<Command>,
-        owner: Owner,
-        payload: u32,
-    }
-
-    impl Cache {
-        fn new(ram_slots: u64, nvme_slots: u64) -> Self {
-            let tier = |slots: u64| match slots {
-                0 => TierShape::NONE,
-                _ => TierShape::with_extent(slots * u64::from(SLOT), 4 * u64::from(SLOT)),
-            };
-            Self::of(Options::new(tier(ram_slots), tier(nvme_slots)))
-        }
-
-        fn of(options: Options) -> Self {
-            let planner = Planner::new(options);
-            Self { planner, puts: 0, end: all_is_done, open: Vec::new(), owner: Owner::default(), payload: SLOT }
-        }
-
-        fn tell(&mut self, event: Event) -> Answer {
-            let mut commands = Vec::new();
-            let answer = self.planner.on(Timestamp(1_000), event, &mut commands);
-            self.planner.check().unwrap();
-            for command in commands {
-                match (self.end)(&command) {
-                    Some(end) => drop(self.tell(end)),
-                    None => self.open.push(command),
-                }
-            }
-            answer
-        }
-
-        /// Ends what is open in this way.
-        fn finish(&mut self, end: End) {
-            self.end = end;
-            for command in std::mem::take(&mut self.open) {
-                if let Some(end) = end(&command) {
-                    self.tell(end);
-                }
-            }
-        }
-
-        fn offer(&mut self, keys: &Arc<[BlockKey]>) -> (PutId, Vec<Option<BlockRef>>) {
-            self.puts += 1;
-            let put = PutId(self.puts);
-            let (keys, owner, payload_max) = (Arc::clone(keys), self.owner, self.payload);
-            let answer = self.tell(Event::Offer(Offer { put, parent: None, depth: 0, keys, payload_max, owner }));
-            let Answer::Offered { wanted, .. } = answer else { panic!("{answer:?}") };
-            (put, wanted)
-        }
-
-        /// Puts what is wanted of a chain. Blocks readable from its first one on.
-        fn put(&mut self, numbers: impl IntoIterator<Item = u8>) -> u32 {
-            let keys = chain(numbers);
-            let (put, wanted) = self.offer(&keys);
-            for block in wanted.into_iter().flatten() {
-                if self.tell(Event::Need { block }) == Answer::NoRoom {
-                    break;
-                }
-            }
-            let answer = self.tell(Event::PutEnded { put });
-            let Answer::Stored { through } = answer else { panic!("{answer:?}") };
-            through
-        }
-
-        fn hit(&self, numbers: impl IntoIterator<Item = u8>) -> u32 {
-            self.planner.prefix(&chain(numbers)).hit()
-        }
-
-        fn lease(&mut self, numbers: impl IntoIterator<Item = u8>) -> LeaseId {
-            let (keys, instance) = (chain(numbers), InstanceNo(1));
-            let answer = self.tell(Event::Lease { instance, request: 1, keys, ttl: Duration::from_secs(60) });
-            let Answer::Leased(Ok(Some(Leased { lease, .. }))) = answer else { panic!("{answer:?}") };
-            lease
-        }
-
-        fn release(&mut self, lease: LeaseId) {
-            assert_eq!(self.tell(Event::Release { instance: InstanceNo(1), lease }), Answer::Released(Ok(true)));
-        }
-
-        fn places(&self, number: u8) -> (bool, bool) {
-            let known = self.planner.inspect(&key(number));
-            known.map_or((false, false), |known| (known.ram_slot.is_some(), known.nvme_slot.is_some()))
-        }
-
-        fn purge_user(&mut self, user: u32) {
-            self.tell(Event::Purge(Filter { user: Some(user), ..Filter::default() }));
-        }
-    }
+    use super::cache::{Cache, SLOT, all_is_done, chain, key, writes_fail, writes_wait};
 
     #[test]
     fn the_leaf_goes_first() {
@@ -312,6 +189,14 @@ mod tests {
         }
     }
 
+    /// Restarts from these rows, all of which are true.
+    fn recover(cache: &mut Cache, rows: Vec<Recovered>) {
+        let nothing = Planner::new(Options::new(TierShape::NONE, TierShape::NONE));
+        let mut recovery = Recovery::new(std::mem::replace(&mut cache.planner, nothing), rows.len() as u64);
+        assert!(rows.iter().all(|row| recovery.row(row)));
+        cache.planner = recovery.finish();
+    }
+
     #[test]
     fn a_restart_keeps_the_order_of_going() {
         let mut cache = Cache::new(4, 8);
@@ -332,7 +217,7 @@ mod tests {
             let last_use_s = u32::from(first);
             (first..first + 4).map(move |number| row(number, (number > first).then(|| number - 1), last_use_s))
         });
-        assert!(cache.planner.recover(rows.collect(), &mut Vec::new()).is_empty());
+        recover(&mut cache, rows.collect());
         cache.planner.check().unwrap();
         assert_eq!((cache.hit(0..4), cache.hit(4..8)), (4, 4));
         for (other, left) in [(20, 3), (21, 2), (22, 1), (23, 0)] {
@@ -359,7 +244,7 @@ mod tests {
         };
         // Block 1 hangs on 0, and 2 on 1; the row of 0 is lost. Block 3 was used long before them.
         let rows = vec![row(1, Some(0), 50), row(2, Some(1), 50), row(3, None, 1)];
-        cache.planner.recover(rows, &mut Vec::new());
+        recover(&mut cache, rows);
         cache.planner.check().unwrap();
         assert_eq!(cache.planner.holdings().orphans, 2);
         cache.put([10]);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvtier::client::{Chain, Client, FetchOptions, LookupOptions, ServerAddress, Session};
 use kvtier::daemon::{Config, Daemon};
-use kvtier::plan::PolicyKind;
 use kvtier::vocab::namespace::{HashScheme, Weights};
 use kvtier::vocab::{ByteCount, InstanceId, NamespaceName, NamespaceSpec, RequestId, TenantName};
 
@@ -34,14 +33,8 @@ impl Gate {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("s");
         let ram = u64::from(blocks) * u64::from(payload.next_multiple_of(4096)) * 5 / 4 + (4 << 20);
-        let config = Config {
-            data_dir: folder.path().join("data"),
-            listen: None,
-            socket: Some(socket.clone()),
-            ram: ByteCount(ram),
-            nvme: ByteCount::ZERO,
-            policy: PolicyKind::Lru,
-        };
+        let data_dir = folder.path().join("data");
+        let config = Config { socket: Some(socket.clone()), ..Config::new(data_dir, ByteCount(ram)) };
         let (daemon, client, session, chain, unknown) = runtime.block_on(async {
             let daemon = Daemon::start(config).await.expect("a daemon");
             let address = ServerAddress::parse(&format!("unix:{}", socket.display())).expect("an address");

@@ -55,7 +55,7 @@ impl Workload {
     /// Two tiers, of an eighth and a half of the distinct blocks; every command is consumed.
     pub(crate) fn through_the_planner(&self) -> (Run, Simulation) {
         let (ram_blocks, nvme_blocks) = (u64::from(self.distinct / 8), u64::from(self.distinct / 2));
-        let mut simulation = Simulation::new(SimulateOptions { ram_blocks, nvme_blocks, policy: PolicyKind::Lru });
+        let mut simulation = Simulation::new(SimulateOptions::lru(ram_blocks, nvme_blocks));
         let mut run = Run { accesses: 0, hits: 0 };
         for (now, keys) in &self.requests {
             let counts = simulation.visit(*now, keys);
@@ -72,17 +72,17 @@ impl Workload {
         let (mut held, mut hits) = (0, 0);
         for block in &self.accesses {
             if resident[*block as usize] {
-                policy.touch(*block);
+                policy.touch(0, *block);
                 hits += 1;
                 continue;
             }
             if held == capacity {
-                let Some(victim) = policy.victim(&mut |_| true) else { unreachable!("a full list has a victim") };
+                let Some(victim) = policy.victim(0, &mut |_| true) else { unreachable!("a full list has a victim") };
                 policy.remove(victim);
                 resident[victim as usize] = false;
                 held -= 1;
             }
-            policy.insert(*block, Heat::Hot);
+            policy.insert(0, *block, Heat::Hot);
             resident[*block as usize] = true;
             held += 1;
         }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chain::Chain;
+use super::drives::DriveStatus;
 use super::error::Error;
 use super::names::Namespace;
+use super::scrub::ScrubStatus;
 use super::{Cache, unexpected};
-use crate::plan::{Answer, Counters, Event, Filter, Holdings, Inspection};
+use crate::plan::{Answer, Counters, Event, Filter, Holdings, Inspection, Planner};
 use crate::vocab::limits::INSPECT_ROWS_MAX;
 use crate::vocab::{BlockKey, ByteCount};
 
@@ -31,6 +33,13 @@ pub struct Status {
     pub pins: usize,
     /// Tokens that lookups found and missed.
     pub tokens: (u64, u64),
+    /// Each drive.
+    pub drives: Vec<DriveStatus>,
+    /// Bytes that this process has sent to devices since the start over payload bytes that it has written to the drives;
+    /// `None` before the first.
+    pub write_amplification: Option<f64>,
+    /// What is read to find blocks that went bad.
+    pub scrub: ScrubStatus,
     /// Everything else that is counted.
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -41,9 +50,10 @@ impl Cache {
     /// # Errors
     /// When the daemon is stopping.
     pub async fn status(&self) -> Result<Status, Error> {
-        let look =
-            |planner: &crate::plan::Planner| -> (Holdings, Counters) { (planner.holdings(), planner.counters()) };
-        let (holdings, counted) = self.driver.look(look).await?;
+        let look = |planner: &Planner| -> (Holdings, Counters, Vec<u64>) {
+            (planner.holdings(), planner.counters(), planner.nvme_used_bytes_of_drives())
+        };
+        let (holdings, counted, used) = self.driver.look(look).await?;
         let mut counters: BTreeMap<_, _> = counted.named().into_iter().chain(self.meter.named()).collect();
         if let Some(nvme) = &self.nvme {
             let stats = nvme.stats();
@@ -62,13 +72,26 @@ impl Cache {
             uptime: self.clock.now().since(self.started),
             ram: self.ram.shape().total(),
             nvme: self.nvme.as_ref().map_or(ByteCount::ZERO, |nvme| nvme.shape().total()),
-            nvme_kind: self.nvme.as_ref().map_or("none", |nvme| nvme.device().kind()),
+            nvme_kind: self
+                .nvme
+                .as_ref()
+                .and_then(|nvme| nvme.drives().find_map(|(_, device, ..)| device.map(|device| device.kind())))
+                .unwrap_or("none"),
             holdings,
             sessions: self.sessions.len(),
             pins: self.ram.pins(),
+            drives: self.drives(&used),
+            write_amplification: self.write_amplification(),
+            scrub: self.scrub.status(),
             tokens: self.meter.tokens(),
             counters,
         })
+    }
+
+    fn write_amplification(&self) -> Option<f64> {
+        let asked = self.nvme.as_ref()?.stats().written_bytes;
+        let sent = self.wears.written_by_process()?;
+        (asked > 0).then(|| sent as f64 / asked as f64)
     }
 
     /// Namespaces with the blocks and payload bytes of each.
@@ -76,7 +99,7 @@ impl Cache {
     /// # Errors
     /// When the daemon is stopping.
     pub async fn namespaces(&self) -> Result<Vec<(Arc<Namespace>, u64, u64)>, Error> {
-        let held = self.driver.look(crate::plan::Planner::namespaces).await?;
+        let held = self.driver.look(Planner::namespaces).await?;
         let with_held = |namespace: Arc<Namespace>| {
             let (blocks, bytes) = held.get(&namespace.id.0).copied().unwrap_or_default();
             (namespace, blocks, bytes)
@@ -103,7 +126,7 @@ impl Cache {
                 format!("chain names {} blocks, an answer has {INSPECT_ROWS_MAX}: send it in pieces", keys.len());
             return Err(Error::Invalid(rule));
         }
-        let look = move |planner: &crate::plan::Planner| keys.iter().map(|key| (*key, planner.inspect(key))).collect();
+        let look = move |planner: &Planner| keys.iter().map(|key| (*key, planner.inspect(key))).collect();
         self.driver.look(look).await
     }
 

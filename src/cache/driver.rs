@@ -3,14 +3,16 @@
 //! It never waits for a drive or for a reader. What others finish (writes, loads, the last pin of a slot) is put on a
 //! list that is as long as what is under way at most, and taken up after the next event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::complaints::Complaints;
 use super::error::Error;
 use super::flight::{Flights, Landing};
+use super::index::Index;
 use super::residency::Residency;
 use crate::plan::{Answer, BlockRef, Command, Event, Load, Planner, PutId, Transfer, Wanted, Write};
 use crate::tiers::{
@@ -53,6 +55,8 @@ enum Finished {
     Wrote(BlockRef, Transfer),
     Loaded(BlockRef, Result<SlotWriter, Transfer>),
     Peeked(BlockRef, Transfer),
+    /// A drive was taken out.
+    Lost(u16),
 }
 
 type Finishes = Arc<Mutex<Vec<Finished>>>;
@@ -71,15 +75,12 @@ pub(super) struct Hands {
     pub(super) residency: Arc<Residency>,
     pub(super) flights: Arc<Flights>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) complaints: Arc<Complaints>,
 }
 
 impl Driver {
-    /// Starts the thread. `commands` are carried out first: what a warm start has recovered.
-    pub(super) fn start(
-        planner: Planner,
-        hands: Hands,
-        commands: Vec<Command>,
-    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    /// Starts the thread.
+    pub(super) fn start(planner: Planner, hands: Hands) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (inbox, messages) = mpsc::channel(PLANNER_INBOX);
         let finished = Finishes::default();
         let wake = inbox.downgrade();
@@ -89,11 +90,14 @@ impl Driver {
                 inbox.try_send(Message::Wake).ok();
             }
         }));
+        if let Some(nvme) = &hands.nvme {
+            let lost = finisher(&finished, &inbox.downgrade());
+            nvme.on_lost(Box::new(move |drive| lost(Finished::Lost(drive))));
+        }
         let wake = inbox.downgrade();
-        let (puts, events) = (HashMap::new(), Vec::new());
-        let mut run = Run { planner, hands, puts, commands, events, finished: Arc::clone(&finished), wake };
-        // Before anybody can ask: what was recovered is readable from the first lookup on.
-        run.carry_out();
+        let (puts, commands, events) = (HashMap::new(), Vec::new(), VecDeque::new());
+        let (index, finishes) = (Index::default(), Arc::clone(&finished));
+        let mut run = Run { planner, hands, puts, commands, events, index, finished: finishes, wake };
         let thread = std::thread::Builder::new().name("planner".into()).spawn(move || run.run(messages))?;
         Ok((Self { inbox, finished }, thread))
     }
@@ -172,7 +176,8 @@ struct Run {
     puts: HashMap<PutId, mpsc::Sender<Slot>>,
     commands: Vec<Command>,
     /// Events that carrying out commands has caused.
-    events: Vec<Event>,
+    events: VecDeque<Event>,
+    index: Index,
     finished: Finishes,
     wake: mpsc::WeakSender<Message>,
 }
@@ -183,6 +188,7 @@ impl Run {
         let mut done = Vec::new();
         let mut freed = Vec::new();
         while let Some(message) = messages.blocking_recv() {
+            let tick = matches!(message, Message::Event(Event::Tick, _));
             match message {
                 Message::Event(event, reply) => self.event(event, reply),
                 Message::Offer(event, put, slots, reply) => {
@@ -202,6 +208,7 @@ impl Run {
             for slot in freed.drain(..) {
                 self.on(Event::RamFreed { slot });
             }
+            self.look_at_index(tick);
             if !waiting_for_quiet.is_empty() && self.planner.is_quiet() {
                 waiting_for_quiet.drain(..).for_each(|reply| reply.send(()).unwrap_or(()));
             }
@@ -241,31 +248,36 @@ impl Run {
         answer
     }
 
+    /// Commands of one event are carried out before the next is asked about.
     fn carry_out(&mut self) {
-        while !self.commands.is_empty() {
+        loop {
             for command in std::mem::take(&mut self.commands) {
                 self.command(command);
             }
-            for event in std::mem::take(&mut self.events) {
-                self.planner.on(self.hands.clock.now(), event, &mut self.commands);
-            }
+            let Some(event) = self.events.pop_front() else { return };
+            self.planner.on(self.hands.clock.now(), event, &mut self.commands);
         }
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Publish { key, residence } => {
-                self.hands.residency.publish(key, residence);
+            Command::Publish { block, key, residence } => {
+                self.hands.residency.publish(block.number(), &key, residence);
                 if residence.ram.is_some() {
                     self.hands.flights.land(&key, Landing::Ready);
                 }
             }
-            Command::Unpublish { key } => self.hands.residency.unpublish(&key),
+            Command::Unpublish { block, key } => self.hands.residency.unpublish(block.number(), &key),
             Command::Unloadable { key } => self.hands.flights.land(&key, Landing::Gone),
             Command::Fill { put, block, slot, class } => self.grant(put, block, slot, class),
+            Command::Refuse { put, block } => {
+                if let Some(slots) = self.puts.get(&put) {
+                    slots.try_send(Slot::Refused(block)).ok();
+                }
+            }
             Command::Retire { slot, class: _ } => {
                 if self.hands.ram.retire(slot) {
-                    self.events.push(Event::RamFreed { slot });
+                    self.events.push_back(Event::RamFreed { slot });
                 }
             }
             Command::Write(write) => self.write(write),
@@ -295,6 +307,7 @@ impl Run {
         match finished {
             Finished::Wrote(block, outcome) => self.on(Event::Wrote { block, outcome }),
             Finished::Peeked(block, outcome) => self.on(Event::Peeked { block, outcome }),
+            Finished::Lost(drive) => self.on(Event::DriveLost { drive }),
             Finished::Loaded(block, Ok(writer)) => {
                 let outcome = Transfer::Done(writer.publish());
                 self.on(Event::Loaded { block, outcome })
@@ -303,25 +316,20 @@ impl Run {
         };
     }
 
-    /// Where to put what is finished, from whatever thread it is finished on.
-    fn finisher(&self) -> impl Fn(Finished) + Send + 'static {
-        let (finished, wake) = (Arc::clone(&self.finished), self.wake.clone());
-        move |done| {
-            finished.lock().unwrap_or_else(PoisonError::into_inner).push(done);
-            if let Some(inbox) = wake.upgrade() {
-                inbox.try_send(Message::Wake).ok();
-            }
-        }
+    fn finisher(&self) -> impl Fn(Finished) + Send + Sync + 'static {
+        finisher(&self.finished, &self.wake)
     }
 
     fn write(&mut self, write: Write) {
         let (slot, class, generation) = write.from;
         let finish = self.finisher();
         let pin = self.hands.ram.pin(slot, class, generation, write.length);
+        // Deleted later, the row of old would take the new one along.
+        let pin = pin.filter(|_| !self.index.still_names(&write.key));
         let (Some(nvme), Some(pin)) = (&self.hands.nvme, pin) else {
-            return self.events.push(Event::Wrote { block: write.block, outcome: Transfer::Refused });
+            return self.events.push_back(Event::Wrote { block: write.block, outcome: Transfer::Refused });
         };
-        let block = write.block;
+        let (block, complaints) = (write.block, Arc::clone(&self.hands.complaints));
         nvme.write(write.key, pin, row(&write), move |result| {
             finish(Finished::Wrote(
                 block,
@@ -329,7 +337,7 @@ impl Run {
                     Ok(()) => Transfer::Done(0),
                     Err(WriteError::QueueFull) => Transfer::Refused,
                     Err(error) => {
-                        tracing::warn!(key = %write.key, slot = %write.to.0, %error, "a block could not be written");
+                        complaints.unwritten(&write.key, write.to.0, &error);
                         Transfer::Failed
                     }
                 },
@@ -341,18 +349,22 @@ impl Run {
         let finish = self.finisher();
         let writer = self.hands.ram.writer(load.to.0, load.to.1);
         let (Some(nvme), Some(writer)) = (&self.hands.nvme, writer) else {
-            return self.events.push(Event::Loaded { block: load.block, outcome: Transfer::Refused });
+            return self.events.push_back(Event::Loaded { block: load.block, outcome: Transfer::Refused });
         };
         let place = Place { slot: load.from.0, class: load.from.1, length: load.length, crc: load.crc };
+        let complaints = Arc::clone(&self.hands.complaints);
         nvme.read(load.key, place, ReadInto::Slot(writer), move |result| {
-            finish(Finished::Loaded(load.block, match result {
-                Ok(ReadDone::Slot(writer)) => Ok(writer),
-                Ok(ReadDone::Bytes(_)) | Err(ReadError::QueueFull) => Err(Transfer::Refused),
-                Err(error) => {
-                    tracing::warn!(key = %load.key, slot = %load.from.0, %error, "a block is lost: served as a miss");
-                    Err(Transfer::Failed)
-                }
-            }));
+            finish(Finished::Loaded(
+                load.block,
+                match result {
+                    Ok(ReadDone::Slot(writer)) => Ok(writer),
+                    Ok(ReadDone::Bytes(_)) | Err(ReadError::QueueFull) => Err(Transfer::Refused),
+                    Err(error) => {
+                        complaints.lost(&load.key, load.from.0, &error);
+                        Err(Transfer::Failed)
+                    }
+                },
+            ));
         });
     }
 
@@ -360,11 +372,50 @@ impl Run {
     fn erase(&mut self, key: BlockKey, slot: SlotId) {
         let Some(nvme) = &self.hands.nvme else { return };
         match nvme.catalog().delete(key) {
-            Ok(()) => self.events.push(Event::Erased { slot }),
+            Ok(()) => self.events.push_back(Event::Erased { slot }),
             // The slot stays out of use: its row may still name it.
             Err(error) => {
-                tracing::error!(%key, %slot, %error, "a row could not be deleted: its slot is lost until a restart");
+                self.hands.complaints.undeleted(&key, slot, &error);
+                self.index.keep(key, slot);
             }
+        }
+    }
+}
+
+impl Run {
+    /// Tells the planner when rows can't be written any more, has the catalog opened again, and deletes then what could not
+    /// be deleted.
+    fn look_at_index(&mut self, tick: bool) {
+        let Some(nvme) = self.hands.nvme.clone() else { return };
+        let failing = nvme.catalog().is_failing();
+        if failing && !self.index.failing {
+            self.index.failing = true;
+            self.on(Event::IndexFailing { failing });
+        }
+        if !self.index.failing || !tick {
+            return;
+        }
+        if failing {
+            return self.index.mend(&nvme, &self.hands.complaints);
+        }
+        for slot in self.index.delete_some(nvme.catalog()) {
+            self.on(Event::Erased { slot });
+        }
+        if self.index.is_clean() && !nvme.catalog().is_failing() {
+            tracing::warn!("the catalog can be written again: blocks come to the drives as before");
+            self.index.failing = false;
+            self.on(Event::IndexFailing { failing: false });
+        }
+    }
+}
+
+/// Where to put what is finished, from whatever thread it is finished on.
+fn finisher(finished: &Finishes, wake: &mpsc::WeakSender<Message>) -> impl Fn(Finished) + Send + Sync + 'static {
+    let (finished, wake) = (Arc::clone(finished), wake.clone());
+    move |done| {
+        finished.lock().unwrap_or_else(PoisonError::into_inner).push(done);
+        if let Some(inbox) = wake.upgrade() {
+            inbox.try_send(Message::Wake).ok();
         }
     }
 }

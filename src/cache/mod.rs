@@ -6,18 +6,25 @@
 
 pub mod admin;
 pub mod chain;
+mod complaints;
 mod delivery;
 mod driver;
+pub mod drives;
 mod error;
 mod flight;
+pub mod flush;
+pub mod footprint;
+mod index;
 pub mod load;
 pub mod lookup;
 pub mod meter;
 pub mod names;
 pub mod put;
 pub mod residency;
+pub mod scrub;
 pub mod settle;
 mod start;
+mod wear;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -32,16 +39,21 @@ pub use crate::plan::{Filter, Inspection, LeaseError, Leased};
 use crate::ledger::Ledger;
 use crate::plan::{Answer, Event};
 use crate::session::{Gone, Session, SessionError, Sessions};
-use crate::tiers::{NvmeShelf, RamShelf};
-use crate::vocab::{Clock, InstanceId, NamespaceName, NamespaceSpec, Timestamp};
+use crate::tiers::{DrivePlace, NvmeShelf, RamShelf};
+use crate::vocab::{ByteCount, Clock, InstanceId, NamespaceName, NamespaceSpec, Timestamp};
 
 /// The cache: everything behind the gate.
 pub struct Cache {
     driver: driver::Driver,
+    complaints: Arc<complaints::Complaints>,
     residency: Arc<residency::Residency>,
     flights: Arc<flight::Flights>,
     ram: Arc<RamShelf>,
     nvme: Option<Arc<NvmeShelf>>,
+    places: Vec<DrivePlace>,
+    wears: wear::Wears,
+    wear_budget: Option<ByteCount>,
+    scrub: scrub::Scrub,
     names: Names,
     sessions: Sessions,
     deliveries: delivery::Deliveries,
@@ -114,7 +126,9 @@ impl Cache {
         let nvme = self.nvme.as_ref().filter(|_| spec.persistent()).map(|nvme| ("nvme", nvme.shape()));
         for (tier, shape) in [Some(("ram", self.ram.shape())), nvme].into_iter().flatten() {
             let payload = spec.max_payload_bytes;
-            if shape.slots(0, shape.class_for(payload)) == 0 {
+            let class = shape.class_for(payload);
+            // A drive's first extent is its largest.
+            if (0..shape.stride()).all(|extent| shape.slots(extent, class) == 0) {
                 let extent = shape.extent_bytes();
                 return Err(Error::Refused(format!(
                     "spec.max_payload_bytes is {payload}, a slot of this daemon's {tier} tier has at most {extent} bytes \

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::driver::{Driver, Hands};
+use super::residency::Residency;
 use super::{Cache, Error, Names};
 use crate::ledger::Ledger;
-use crate::plan::{Event, Options, Planner, PolicyKind, Recovered};
-use crate::tiers::{Catalog, NvmeShelf, Place, RamShelf};
-use crate::vocab::{Clock, TierShape};
+use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered, Recovery};
+use crate::tiers::{Catalog, DrivePlace, NvmeShelf, Place, RamShelf, Row};
+use crate::vocab::limits::{SCAN_THREADS, STALE_BATCH_ROWS};
+use crate::vocab::{BlockKey, ByteCount, Clock, TierShape};
 
 /// How often leases are looked at for their end.
 const TICK: Duration = Duration::from_millis(250);
@@ -22,10 +24,16 @@ pub struct Parts {
     pub ram: Arc<RamShelf>,
     /// The NVMe tier.
     pub nvme: Option<Arc<NvmeShelf>>,
+    /// Where its drives are, missing ones too: for people.
+    pub places: Vec<DrivePlace>,
     /// The ledger; `None` where it can't be read.
     pub ledger: Option<Arc<Ledger>>,
     /// What goes first.
     pub policy: PolicyKind,
+    /// What is written to the drives.
+    pub admission: AdmissionKind,
+    /// Bytes a day that each drive may be written.
+    pub wear_bytes_per_day: Option<u64>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -51,32 +59,44 @@ impl Cache {
     /// # Errors
     /// When the catalog can't be read.
     pub fn start(parts: Parts) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
-        let Parts { ram, nvme, ledger, policy, clock } = parts;
+        let Parts { ram, nvme, places, ledger, policy, admission, wear_bytes_per_day, clock } = parts;
         let catalog = nvme.as_ref().map(|nvme| Arc::clone(nvme.catalog()));
         let names = Names::open(catalog.clone())?;
         let shape = nvme.as_ref().map_or(TierShape::NONE, |nvme| nvme.shape());
         let boot = rand::random::<u32>();
-        let mut planner = Planner::new(Options { policy, boot, ..Options::new(ram.shape(), shape) });
-        let mut commands = Vec::new();
+        let options = Options { policy, admission, wear_bytes_per_day, boot, ..Options::new(ram.shape(), shape) };
+        let mut planner = Planner::new(options);
+        let residency = Arc::new(Residency::new(planner.keys()));
         if let Some(catalog) = &catalog {
-            recover(&mut planner, catalog, &names, &mut commands)?;
+            let recovery = recover(planner, catalog, &names)?;
+            // Before anybody can ask: what was recovered is readable from the first lookup on.
+            for (block, key, residence) in recovery.readable() {
+                residency.publish(block.number(), &key, residence);
+            }
+            planner = recovery.finish();
         }
-        let (residency, flights) = (Arc::default(), Arc::default());
+        let (flights, complaints) = (Arc::default(), Arc::<super::complaints::Complaints>::default());
         let hands = Hands {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),
             residency: Arc::clone(&residency),
             flights: Arc::clone(&flights),
             clock: Arc::clone(&clock),
+            complaints: Arc::clone(&complaints),
         };
-        let (driver, thread) = Driver::start(planner, hands, commands)?;
+        let (driver, thread) = Driver::start(planner, hands)?;
         let started = clock.now();
         let cache = Self {
             driver,
+            complaints,
             residency,
             flights,
             ram,
+            wears: super::wear::Wears::open(nvme.as_deref())?,
             nvme,
+            places,
+            wear_budget: wear_bytes_per_day.map(ByteCount),
+            scrub: super::scrub::Scrub::default(),
             names,
             sessions: crate::session::Sessions::default(),
             deliveries: super::delivery::Deliveries::default(),
@@ -105,41 +125,51 @@ impl Cache {
     }
 }
 
-fn recover(
-    planner: &mut Planner,
-    catalog: &Catalog,
-    names: &Names,
-    commands: &mut Vec<crate::plan::Command>,
-) -> Result<(), StartError> {
+/// Takes in what the catalog holds. Rows that can't be true are deleted on the way.
+fn recover(planner: Planner, catalog: &Catalog, names: &Names) -> Result<Recovery, StartError> {
+    let started = Instant::now();
     let payloads: HashMap<u16, u32> =
         names.namespaces().iter().map(|namespace| (namespace.id.0, namespace.spec.max_payload_bytes)).collect();
-    let (mut rows, mut stale) = (Vec::new(), Vec::new());
-    catalog.scan(|key, row| {
-        let place = Place::of(&row);
-        match (place, payloads.get(&row.owner.namespace.0)) {
-            (Some(place), Some(payload_max)) => rows.push(Recovered {
-                key,
-                slot: place.slot,
-                class: place.class,
-                length: place.length,
-                crc: place.crc,
-                owner: row.owner,
-                payload_max: *payload_max,
-                parent: row.parent,
-                depth: row.depth,
-                created_s: row.created_s,
-                last_use_s: row.last_use_s,
-            }),
-            // A namespace that is not known any more, or shards that this version can't read: nobody can ask for it.
-            _ => stale.push(key),
+    // A namespace that is not known any more, or shards that this version can't read: nobody can ask for it.
+    let pick = |key, row| recovered(key, &row, &payloads).ok_or(key);
+    let mut recovery = Recovery::new(planner, catalog.estimated_blocks()?);
+    let (mut stale, mut all_stale, mut deleted) = (Vec::new(), 0_u64, Ok(()));
+    let take = |rows: Vec<Result<Recovered, BlockKey>>| {
+        let before = stale.len();
+        let rows = rows.into_iter().filter_map(|row| row.map_err(|key| stale.push(key)).ok()).collect::<Vec<_>>();
+        recovery.rows(&rows, |key| stale.push(key));
+        all_stale += (stale.len() - before) as u64;
+        if stale.len() >= STALE_BATCH_ROWS {
+            let batch = std::mem::take(&mut stale);
+            deleted = std::mem::replace(&mut deleted, Ok(())).and_then(|()| catalog.delete_batch(batch));
         }
-    })?;
-    let blocks = rows.len();
-    stale.extend(planner.recover(rows, commands));
-    if !stale.is_empty() {
-        tracing::warn!(rows = stale.len(), "stale rows of the catalog were deleted: their blocks are misses");
-    }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SCAN_THREADS);
+    catalog.scan_on(threads, pick, take)?;
+    deleted?;
     catalog.delete_batch(stale)?;
-    tracing::info!(blocks, orphans = planner.holdings().orphans, "recovered");
-    Ok(())
+    if all_stale > 0 {
+        tracing::warn!(rows = all_stale, "stale rows of the catalog were deleted: their blocks are misses");
+    }
+    let held = recovery.planner().holdings();
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::info!(blocks = held.nvme_blocks, orphans = held.orphans, seconds, "recovered");
+    Ok(recovery)
+}
+
+fn recovered(key: BlockKey, row: &Row, payloads: &HashMap<u16, u32>) -> Option<Recovered> {
+    let place = Place::of(row)?;
+    Some(Recovered {
+        key,
+        slot: place.slot,
+        class: place.class,
+        length: place.length,
+        crc: place.crc,
+        owner: row.owner,
+        payload_max: *payloads.get(&row.owner.namespace.0)?,
+        parent: row.parent,
+        depth: row.depth,
+        created_s: row.created_s,
+        last_use_s: row.last_use_s,
+    })
 }

@@ -9,12 +9,12 @@ use serde::Serialize;
 use super::embedded::Embedded;
 use super::output::Output;
 use super::table::{numbers, percent, thousands};
-use super::{CliError, live, table, usage};
+use super::{CliError, live, names, table, usage};
 use crate::client::{Client, ServerAddress, UsageFilter, UsageSummary};
 use crate::daemon;
 use crate::offline::{self, VerifyReport};
 use crate::replay::live::LiveOptions;
-use crate::replay::{GenerateOptions, Generator, PolicyKind, ReplayReport, Trace};
+use crate::replay::{AdmissionKind, GenerateOptions, Generator, PolicyKind, ReplayReport, Trace};
 use crate::vocab::{ByteCount, TenantName};
 
 /// Small enough to start at once, and so that neither tier holds everything.
@@ -33,6 +33,9 @@ pub(super) struct Demo {
     /// The same seed makes the same conversations.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// What is written to NVMe: always, second-use or ram-eviction. The daemon's default where absent.
+    #[arg(long, value_parser = names::admission, value_name = "NAME")]
+    admission: Option<AdmissionKind>,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -53,7 +56,8 @@ impl Demo {
         if !self.json {
             output.text(intro(&trace))?;
         }
-        let server = Embedded { data_dir: None, ram: RAM, nvme: NVME, policy: PolicyKind::default() };
+        let (policy, admission) = (PolicyKind::default(), self.admission.unwrap_or_default());
+        let server = Embedded { data_dir: None, ram: RAM, nvme: NVME, policy, admission };
         let report = server.run(|address| replayed(address, &trace), verified)?;
         if self.json {
             output.json(&report)?

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::CliError;
 use super::server::runtime;
 use crate::client::ServerAddress;
-use crate::daemon::{Config, Daemon};
-use crate::replay::PolicyKind;
+use crate::daemon::{Config, Daemon, DriveSpec};
+use crate::replay::{AdmissionKind, PolicyKind};
 use crate::vocab::ByteCount;
 
 /// What to embed.
@@ -17,6 +17,7 @@ pub(super) struct Embedded {
     pub(super) ram: ByteCount,
     pub(super) nvme: ByteCount,
     pub(super) policy: PolicyKind,
+    pub(super) admission: AdmissionKind,
 }
 
 impl Embedded {
@@ -36,12 +37,11 @@ impl Embedded {
         let socket = scratch.path().join("kvtier.sock");
         let address = ServerAddress::parse(&format!("unix:{}", socket.display())).map_err(CliError::Address)?;
         let config = Config {
-            data_dir: data_dir.clone(),
-            listen: None,
             socket: Some(socket),
-            ram: self.ram,
-            nvme: self.nvme,
+            nvme: (self.nvme > ByteCount::ZERO).then(|| DriveSpec::here(self.nvme)).into_iter().collect(),
             policy: self.policy,
+            admission: self.admission,
+            ..Config::new(data_dir.clone(), self.ram)
         };
         let done = runtime()?.block_on(async {
             let daemon = Daemon::start(config).await?;

@@ -7,6 +7,8 @@ mod bench;
 mod block;
 mod chain;
 mod demo;
+mod drive;
+mod drives;
 mod embedded;
 mod error;
 mod evict;
@@ -14,8 +16,8 @@ mod get;
 mod inspect;
 mod live;
 mod lookup;
+mod names;
 mod output;
-mod policy;
 mod progress;
 mod put;
 mod replay;
@@ -67,7 +69,7 @@ enum Command {
     Purge(evict::Purge),
     /// Look at what is in the cache.
     Inspect(inspect::Inspect),
-    /// Check every slot of a stopped data folder against its index; exit 1 when bytes are corrupt.
+    /// Check every block, of a stopped data folder or of a running server; exit 1 when bytes are corrupt.
     Verify(verify::Verify),
     /// The bill.
     Usage(usage::Usage),

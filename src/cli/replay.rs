@@ -7,11 +7,11 @@ use clap::Args;
 use super::embedded::Embedded;
 use super::output::Output;
 use super::server::runtime;
-use super::{CliError, live, policy, simulate, size, table};
+use super::{CliError, live, names, simulate, size, table};
 use crate::client::ServerAddress;
 use crate::daemon;
 use crate::replay::live::LiveOptions;
-use crate::replay::{PolicyKind, ReplayReport, SimulateOptions, read_trace};
+use crate::replay::{AdmissionKind, PolicyKind, ReplayReport, SimulateOptions, read_trace};
 use crate::vocab::limits::PAYLOAD_BYTES_MAX;
 use crate::vocab::{ByteCount, TenantName};
 
@@ -44,8 +44,17 @@ pub(super) struct Replay {
 #[command(next_help_heading = "Embedded or simulated server")]
 struct Tiers {
     /// What is evicted first: lru. The daemon's default where absent.
-    #[arg(long, value_parser = policy::parse, value_name = "NAME", conflicts_with = "server")]
+    #[arg(long, value_parser = names::policy, value_name = "NAME", conflicts_with = "server")]
     policy: Option<PolicyKind>,
+    /// What is written to NVMe: always, second-use or ram-eviction. The daemon's default where absent.
+    #[arg(long, value_parser = names::admission, value_name = "NAME", conflicts_with = "server")]
+    admission: Option<AdmissionKind>,
+    /// Bytes a day that the simulated drive may be written; past it, heads of chains are written, tails on second use.
+    #[arg(long, value_name = "SIZE", requires = "simulate", value_parser = size::parser("--wear-budget"))]
+    wear_budget: Option<ByteCount>,
+    /// Kill the simulated server after this many requests, start it again, and say how warm that was.
+    #[arg(long, value_name = "N", requires = "simulate", value_parser = clap::value_parser!(u64).range(1..))]
+    crash_after: Option<u64>,
     /// RAM of the embedded or simulated server.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size::parser("--ram"))]
     #[arg(conflicts_with = "server")]
@@ -119,29 +128,30 @@ impl Replay {
 
     fn simulated_tiers(&self) -> Result<SimulateOptions, CliError> {
         let tiers = &self.tiers;
-        let policy = tiers.policy.unwrap_or_default();
-        match tiers.capacity_blocks.or(tiers.ram_blocks) {
-            Some(ram_blocks) => {
-                Ok(SimulateOptions { ram_blocks, nvme_blocks: tiers.nvme_blocks.unwrap_or_default(), policy })
-            }
-            None => simulate::as_a_server(tiers.ram, tiers.nvme, self.block_bytes, policy),
-        }
+        let (ram_blocks, nvme_blocks) = match tiers.capacity_blocks.or(tiers.ram_blocks) {
+            Some(ram_blocks) => (ram_blocks, tiers.nvme_blocks.unwrap_or_default()),
+            None => simulate::as_a_server(tiers.ram, tiers.nvme, self.block_bytes)?,
+        };
+        let (policy, admission) = (tiers.policy.unwrap_or_default(), tiers.admission.unwrap_or_default());
+        let wear_blocks_per_day = tiers.wear_budget.map(|budget| budget.0 / u64::from(self.block_bytes));
+        let crash_after = tiers.crash_after;
+        Ok(SimulateOptions { ram_blocks, nvme_blocks, policy, admission, wear_blocks_per_day, crash_after })
     }
 
     fn lived(self) -> Result<ReplayReport, CliError> {
         daemon::telemetry::init("warn");
         let options = self.options();
-        let Self { tiers: Tiers { policy, ram, nvme, data_dir, .. }, live, block_bytes, .. } = self;
+        let Self { tiers: Tiers { policy, admission, ram, nvme, data_dir, .. }, live, block_bytes, .. } = self;
         if let Some(address) = &live.server {
             let trace = read_trace(&self.trace, self.block_tokens)?;
             return runtime()?.block_on(live::run(address, &trace, &options));
         }
-        let policy = policy.unwrap_or_default();
+        let (policy, admission) = (policy.unwrap_or_default(), admission.unwrap_or_default());
         // Tiers without room for a block are refused before anything is made.
-        simulate::as_a_server(ram, nvme, block_bytes, policy)?;
+        simulate::as_a_server(ram, nvme, block_bytes)?;
         let trace = read_trace(&self.trace, self.block_tokens)?;
         let job = async |address: ServerAddress| live::run(&address, &trace, &options).await;
-        Embedded { data_dir, ram, nvme, policy }.run(job, |report, _| Ok(report))
+        Embedded { data_dir, ram, nvme, policy, admission }.run(job, |report, _| Ok(report))
     }
 
     fn options(&self) -> LiveOptions {

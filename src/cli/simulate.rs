@@ -3,7 +3,7 @@
 use super::CliError;
 use super::progress::Bar;
 use super::table::percent;
-use crate::replay::{PolicyKind, ReplayReport, SimulateOptions, Trace, simulate};
+use crate::replay::{ReplayReport, SimulateOptions, Trace, simulate};
 use crate::vocab::{ByteCount, TierShape};
 
 /// Requests between two looks at the progress bar.
@@ -20,16 +20,11 @@ pub(super) fn run(trace: &Trace, options: SimulateOptions) -> ReplayReport {
     })
 }
 
-/// What a server with tiers of these sizes would hold of blocks of `block_bytes`.
-pub(super) fn as_a_server(
-    ram: ByteCount,
-    nvme: ByteCount,
-    block_bytes: u32,
-    policy: PolicyKind,
-) -> Result<SimulateOptions, CliError> {
+/// How many blocks of `block_bytes` a server with tiers of these sizes would hold, in RAM and on NVMe.
+pub(super) fn as_a_server(ram: ByteCount, nvme: ByteCount, block_bytes: u32) -> Result<(u64, u64), CliError> {
     let ram_blocks = blocks("--ram", ram, block_bytes)?;
     let nvme_blocks = if nvme == ByteCount::ZERO { 0 } else { blocks("--nvme", nvme, block_bytes)? };
-    Ok(SimulateOptions { ram_blocks, nvme_blocks, policy })
+    Ok((ram_blocks, nvme_blocks))
 }
 
 /// Slots of a tier of `size` bytes for blocks of `block_bytes`; a tier without one is refused.
@@ -51,21 +46,19 @@ mod tests {
 
     #[test]
     fn tiers_hold_what_a_server_of_their_size_would() {
-        let options = as_a_server(ByteCount(256 << 20), ByteCount(1 << 30), 64 << 10, PolicyKind::Lru).unwrap();
-        assert_eq!((options.ram_blocks, options.nvme_blocks), (4_096, 16_384));
+        assert_eq!(as_a_server(ByteCount(256 << 20), ByteCount(1 << 30), 64 << 10).unwrap(), (4_096, 16_384));
         // 17 KiB take slots of 20 KiB, and each of 16 extents of 1 MiB holds 51 of them.
-        let options = as_a_server(ByteCount(16 << 20), ByteCount::ZERO, 17 << 10, PolicyKind::Lru).unwrap();
-        assert_eq!((options.ram_blocks, options.nvme_blocks), (16 * 51, 0));
+        assert_eq!(as_a_server(ByteCount(16 << 20), ByteCount::ZERO, 17 << 10).unwrap(), (16 * 51, 0));
     }
 
     #[test]
     fn a_tier_that_holds_no_block_is_refused() {
-        let error = as_a_server(ByteCount(1 << 20), ByteCount::ZERO, 1 << 20, PolicyKind::Lru).unwrap_err();
+        let error = as_a_server(ByteCount(1 << 20), ByteCount::ZERO, 1 << 20).unwrap_err();
         assert_eq!(
             error.to_string(),
             "--ram is 1048576 bytes, it must be large enough for a block of 1048576 bytes in each of 16 extents"
         );
-        assert!(as_a_server(ByteCount(1 << 30), ByteCount(1), 4_096, PolicyKind::Lru).is_err());
-        assert!(as_a_server(ByteCount::ZERO, ByteCount(1 << 30), 4_096, PolicyKind::Lru).is_err());
+        assert!(as_a_server(ByteCount(1 << 30), ByteCount(1), 4_096).is_err());
+        assert!(as_a_server(ByteCount::ZERO, ByteCount(1 << 30), 4_096).is_err());
     }
 }

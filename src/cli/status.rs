@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde::Serialize;
 
+use super::drives::Drive;
 use super::output::Output;
 use super::server::Server;
 use super::table::{bar, numbers, percent, span, thousands};
-use super::{CliError, size};
+use super::{CliError, drives, size};
 use crate::client;
 use crate::vocab::ByteCount;
 
@@ -37,7 +38,20 @@ struct Report {
     pins: u64,
     orphans: u64,
     background: u64,
+    drives: Vec<Drive>,
+    write_amplification: Option<f64>,
+    scrub: Scrub,
     counters: BTreeMap<String, u64>,
+}
+
+#[derive(Default, Serialize)]
+struct Scrub {
+    bytes_per_second: u64,
+    passes: u64,
+    blocks: u64,
+    bytes: u64,
+    corrupt: u64,
+    progress: f64,
 }
 
 #[derive(Serialize)]
@@ -82,7 +96,29 @@ impl Report {
             pins: status.pins,
             orphans: status.orphans,
             background: status.background,
+            drives: status.drives.into_iter().map(Drive::from).collect(),
+            write_amplification: status.write_amplification,
+            scrub: status.scrub.map_or_else(Scrub::default, Scrub::from),
             counters: status.counters.into_iter().collect(),
+        }
+    }
+}
+
+impl From<client::ScrubStatus> for Scrub {
+    fn from(scrub: client::ScrubStatus) -> Self {
+        let client::ScrubStatus { bytes_per_second, passes, blocks, bytes, corrupt, progress } = scrub;
+        Self { bytes_per_second, passes, blocks, bytes, corrupt, progress }
+    }
+}
+
+impl Scrub {
+    fn text(&self) -> String {
+        match self.bytes_per_second {
+            0 => "off".to_owned(),
+            rate => {
+                let rate = size::human(ByteCount(rate));
+                format!("pass {}, {} at {rate}/s", thousands(self.passes + 1), percent(self.progress))
+            }
         }
     }
 }
@@ -99,6 +135,7 @@ fn text(report: &Report) -> String {
     if let Some(bars) = tiers.column_mut(5) {
         bars.set_cell_alignment(comfy_table::CellAlignment::Left);
     }
+    let amplification = report.write_amplification.map_or("-".to_owned(), |factor| format!("{factor:.3}"));
     let row = |name: &str, number: u64| [name.to_owned(), thousands(number)];
     let rows = [
         ["hit rate of lookups".to_owned(), report.hit_rate.map_or("-".to_owned(), percent)],
@@ -111,11 +148,12 @@ fn text(report: &Report) -> String {
         row("slots being sent", report.pins),
         row("orphaned blocks", report.orphans),
         row("writes and erasures under way", report.background),
+        ["bytes written for a byte stored".to_owned(), amplification],
+        ["scrub".to_owned(), report.scrub.text()],
+        row("  blocks read to be checked", report.scrub.blocks),
+        row("  of these, gone bad", report.scrub.corrupt),
     ];
-    let kind = match report.tiers.nvme.kind.as_str() {
-        "" => String::new(),
-        kind => format!(", nvme by {kind}"),
-    };
-    let head = format!("kvtier {}, up {}{kind}", report.version, span(report.uptime_s.saturating_mul(1_000)));
-    format!("{head}\n{tiers}\n{}", numbers(["since the start", ""], rows))
+    let head = format!("kvtier {}, up {}", report.version, span(report.uptime_s.saturating_mul(1_000)));
+    let drives = if report.drives.is_empty() { String::new() } else { format!("\n{}", drives::text(&report.drives)) };
+    format!("{head}\n{tiers}{drives}\n{}", numbers(["since the start", ""], rows))
 }

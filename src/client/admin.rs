@@ -6,12 +6,15 @@ use bytes::Bytes;
 
 use super::lookup::millis;
 use super::{Chain, Client, ClientError};
-pub use crate::proto::{BlockInfo, EvictReply as Evicted, NamespaceInfo, PurgeReply as Purged, Status, TierStatus};
+pub use crate::proto::{
+    BlockInfo, DriveState, DriveStatus, EvictReply as Evicted, NamespaceInfo, PurgeReply as Purged, ScrubStatus,
+    Status, TierStatus, VerifyReply,
+};
 use crate::proto::{
     EvictRequest, GetStatusRequest, InspectBlockRequest, InspectNamespacesRequest, InspectPrefixRequest, PurgeRequest,
-    QuiesceRequest,
+    QuiesceRequest, VerifyRequest,
 };
-use crate::vocab::limits::DEADLINE_GRACE;
+use crate::vocab::limits::{CALL_MAX, DEADLINE_GRACE};
 use crate::vocab::{BlockKey, Fingerprint, InstanceId, TenantName, UserName};
 
 /// Which blocks to remove: all that match every field given, of which there must be one.
@@ -93,6 +96,26 @@ impl Client {
             since_s: filter.since_s.unwrap_or(0),
         };
         self.answer("Purge", self.admin_service().purge(request)).await
+    }
+
+    /// Has the daemon read every block on its drives once, and check it. `progress` is told what was found since the last
+    /// time; the last of it is given back.
+    ///
+    /// # Errors
+    /// When a verification is under way already, or the daemon can't be asked.
+    pub async fn verify(&self, mut progress: impl FnMut(&VerifyReply)) -> Result<VerifyReply, ClientError> {
+        let mut replies = self.answer("Verify", self.admin_service().verify(VerifyRequest {})).await?;
+        loop {
+            let reply = self.within("Verify", CALL_MAX, replies.message()).await?;
+            let Some(reply) = reply else {
+                return Err(ClientError::protocol("a verification's last message must be `done`"));
+            };
+            progress(&reply);
+            if reply.done {
+                self.hang_up(&mut replies).await;
+                return Ok(reply);
+            }
+        }
     }
 
     /// Waits until background writes and erasures are done, but no longer than `timeout`; whether they are.

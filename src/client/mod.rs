@@ -22,7 +22,10 @@ mod tests;
 mod usage;
 
 pub use address::{AddressError, ServerAddress};
-pub use admin::{BlockInfo, Evicted, NamespaceInfo, PurgeFilter, Purged, Status, TierStatus};
+pub use admin::{
+    BlockInfo, DriveState, DriveStatus, Evicted, NamespaceInfo, PurgeFilter, Purged, ScrubStatus, Status, TierStatus,
+    VerifyReply,
+};
 pub use chain::Chain;
 pub use connect::Client;
 pub use error::ClientError;

@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::plan::PolicyKind;
+use crate::plan::{AdmissionKind, PolicyKind};
+use crate::tiers::{DriveSpec, IoOptions};
 use crate::vocab::ByteCount;
-use crate::vocab::limits::{ALIGNMENT, EXTENTS_MIN};
+use crate::vocab::limits::{ALIGNMENT, DRIVES_MAX, EXTENTS_MIN, FLUSH_MAX, FLUSH_MAX_MAX, SCRUB_BYTES_PER_SECOND};
+
+/// Less would take a block of 1 MiB apart.
+const INFLIGHT_MIN: ByteCount = ByteCount(1 << 20);
 
 /// A daemon's configuration.
 #[derive(Clone, Debug)]
@@ -18,10 +23,22 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// The RAM tier.
     pub ram: ByteCount,
-    /// The NVMe tier; 0 for none.
-    pub nvme: ByteCount,
+    /// The drives of the NVMe tier; none for RAM alone.
+    pub nvme: Vec<DriveSpec>,
     /// What goes first.
     pub policy: PolicyKind,
+    /// What is written to the drives.
+    pub admission: AdmissionKind,
+    /// Bytes a day that each drive may be written; `None` for any number.
+    pub wear_budget: Option<ByteCount>,
+    /// How drives are read and written.
+    pub io: IoOptions,
+    /// Bytes a second that the scrub reads; 0 for none.
+    pub scrub: ByteCount,
+    /// How long a stop may take to write what only RAM has.
+    pub flush_max: Duration,
+    /// TCP address that serves `/metrics`.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A field that breaks its rule.
@@ -37,6 +54,25 @@ pub struct ConfigError {
 }
 
 impl Config {
+    /// RAM alone, the defaults for all else, and nobody served: give it an address, or a socket.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, ram: ByteCount) -> Self {
+        Self {
+            data_dir,
+            listen: None,
+            socket: None,
+            ram,
+            nvme: Vec::new(),
+            policy: PolicyKind::default(),
+            admission: AdmissionKind::default(),
+            wear_budget: None,
+            io: IoOptions::default(),
+            scrub: ByteCount(SCRUB_BYTES_PER_SECOND),
+            flush_max: FLUSH_MAX,
+            metrics: None,
+        }
+    }
+
     /// Checks the fields against each other and against this host.
     ///
     /// # Errors
@@ -50,8 +86,23 @@ impl Config {
         if self.ram.0 < least {
             return fail("ram", self.ram.to_string(), "at least 64KiB: every block passes through it");
         }
-        if self.nvme.0 > 0 && self.nvme.0 < least {
-            return fail("nvme", self.nvme.to_string(), "0, or at least 64KiB");
+        if self.nvme.len() > DRIVES_MAX {
+            return fail("nvme", format!("{} drives", self.nvme.len()), &format!("at most {DRIVES_MAX} drives"));
+        }
+        for (at, drive) in self.nvme.iter().enumerate() {
+            if drive.bytes.0 < least {
+                return fail("nvme", drive.to_string(), "0, or at least 64KiB on each drive");
+            }
+            if self.nvme[..at].iter().any(|before| before.dir == drive.dir) {
+                return fail("nvme", drive.to_string(), "another directory than the drives before it have");
+            }
+        }
+        if self.io.inflight_bytes < INFLIGHT_MIN.0 {
+            return fail("io_inflight", ByteCount(self.io.inflight_bytes).to_string(), "at least 1MiB");
+        }
+        if self.flush_max > FLUSH_MAX_MAX {
+            let rule = format!("at most {} seconds", FLUSH_MAX_MAX.as_secs());
+            return fail("flush_max", format!("{} seconds", self.flush_max.as_secs()), &rule);
         }
         match memory_of_host() {
             Some(memory) if self.ram > memory => {
@@ -74,21 +125,35 @@ fn memory_of_host() -> Option<ByteCount> {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+
     #[test]
     fn a_bad_configuration_names_field_value_and_rule() {
-        let good = Config {
-            data_dir: "/nonexistent".into(),
-            listen: None,
-            socket: Some("/nonexistent/s".into()),
-            ram: ByteCount(1 << 20),
-            nvme: ByteCount::ZERO,
-            policy: PolicyKind::Lru,
-        };
+        let socket = Some("/nonexistent/s".into());
+        let good = Config { socket, ..Config::new("/nonexistent".into(), ByteCount(MIB)) };
         assert_eq!(good.check(), Ok(()));
         let field = |config: Config| config.check().unwrap_err().field;
         assert_eq!(field(Config { socket: None, ..good.clone() }), "listen");
         assert_eq!(field(Config { ram: ByteCount(4096), ..good.clone() }), "ram");
         assert_eq!(field(Config { ram: ByteCount(u64::MAX), ..good.clone() }), "ram");
-        assert_eq!(field(Config { nvme: ByteCount(1), ..good }), "nvme");
+        let io = IoOptions { inflight_bytes: 4096, ..IoOptions::default() };
+        assert_eq!(field(Config { io, ..good.clone() }), "io_inflight");
+        assert_eq!(field(Config { flush_max: FLUSH_MAX_MAX * 2, ..good.clone() }), "flush_max");
+        let drive = |dir: &str, bytes| DriveSpec { dir: Some(dir.into()), bytes: ByteCount(bytes) };
+        let nvme = |nvme| Config { nvme, ..good.clone() };
+        assert_eq!(nvme(vec![DriveSpec::here(ByteCount(MIB)), drive("/a", MIB), drive("/b", MIB)]).check(), Ok(()));
+        let said = |drives| nvme(drives).check().unwrap_err().to_string();
+        assert_eq!(
+            said(vec![DriveSpec::here(ByteCount(1))]),
+            "nvme is 1 bytes, it must be 0, or at least 64KiB on each drive"
+        );
+        assert!(
+            said(vec![drive("/a", MIB), drive("/a", 2 * MIB)])
+                .starts_with("nvme is /a=2097152 bytes, it must be another")
+        );
+        assert_eq!(
+            said((0..17).map(|at| drive(&at.to_string(), MIB)).collect()),
+            "nvme is 17 drives, it must be at most 16 drives"
+        );
     }
 }

@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, ConfigError};
-use super::serve;
+use super::{scrape, serve};
+use crate::cache::flush::Flushed;
 use crate::cache::{Cache, Parts, StartError as CacheError};
 use crate::ledger::Ledger;
 use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
@@ -65,7 +66,9 @@ pub struct Daemon {
     closing: CancellationToken,
     serving: Vec<tokio::task::JoinHandle<Result<(), tonic::transport::Error>>>,
     tcp: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     socket: Option<PathBuf>,
+    flush_max: Duration,
 }
 
 impl Daemon {
@@ -75,12 +78,14 @@ impl Daemon {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let (listen, socket) = (config.listen, config.socket.clone());
+        let Config { listen, socket, metrics, scrub, flush_max, .. } = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
+        tokio::spawn(Arc::clone(&opened.cache).keep_books());
         let closing = CancellationToken::new();
         let routes = serve::routes(&opened.cache, &closing).await?;
-        let mut daemon = Self { opened, closing, serving: Vec::new(), tcp: None, socket: None };
+        let mut daemon =
+            Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, socket: None, flush_max };
         if let Some(address) = listen {
             let (bound, serving) = serve::tcp(address, routes.clone(), daemon.closing.clone()).await?;
             (daemon.tcp, daemon.serving) = (Some(bound), vec![serving]);
@@ -89,6 +94,13 @@ impl Daemon {
             daemon.serving.push(serve::unix(&path, routes, daemon.closing.clone()).await?);
             daemon.socket = Some(path);
         }
+        if let Some(address) = metrics {
+            let routes = scrape::routes(&daemon.opened.cache);
+            let (bound, serving) = serve::http(address, routes, daemon.closing.clone()).await?;
+            daemon.metrics = Some(bound);
+            daemon.serving.push(serving);
+        }
+        tokio::spawn(Arc::clone(daemon.cache()).keep_scrubbing(scrub, daemon.closing.clone()));
         Ok(daemon)
     }
 
@@ -96,6 +108,12 @@ impl Daemon {
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.tcp
+    }
+
+    /// The TCP address that serves metrics.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// The Unix socket it listens on.
@@ -110,15 +128,21 @@ impl Daemon {
         &self.opened.cache
     }
 
-    /// Takes no more requests, ends those under way and background writes, within a time limit, and closes the folder.
+    /// Takes no more requests, ends those under way, writes what only RAM has and what is being written, each within a time
+    /// limit, and closes the folder.
     pub async fn stop(self) {
-        let Self { opened, closing, serving, socket, .. } = self;
+        let Self { opened, closing, serving, socket, flush_max, .. } = self;
         closing.cancel();
         for mut serving in serving {
             if tokio::time::timeout(DRAIN_MAX, &mut serving).await.is_err() {
                 tracing::warn!("requests were still under way after {} s: cut off", DRAIN_MAX.as_secs());
                 serving.abort();
             }
+        }
+        if !flush_max.is_zero()
+            && let Ok(Flushed { written, left }) = opened.cache.flush(flush_max).await
+        {
+            tracing::info!(written, left, "blocks that only RAM had were written to the drives");
         }
         let quiet = opened.cache.quiesce(DRAIN_MAX).await.unwrap_or(false);
         if let Some(path) = socket {
@@ -138,8 +162,8 @@ pub async fn run_until_signal(config: Config) -> Result<(), StartError> {
     let (mut term, mut interrupt) =
         (signal(SignalKind::terminate()).map_err(refused)?, signal(SignalKind::interrupt()).map_err(refused)?);
     let daemon = Daemon::start(config).await?;
-    let (tcp, socket) = (daemon.tcp(), daemon.socket().map(Path::display));
-    tracing::info!(?tcp, socket = socket.map(tracing::field::display), "ready");
+    let (tcp, metrics, socket) = (daemon.tcp(), daemon.metrics(), daemon.socket().map(Path::display));
+    tracing::info!(?tcp, ?metrics, socket = socket.map(tracing::field::display), "ready");
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
@@ -151,9 +175,11 @@ pub async fn run_until_signal(config: Config) -> Result<(), StartError> {
 
 fn open(config: &Config) -> Result<Opened, StartError> {
     let clock = Arc::new(SystemClock);
-    let folder = Folder::open(&config.data_dir, config.nvme, &*clock)?;
-    let device = folder.open_device()?;
+    let mut folder = Folder::open(&config.data_dir, &config.nvme, &*clock)?;
+    // Before anything is there to stay.
     let ram = RamShelf::new(TierShape::carve(config.ram)).map_err(StartError::Ram)?;
+    let devices = folder.open_devices(config.io, Some(&ram))?;
+    let has_drives = devices.iter().any(Option::is_some);
     let ledger = match Ledger::open(&folder.ledger()) {
         Ok(ledger) => Some(Arc::new(ledger)),
         Err(error) => {
@@ -162,13 +188,24 @@ fn open(config: &Config) -> Result<Opened, StartError> {
         }
     };
     let mut catalog = Catalog::open(&folder.catalog())?.catalog;
+    match folder.forget_replaced(&catalog) {
+        Err(IndexError::Damaged(why)) => {
+            drop(catalog);
+            catalog = Catalog::rebuild(&folder.catalog(), &why)?;
+        }
+        forgotten => forgotten?,
+    }
     loop {
-        let nvme = device.clone().map(|device| Arc::new(NvmeShelf::new(device, Arc::new(catalog), folder.shape())));
+        let shelf = |catalog| Arc::new(NvmeShelf::striped(devices.clone(), Arc::new(catalog), folder.shape()));
+        let nvme = has_drives.then(|| shelf(catalog));
         let parts = Parts {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),
+            places: folder.drives().collect(),
             ledger: ledger.clone(),
             policy: config.policy,
+            admission: config.admission,
+            wear_bytes_per_day: config.wear_budget.map(|bytes| bytes.0),
             clock: clock.clone(),
         };
         match Cache::start(parts) {
@@ -187,6 +224,7 @@ const JOIN_MAX: Duration = Duration::from_secs(5);
 
 fn close(opened: Opened) {
     let Opened { cache, planner, nvme, _folder } = opened;
+    cache.save_books();
     drop(cache);
     let started = std::time::Instant::now();
     while !planner.is_finished() && started.elapsed() < JOIN_MAX {

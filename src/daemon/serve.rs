@@ -30,8 +30,8 @@ pub(super) async fn routes(cache: &Arc<Cache>, closing: &CancellationToken) -> R
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let usage = UsageServer::new(UsageService::new(Arc::clone(cache)));
-    let admin =
-        AdminServer::new(AdminService::new(Arc::clone(cache))).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let admin = AdminServer::new(AdminService::new(Arc::clone(cache), closing.clone()))
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CacheServer<CacheService>>().await;
     health.set_serving::<SessionsServer<SessionsService>>().await;
@@ -74,12 +74,27 @@ pub(super) async fn tcp(
     routes: Routes,
     closing: CancellationToken,
 ) -> Result<(SocketAddr, Serving), StartError> {
+    let (bound, incoming) = listen(address).await?;
+    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
+    Ok((bound, tokio::spawn(served)))
+}
+
+/// Serves plain HTTP on TCP; the address bound.
+pub(super) async fn http(
+    address: SocketAddr,
+    routes: Routes,
+    closing: CancellationToken,
+) -> Result<(SocketAddr, Serving), StartError> {
+    let (bound, incoming) = listen(address).await?;
+    let server = Server::builder().accept_http1(true).add_routes(routes);
+    Ok((bound, tokio::spawn(server.serve_with_incoming_shutdown(incoming, closing.cancelled_owned()))))
+}
+
+async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpIncoming), StartError> {
     let refused = |error: std::io::Error| StartError::Listen { address: address.to_string(), why: error.to_string() };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let bound = listener.local_addr().map_err(refused)?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
-    Ok((bound, tokio::spawn(served)))
+    Ok((bound, TcpIncoming::from(listener).with_nodelay(Some(true))))
 }
 
 /// Serves on a Unix socket. A socket that a dead daemon has left is replaced; a living one's is not.

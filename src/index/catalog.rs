@@ -3,24 +3,30 @@
 use std::fmt;
 use std::path::Path;
 
-use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch};
+use rocksdb::{Direction, IteratorMode, ReadOptions, WriteOptions};
 
+use super::database::{Database, family_of};
+use super::life::Life;
 use super::namespace::NamespaceRow;
 use super::row::Row;
-use super::store::{self, BLOCKS, IndexError, META, NAMESPACES, TENANTS};
+use super::store::{BLOCKS, IndexError, META, NAMESPACES, TENANTS};
 use crate::vocab::{AccountId, BlockKey, NamespaceId, TenantName};
 
 /// What the whole database is written in; another one means to start empty.
 const SCHEMA: &[u8] = b"1";
 const SCHEMA_KEY: &str = "schema";
+/// When it was opened, and whether it was closed: see [`Life`].
+const LIFE_KEY: &str = "life";
 /// Rows that can't be read are deleted this many at a time.
 const DELETE_BATCH: usize = 1024;
 
 /// The catalog of one data folder.
 pub struct Catalog {
-    db: DB,
+    pub(super) db: Database,
     /// Opened for a look only: rows that can't be read are counted and kept.
     read_only: bool,
+    /// It has begun a life of its own, which ends when it is dropped.
+    alive: bool,
 }
 
 /// A catalog, and whether it had to be rebuilt.
@@ -73,29 +79,75 @@ impl Catalog {
     /// # Errors
     /// `Damaged` where there is none, or one that can't be read.
     pub fn open_existing(path: &Path) -> Result<Self, IndexError> {
-        let catalog = Self { db: store::open_read_only(path)?, read_only: true };
+        let catalog = Self { db: Database::open_read_only(path)?, read_only: true, alive: false };
         match catalog.meta(SCHEMA_KEY)? {
-            Some(schema) if schema == SCHEMA => Ok(catalog),
-            _ => Err(IndexError::Damaged("its schema is of another version".into())),
+            Some(schema) if schema != SCHEMA => Err(IndexError::Damaged("its schema is of another version".into())),
+            // Its maker died before it had written anything: it is empty, as a daemon would find it.
+            _ => Ok(catalog),
         }
     }
 
     fn open_whole(path: &Path) -> Result<Self, IndexError> {
-        let catalog = Self { db: store::open(path)?, read_only: false };
-        match catalog.meta(SCHEMA_KEY)? {
+        let mut catalog = Self { db: Database::open(path)?, read_only: false, alive: false };
+        let schema = catalog.meta(SCHEMA_KEY)?;
+        match &schema {
             Some(schema) if schema == SCHEMA => {}
             Some(_) => return Err(IndexError::Damaged("its schema is of another version".into())),
             None => catalog.put_meta(SCHEMA_KEY, SCHEMA)?,
         }
+        let life = Life::begin(catalog.meta(LIFE_KEY)?.as_deref(), schema.is_none());
+        catalog.put_meta(LIFE_KEY, &life.encode())?;
+        catalog.alive = true;
         Ok(catalog)
+    }
+
+    /// Whether rows may be without their bytes through no damage: the machine went down while the catalog was open, and
+    /// nobody has compared all rows since.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn is_doubtful(&self) -> Result<bool, IndexError> {
+        Ok(self.meta(LIFE_KEY)?.as_deref().is_none_or(Life::is_doubtful))
+    }
+
+    /// Every row was compared with its bytes, and those that were not true are gone: from here on, bytes that are not
+    /// their row's are damage.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn trust(&self) -> Result<(), IndexError> {
+        self.change_life(Life::trusted, &WriteOptions::default())
+    }
+
+    fn change_life(&self, change: impl FnOnce(Life) -> Life, options: &WriteOptions) -> Result<(), IndexError> {
+        let Some(life) = self.meta(LIFE_KEY)?.as_deref().and_then(Life::decode) else { return Ok(()) };
+        self.db.write(options, |db, batch| {
+            batch.put_cf(family_of(db, META)?, LIFE_KEY, change(life).encode());
+            Ok(())
+        })
+    }
+
+    /// Whether a write has failed: all are refused until the catalog was [mended](Self::mend).
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.db.is_failing()
+    }
+
+    /// Opens the database again after a write has failed. Rows whose put failed are not there afterwards; deletions that
+    /// failed have to be repeated. While it is being opened, which takes as long as at a start, every call fails.
+    ///
+    /// # Errors
+    /// When it can't be opened or written to: then it is still failing.
+    pub fn mend(&self) -> Result<(), IndexError> {
+        self.db.mend()
     }
 
     /// Remembers a block whose payload was written.
     ///
     /// # Errors
-    /// When the database refuses; then there is no row.
+    /// When the database refuses; then there is no row, or none after it was [mended](Self::mend).
     pub fn put(&self, key: BlockKey, row: &Row) -> Result<(), IndexError> {
-        Ok(self.db.put_cf(self.family(BLOCKS)?, key.as_bytes(), row.encode())?)
+        self.db.put(BLOCKS, key.as_bytes(), &row.encode())
     }
 
     /// Remembers all of these blocks or none.
@@ -103,11 +155,11 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn put_batch<'a>(&self, rows: impl IntoIterator<Item = (BlockKey, &'a Row)>) -> Result<(), IndexError> {
-        let (blocks, mut batch) = (self.family(BLOCKS)?, WriteBatch::default());
-        for (key, row) in rows {
-            batch.put_cf(blocks, key.as_bytes(), row.encode());
-        }
-        Ok(self.db.write(batch)?)
+        self.db.write(&WriteOptions::default(), |db, batch| {
+            let blocks = family_of(db, BLOCKS)?;
+            rows.into_iter().for_each(|(key, row)| batch.put_cf(blocks, key.as_bytes(), row.encode()));
+            Ok(())
+        })
     }
 
     /// Forgets a block; known or not.
@@ -115,7 +167,7 @@ impl Catalog {
     /// # Errors
     /// When the database refuses; then the row may still be there, and its slot must not be reused.
     pub fn delete(&self, key: BlockKey) -> Result<(), IndexError> {
-        Ok(self.db.delete_cf(self.family(BLOCKS)?, key.as_bytes())?)
+        self.delete_batch([key])
     }
 
     /// Forgets all of these blocks or none.
@@ -123,11 +175,11 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn delete_batch(&self, keys: impl IntoIterator<Item = BlockKey>) -> Result<(), IndexError> {
-        let (blocks, mut batch) = (self.family(BLOCKS)?, WriteBatch::default());
-        for key in keys {
-            batch.delete_cf(blocks, key.as_bytes());
-        }
-        Ok(self.db.write(batch)?)
+        self.db.write(&WriteOptions::default(), |db, batch| {
+            let blocks = family_of(db, BLOCKS)?;
+            keys.into_iter().for_each(|key| batch.delete_cf(blocks, key.as_bytes()));
+            Ok(())
+        })
     }
 
     /// A block's row; `None` also where it can't be decoded.
@@ -135,8 +187,10 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn get(&self, key: BlockKey) -> Result<Option<Row>, IndexError> {
-        let bytes = self.db.get_pinned_cf(self.family(BLOCKS)?, key.as_bytes())?;
-        Ok(bytes.and_then(|bytes| Row::decode(&bytes).ok()))
+        self.db.with(|db| {
+            let bytes = db.get_pinned_cf(family_of(db, BLOCKS)?, key.as_bytes())?;
+            Ok(bytes.and_then(|bytes| Row::decode(&bytes).ok()))
+        })
     }
 
     /// Gives every block to `visit`, in the order of keys. Rows that can't be decoded are counted and deleted.
@@ -145,29 +199,58 @@ impl Catalog {
     /// `Damaged` when the pass met bytes that RocksDB itself refuses: what was visited is good, what was not is lost, and
     /// the catalog should be [rebuilt](Self::rebuild).
     pub fn scan(&self, mut visit: impl FnMut(BlockKey, Row)) -> Result<Scanned, IndexError> {
-        let blocks = self.family(BLOCKS)?;
         let (mut scanned, mut bad) = (Scanned::default(), Vec::new());
-        for entry in self.db.iterator_cf_opt(blocks, one_pass(), IteratorMode::Start) {
-            let (key, bytes) = entry?;
-            match (<[u8; 32]>::try_from(&key[..]), Row::decode(&bytes)) {
-                (Ok(key), Ok(row)) => {
-                    scanned.rows += 1;
-                    visit(BlockKey::from_bytes(key), row);
-                }
-                _ => {
-                    scanned.undecodable += 1;
-                    bad.push(key);
-                    if bad.len() >= DELETE_BATCH {
-                        self.delete_raw(BLOCKS, &mut bad)?;
+        self.db.with(|db| {
+            for entry in db.iterator_cf_opt(family_of(db, BLOCKS)?, one_pass(), IteratorMode::Start) {
+                let (key, bytes) = entry?;
+                match (<[u8; 32]>::try_from(&key[..]), Row::decode(&bytes)) {
+                    (Ok(key), Ok(row)) => {
+                        scanned.rows += 1;
+                        visit(BlockKey::from_bytes(key), row);
+                    }
+                    _ => {
+                        scanned.undecodable += 1;
+                        bad.push(key);
+                        if bad.len() >= DELETE_BATCH {
+                            self.delete_raw(BLOCKS, &mut bad)?;
+                        }
                     }
                 }
             }
-        }
+            Ok(())
+        })?;
         self.delete_raw(BLOCKS, &mut bad)?;
+        self.tell_undecodable(scanned);
+        Ok(scanned)
+    }
+
+    pub(super) fn tell_undecodable(&self, scanned: Scanned) {
         if scanned.undecodable > 0 && !self.read_only {
             tracing::warn!(rows = scanned.undecodable, "catalog rows that could not be read were deleted");
         }
-        Ok(scanned)
+    }
+
+    /// Up to `most` keys of blocks, in their order: those after `key`, or from the first on.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn keys_after(&self, key: Option<BlockKey>, most: usize) -> Result<Vec<BlockKey>, IndexError> {
+        let start = key.as_ref().map(|key| IteratorMode::From(key.as_bytes(), Direction::Forward));
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut keys = Vec::with_capacity(most);
+        self.db.with(|db| {
+            for entry in db.iterator_cf_opt(family_of(db, BLOCKS)?, options, start.unwrap_or(IteratorMode::Start)) {
+                let (found, _) = entry?;
+                let found = <[u8; 32]>::try_from(&found[..]).map(BlockKey::from_bytes);
+                keys.extend(found.ok().filter(|found| Some(*found) != key));
+                if keys.len() >= most {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(keys)
     }
 
     /// Remembers a namespace under its number.
@@ -175,7 +258,7 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn put_namespace(&self, row: &NamespaceRow) -> Result<(), IndexError> {
-        Ok(self.db.put_cf(self.family(NAMESPACES)?, row.id.0.to_be_bytes(), row.encode())?)
+        self.db.put(NAMESPACES, &row.id.0.to_be_bytes(), &row.encode())
     }
 
     /// All namespaces by number. Rows that can't be read are deleted: blocks whose namespace is not listed are to be
@@ -192,7 +275,7 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn put_tenant(&self, id: AccountId, name: &TenantName) -> Result<(), IndexError> {
-        Ok(self.db.put_cf(self.family(TENANTS)?, id.0.to_be_bytes(), name.as_str())?)
+        self.db.put(TENANTS, &id.0.to_be_bytes(), name.as_str().as_bytes())
     }
 
     /// All tenants by number; as [`namespaces`](Self::namespaces).
@@ -211,7 +294,7 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, IndexError> {
-        Ok(self.db.get_cf(self.family(META)?, key)?)
+        self.db.with(|db| Ok(db.get_cf(family_of(db, META)?, key)?))
     }
 
     /// Remembers such a value.
@@ -219,19 +302,25 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn put_meta(&self, key: &str, value: &[u8]) -> Result<(), IndexError> {
-        Ok(self.db.put_cf(self.family(META)?, key, value)?)
+        self.db.write(&WriteOptions::default(), |db, batch| {
+            batch.put_cf(family_of(db, META)?, key, value);
+            Ok(())
+        })
     }
 
     fn list<T>(&self, family: &str, decode: impl Fn(u16, &[u8]) -> Option<T>) -> Result<Vec<T>, IndexError> {
         let (mut rows, mut bad) = (Vec::new(), Vec::new());
-        for entry in self.db.iterator_cf_opt(self.family(family)?, one_pass(), IteratorMode::Start) {
-            let (key, bytes) = entry?;
-            let id = <[u8; 2]>::try_from(&key[..]).map(u16::from_be_bytes);
-            match id.ok().and_then(|id| decode(id, &bytes)) {
-                Some(row) => rows.push(row),
-                None => bad.push(key),
+        self.db.with(|db| {
+            for entry in db.iterator_cf_opt(family_of(db, family)?, one_pass(), IteratorMode::Start) {
+                let (key, bytes) = entry?;
+                let id = <[u8; 2]>::try_from(&key[..]).map(u16::from_be_bytes);
+                match id.ok().and_then(|id| decode(id, &bytes)) {
+                    Some(row) => rows.push(row),
+                    None => bad.push(key),
+                }
             }
-        }
+            Ok(())
+        })?;
         if !bad.is_empty() && !self.read_only {
             tracing::warn!(family, rows = bad.len(), "catalog rows that could not be read were deleted");
             self.delete_raw(family, &mut bad)?;
@@ -239,20 +328,29 @@ impl Catalog {
         Ok(rows)
     }
 
-    fn delete_raw(&self, family: &str, keys: &mut Vec<Box<[u8]>>) -> Result<(), IndexError> {
+    pub(super) fn delete_raw(&self, family: &str, keys: &mut Vec<Box<[u8]>>) -> Result<(), IndexError> {
         if self.read_only {
             keys.clear();
             return Ok(());
         }
-        let (family, mut batch) = (self.family(family)?, WriteBatch::default());
-        for key in keys.drain(..) {
-            batch.delete_cf(family, key);
-        }
-        Ok(self.db.write(batch)?)
+        self.db.write(&WriteOptions::default(), |db, batch| {
+            let family = family_of(db, family)?;
+            keys.drain(..).for_each(|key| batch.delete_cf(family, key));
+            Ok(())
+        })
     }
+}
 
-    fn family(&self, name: &str) -> Result<&ColumnFamily, IndexError> {
-        self.db.cf_handle(name).ok_or_else(|| IndexError::Damaged(format!("it has no {name}")))
+/// Whoever writes to the drive holds the catalog until the row is put: with its last holder, nothing is under way. Synced,
+/// so that a machine that goes down afterwards takes nothing along.
+impl Drop for Catalog {
+    fn drop(&mut self) {
+        if self.alive {
+            let mut synced = WriteOptions::default();
+            synced.set_sync(true);
+            // Not written, it reads as if the process had been killed: true as well.
+            self.change_life(Life::closed, &synced).ok();
+        }
     }
 }
 
@@ -263,7 +361,7 @@ impl fmt::Debug for Catalog {
 }
 
 /// Reads each block of the database once, past its small cache.
-fn one_pass() -> ReadOptions {
+pub(super) fn one_pass() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.fill_cache(false);
     options.set_readahead_size(1 << 20);

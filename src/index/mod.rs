@@ -4,8 +4,11 @@
 //! leaves this room.
 
 mod catalog;
+mod database;
+mod life;
 mod namespace;
 mod row;
+mod scan;
 mod store;
 
 pub use catalog::{Catalog, Opened, Scanned};

@@ -23,6 +23,27 @@ pub enum DeviceEngine {
     Posix,
 }
 
+impl DeviceEngine {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Uring, Self::Posix];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "io_uring",
+            Self::Posix => "pread",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|engine| engine.name() == name)
+    }
+}
+
 /// How to open a drive.
 #[derive(Clone, Debug)]
 pub struct DeviceOptions {
@@ -69,7 +90,7 @@ fn open_with(
     let fail = |doing, source| OpenError::Io { path: path.into(), doing, source };
     if let Some(why) = &because {
         if engine == DeviceEngine::Uring {
-            return Err(fail("use io_uring", std::io::Error::other(why.clone())));
+            return Err(OpenError::NoUring { path: path.into(), why: why.clone() });
         }
         tracing::warn!(path = %path.display(), why, "no io_uring: the drive is read and written by {DEVICE_THREADS} threads");
     }

@@ -48,7 +48,7 @@ pub(super) fn mark(rows: &mut [Found], shape: TierShape, namespaces: &HashSet<u1
         } else if !namespaces.contains(&row.namespace) {
             Some("its namespace is not known")
         } else if !inside(row, shape) {
-            Some("its slot lies outside of the drive")
+            Some("its slot lies on no drive that is here")
         } else {
             None
         };

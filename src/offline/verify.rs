@@ -2,6 +2,7 @@
 //!
 //! *Corrupt* is a slot whose bytes are not those that its only row was written for: the drive or something else changed
 //! them. *Stale* is a row that can't be true, as a power loss leaves behind. Both are misses to a daemon, never answers.
+//! Once the machine has gone down under a daemon, a row without its bytes is no sign of damage (see `index/life.rs`).
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use super::judge::{self, Found};
 use super::{OfflineError, open_catalog, unreadable};
-use crate::tiers::{Catalog, Folder, NvmeShelf, ReadError, ReadInto};
+use crate::tiers::{Folder, IoOptions, NvmeShelf, ReadError, ReadInto};
 use crate::vocab::crc::PayloadCrc;
 use crate::vocab::limits::{VERIFY_PROBLEMS_MAX, VERIFY_READS};
 use crate::vocab::{BlockKey, ByteCount};
@@ -33,6 +34,9 @@ pub struct VerifyReport {
     pub unreferenced_slots: u64,
     /// Rows that can't be decoded: a daemon deletes them.
     pub undecodable_rows: u64,
+    /// The machine has gone down while a daemon ran, and nobody has compared all rows since: rows without their bytes are
+    /// stale.
+    pub after_power_loss: bool,
     /// The first of what is wrong, corrupt ones ahead.
     pub problems: Vec<Problem>,
     /// How many more there are.
@@ -69,8 +73,10 @@ pub enum ProblemKind {
 /// # Errors
 /// When the folder is in use, is no data folder, or its catalog can't be read.
 pub fn verify(dir: &Path, mut progress: impl FnMut(ByteCount, ByteCount)) -> Result<VerifyReport, OfflineError> {
-    let folder = Folder::inspect(dir)?;
+    let mut folder = Folder::inspect(dir)?;
     let Some(catalog) = open_catalog(&folder)? else { return Ok(VerifyReport::default()) };
+    // First, since a drive that can't be opened has no slots.
+    let devices = folder.open_devices(IoOptions::default(), None)?;
     let path = folder.catalog();
     let mut rows = Vec::new();
     let scanned = catalog.scan(|key, row| rows.push(Found::new(key, &row))).map_err(unreadable(&path))?;
@@ -85,7 +91,10 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(ByteCount, ByteCount)) -> Res
         }
     }
     let unreferenced_slots = judge::unreferenced_slots(&rows, folder.shape());
-    check_slots(&folder, catalog, &mut rows, &mut findings, &mut progress)?;
+    findings.after_power_loss = catalog.is_doubtful().map_err(unreadable(&path))?;
+    let shelf = NvmeShelf::striped(devices, Arc::new(catalog), folder.shape());
+    check_slots(&shelf, &mut rows, &mut findings, &mut progress);
+    shelf.stop();
     for (row, _) in rows.iter().zip(judge::orphans(&rows)).filter(|(_, orphan)| *orphan) {
         findings.add(row, ProblemKind::Orphaned, "one of its ancestors is gone".to_owned());
     }
@@ -100,14 +109,11 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(ByteCount, ByteCount)) -> Res
 
 /// Reads every slot that a row may be right about, in the order of the drive.
 fn check_slots(
-    folder: &Folder,
-    catalog: Catalog,
+    shelf: &NvmeShelf,
     rows: &mut [Found],
     findings: &mut Findings,
     progress: &mut impl FnMut(ByteCount, ByteCount),
-) -> Result<(), OfflineError> {
-    let Some(device) = folder.open_device()? else { return Ok(()) };
-    let shelf = NvmeShelf::new(device, Arc::new(catalog), folder.shape());
+) {
     let mut order: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].stale.is_none()).collect();
     order.sort_unstable_by_key(|at| rows[*at].slot);
     let total = ByteCount(order.iter().map(|at| u64::from(rows[*at].length)).sum());
@@ -137,8 +143,6 @@ fn check_slots(
         }
         progress(done, total);
     }
-    shelf.stop();
-    Ok(())
 }
 
 fn judge_read(row: &mut Found, error: &ReadError, findings: &mut Findings) {
@@ -146,6 +150,9 @@ fn judge_read(row: &mut Found, error: &ReadError, findings: &mut Findings) {
         ReadError::Corrupt { .. } if row.contested => Some("another row names its slot, and the bytes are not its own"),
         ReadError::Corrupt { found, .. } if *found == crc_of_zeroes(&row.key, row.length) => {
             Some("its slot was never written")
+        }
+        ReadError::Corrupt { .. } if findings.after_power_loss => {
+            Some("its bytes are not in its slot, as after the machine went down while a daemon ran")
         }
         _ => None,
     };
@@ -173,6 +180,7 @@ fn crc_of_zeroes(key: &BlockKey, length: u32) -> u64 {
 /// Problems by kind; of each, as many as may be listed.
 #[derive(Default)]
 struct Findings {
+    after_power_loss: bool,
     corrupt: u64,
     stale: u64,
     orphaned: u64,
@@ -200,6 +208,7 @@ impl Findings {
             corrupt: self.corrupt,
             stale: self.stale,
             orphaned: self.orphaned,
+            after_power_loss: self.after_power_loss,
             problems_omitted: all - problems.len() as u64,
             problems,
             ..VerifyReport::default()

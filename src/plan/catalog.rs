@@ -1,70 +1,124 @@
 //! All blocks that the planner knows, by number and by key, and the tree that their chains make.
 
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::entry::{Entry, NONE, UNKNOWN, is_block};
+use super::active::Actives;
+use super::column::Column;
+use super::entry::{Entry, NONE, UNKNOWN, VACANT, is_block};
 use super::event::BlockRef;
-use crate::vocab::BlockKey;
+use super::keys::{Keys, KeysWriter};
+use super::owner::{NOBODY, Owners};
+use crate::vocab::limits::BLOCKS_MAX;
+use crate::vocab::{BlockKey, Owner};
 
 /// The blocks. Numbers are used again; stamps tell one use from the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Catalog {
-    entries: Vec<Entry>,
+    entries: Column<Entry>,
+    /// Numbers that were ever given.
+    numbers: u32,
     vacant: Vec<u32>,
-    /// The key is a hash already, so it hashes to its own first bytes.
-    by_key: HashTable<u32>,
+    /// Numbers that become vacant with the next event: commands of this one may still name them.
+    leaving: Vec<u32>,
+    keys: KeysWriter,
+    /// By the part of a key. The key is a hash already, so it hashes to its own first bytes.
+    by_key: Box<[HashTable<u32>]>,
+    pub(super) owners: Owners,
+    pub(super) actives: Actives,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            entries: Column::new(Entry::BLANK),
+            numbers: 0,
+            vacant: Vec::new(),
+            leaving: Vec::new(),
+            keys: KeysWriter::default(),
+            by_key: std::iter::repeat_with(HashTable::new).take(Keys::PARTS).collect(),
+            owners: Owners::default(),
+            actives: Actives::default(),
+        }
+    }
 }
 
 impl Index<u32> for Catalog {
     type Output = Entry;
     fn index(&self, number: u32) -> &Entry {
-        &self.entries[number as usize]
+        &self.entries[number]
     }
 }
 
 impl IndexMut<u32> for Catalog {
     fn index_mut(&mut self, number: u32) -> &mut Entry {
-        &mut self.entries[number as usize]
+        &mut self.entries[number]
     }
 }
 
 impl Catalog {
-    pub(super) fn with_capacity(blocks: usize) -> Self {
-        Self { entries: Vec::with_capacity(blocks), vacant: Vec::new(), by_key: HashTable::with_capacity(blocks) }
+    pub(super) fn find(&self, key: &BlockKey) -> Option<u32> {
+        self.by_key[Keys::part(key)].find(Keys::hash(key), |number| self.keys.is(*number, key)).copied()
     }
 
-    pub(super) fn find(&self, key: &BlockKey) -> Option<u32> {
-        self.by_key.find(key.hash64(), |number| self.entries[*number as usize].key == *key).copied()
+    pub(super) fn key(&self, number: u32) -> BlockKey {
+        self.keys.get(number)
+    }
+
+    /// Whose a block is.
+    pub(super) fn owner(&self, number: u32) -> Owner {
+        self.owners.get(self[number].owner).owner
+    }
+
+    /// The largest payload of a block's namespace: what its slots are cut for.
+    pub(super) fn payload_max(&self, number: u32) -> u32 {
+        self.owners.get(self[number].owner).payload_max
+    }
+
+    /// Gives a block to an owner, who is held for it once more.
+    pub(super) fn give(&mut self, number: u32, owner: u32) {
+        self.owners.share(owner);
+        let before = std::mem::replace(&mut self[number].owner, owner);
+        self.owners.release(before);
     }
 
     /// The block that a late completion speaks of, if it is still the same one.
     pub(super) fn resolve(&self, block: BlockRef) -> Option<u32> {
-        let entry = self.entries.get(block.number as usize)?;
-        (entry.stamp == block.stamp).then_some(block.number)
+        let known = block.number < self.numbers && u32::from(self[block.number].stamp) == block.stamp;
+        known.then_some(block.number)
     }
 
     pub(super) fn reference(&self, number: u32) -> BlockRef {
-        BlockRef { number, stamp: self[number].stamp }
+        BlockRef { number, stamp: self[number].stamp.into() }
     }
 
-    /// Adds a block that is in no tier yet.
-    pub(super) fn add(&mut self, key: BlockKey, parent: u32, depth: u32) -> u32 {
-        let number = if let Some(number) = self.vacant.pop() {
-            let stamp = self[number].stamp;
-            self[number] = Entry::new(key, stamp, UNKNOWN, depth);
-            number
-        } else {
-            let number = u32::try_from(self.entries.len()).unwrap_or(NONE);
-            debug_assert!(is_block(number), "more blocks than numbers");
-            self.entries.push(Entry::new(key, 0, UNKNOWN, depth));
-            number
+    /// About so many blocks will be added: tables begin a little below the size that they will have.
+    pub(super) fn expect(&mut self, blocks: u64) {
+        let least = usize::try_from(blocks).unwrap_or(usize::MAX).min(BLOCKS_MAX as usize) / 10 * 9;
+        for (part, table) in self.by_key.iter_mut().enumerate() {
+            table.reserve(Keys::share(part, least), |number| self.keys.hash_of(*number));
+        }
+    }
+
+    /// Adds a block that is in no tier yet; `None` where there are as many as there may be.
+    pub(super) fn add(&mut self, key: BlockKey, parent: u32, depth: u32) -> Option<u32> {
+        let number = match self.vacant.pop() {
+            Some(number) => number,
+            None if self.numbers < BLOCKS_MAX => {
+                self.entries.reach(self.numbers);
+                self.numbers += 1;
+                self.numbers - 1
+            }
+            None => return None,
         };
-        let entries = &self.entries;
-        self.by_key.insert_unique(key.hash64(), number, |other| entries[*other as usize].key.hash64());
+        self[number] = Entry::new(self[number].stamp, depth);
+        self.keys.set(number, &key);
+        let keys = &self.keys;
+        self.by_key[Keys::part(&key)].insert_unique(Keys::hash(&key), number, |other| keys.hash_of(*other));
         self.attach(number, parent);
-        number
+        Some(number)
     }
 
     /// Hangs a block whose parent is unknown under `parent`.
@@ -103,12 +157,24 @@ impl Catalog {
     pub(super) fn remove(&mut self, number: u32) {
         debug_assert!(!is_block(self[number].first_child), "has children");
         self.detach(number);
-        let key = self[number].key;
-        if let Ok(found) = self.by_key.find_entry(key.hash64(), |other| *other == number) {
+        let key = self.key(number);
+        if let Ok(found) = self.by_key[Keys::part(&key)].find_entry(Keys::hash(&key), |other| *other == number) {
             found.remove();
         }
-        self[number].stamp = self[number].stamp.wrapping_add(1);
-        self.vacant.push(number);
+        self.rest(number);
+        self.give(number, NOBODY);
+        self[number] = Entry { stamp: self[number].stamp.wrapping_add(1), ..Entry::BLANK };
+        self.leaving.push(number);
+    }
+
+    /// An event begins, so that all that the one before has caused is done: what it made vacant may be used again.
+    pub(super) fn begin(&mut self) {
+        self.vacant.append(&mut self.leaving);
+    }
+
+    /// The keys, for those who read them.
+    pub(super) fn keys(&self) -> &Arc<Keys> {
+        self.keys.shared()
     }
 
     pub(super) fn children(&self, number: u32) -> impl Iterator<Item = u32> + '_ {
@@ -120,19 +186,39 @@ impl Catalog {
         })
     }
 
-    /// Each number is one block's or is vacant once. O(blocks).
+    /// Bytes of keys, of entries with vacant numbers, and of the table of numbers by key.
+    pub(super) fn bytes(&self) -> [usize; 3] {
+        let vacant = (self.vacant.capacity() + self.leaving.capacity()) * size_of::<u32>();
+        let by_key = self.by_key.iter().map(|part| part.allocation_size() + size_of_val(part)).sum();
+        [self.keys.bytes(), self.entries.bytes() + vacant, by_key]
+    }
+
+    /// Each number is one block's, found under its key, or is vacant once. O(blocks).
     pub(super) fn check(&self) -> Result<(), String> {
         let known = self.iter().count();
-        if known != self.by_key.len() || known + self.vacant.len() != self.entries.len() {
-            let (keys, vacant, all) = (self.by_key.len(), self.vacant.len(), self.entries.len());
+        let (keys, vacant) =
+            (self.by_key.iter().map(HashTable::len).sum::<usize>(), self.vacant.len() + self.leaving.len());
+        if known != keys || known + vacant != self.numbers as usize {
+            let all = self.numbers;
             return Err(format!("{known} blocks under {keys} keys and {vacant} vacant numbers, of {all}"));
         }
-        Ok(())
+        if let Some((number, _)) = self.iter().find(|(number, _)| self.find(&self.key(*number)) != Some(*number)) {
+            return Err(format!("block {number} is not found under its key"));
+        }
+        let mut blocks = vec![0; self.owners.held().count()];
+        for (_, entry) in self.iter() {
+            if let Some(blocks) = blocks.get_mut(entry.owner as usize) {
+                *blocks += 1;
+            }
+        }
+        match self.owners.held().zip(&blocks).find(|((_, held), blocks)| held != *blocks) {
+            Some(((owner, held), blocks)) => Err(format!("owner {owner} of {blocks} blocks is held {held} times")),
+            None => self.check_actives(),
+        }
     }
 
     /// Every block, in the order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Entry)> + '_ {
-        let known = |(number, entry): &(u32, &Entry)| self.find(&entry.key) == Some(*number);
-        (0..).zip(&self.entries).filter(known)
+        (0..self.numbers).map(|number| (number, &self[number])).filter(|(_, entry)| entry.active != VACANT)
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
+use super::active::{Active, NO_PUT};
+use super::entry::{Entry, Nvme, ROOT, Ram, Reach, is_block};
 use super::planner::Planner;
 use super::shelf::Shelf;
 use crate::vocab::SlotId;
@@ -13,8 +14,12 @@ impl Planner {
     /// # Errors
     /// The first invariant that does not hold, in words.
     pub fn check(&self) -> Result<(), String> {
-        let fail = |number: u32, what: &str| Err(format!("block {number} {:?}: {what}", self.catalog[number]));
+        let fail = |number: u32, what: &str| {
+            let (key, entry, active) = (self.catalog.key(number), &self.catalog[number], self.catalog.active(number));
+            Err(format!("block {number} {key:?} {entry:?} {active:?}: {what}"))
+        };
         for (number, entry) in self.catalog.iter() {
+            let active = self.catalog.active(number);
             let children = || self.catalog.children(number);
             let in_ram = children().filter(|child| self.catalog[*child].ram != Ram::Absent).count();
             let on_nvme = children().filter(|child| self.catalog[*child].nvme != Nvme::Absent).count();
@@ -23,32 +28,39 @@ impl Planner {
             }
             let above = match entry.parent {
                 ROOT => Some((true, true)),
-                parent if is_block(parent) => Some((self.catalog[parent].readable, self.catalog[parent].ram_run)),
+                parent if is_block(parent) => {
+                    Some((self.catalog[parent].is_readable(), self.catalog[parent].is_ram_run()))
+                }
                 _ => None,
             };
-            if entry.readable != (entry.has_bytes() && !entry.doomed && above.is_some_and(|(readable, _)| readable)) {
+            let has_bytes = entry.has_bytes() && !entry.doomed;
+            let readable = has_bytes && above.is_some_and(|(readable, _)| readable);
+            if entry.is_readable() != readable {
                 return fail(number, "readable exactly when it and all ancestors have bytes");
             }
-            let run = entry.readable && entry.ram == Ram::Resident && above.is_some_and(|(_, run)| run);
-            if entry.ram_run != run {
+            let run = readable && entry.ram == Ram::Resident && above.is_some_and(|(_, run)| run);
+            if entry.is_ram_run() != run {
                 return fail(number, "a run in RAM exactly when it and all ancestors are in RAM");
             }
-            if entry.is_ghost() && entry.leases == 0 && !is_block(entry.first_child) && entry.reads == 0 {
+            if entry.is_orphan() != (has_bytes && !readable) {
+                return fail(number, "an orphan exactly when it has bytes and an ancestor has none");
+            }
+            if entry.is_ghost() && active.leases == 0 && !is_block(entry.first_child) && active.reads == 0 {
                 return fail(number, "a ghost without children is forgotten");
             }
-            if entry.doomed && !entry.is_moving() {
+            if entry.doomed && !self.catalog.is_moving(number) {
                 return fail(number, "what is doomed goes when nothing moves it any more");
             }
-            if entry.ram == Ram::Offered && entry.put == NO_PUT {
+            if entry.ram == Ram::Offered && active.put == NO_PUT {
                 return fail(number, "what is offered has a put that offers it");
             }
-            if entry.reads > 0 && entry.nvme != Nvme::Resident {
+            if active.reads > 0 && entry.nvme != Nvme::Resident {
                 return fail(number, "what is being read stays on NVMe");
             }
             if matches!(entry.nvme, Nvme::Waiting | Nvme::Writing) && entry.ram != Ram::Resident {
                 return fail(number, "what is being written stays in RAM");
             }
-            if entry.put != NO_PUT && !self.puts.contains_key(&entry.put) {
+            if active.put != NO_PUT && !self.puts.contains_key(&active.put) {
                 return fail(number, "a reservation ends with its put");
             }
             let depth_above = is_block(entry.parent).then(|| self.catalog[entry.parent].depth + 1);
@@ -58,11 +70,11 @@ impl Planner {
         }
         self.catalog.check()?;
         self.check_leases()?;
-        self.check_slots(&self.ram, "RAM", |entry| {
+        self.check_slots(&self.ram, "RAM", |entry, active| {
             let has_slot = matches!(entry.ram, Ram::Filling | Ram::Resident);
-            has_slot.then_some((entry.ram_class, entry.ram_slot))
+            has_slot.then_some((entry.ram_class, active.ram_slot))
         })?;
-        self.check_slots(&self.nvme, "NVMe", |entry| {
+        self.check_slots(&self.nvme, "NVMe", |entry, _| {
             let has_slot = matches!(entry.nvme, Nvme::Writing | Nvme::Resident);
             has_slot.then_some((entry.nvme_class, entry.nvme_slot))
         })?;
@@ -70,69 +82,96 @@ impl Planner {
     }
 
     fn check_leases(&self) -> Result<(), String> {
-        let pinned: u64 = self.catalog.iter().map(|(_, entry)| u64::from(entry.leases)).sum();
+        let pinned: u64 = self.catalog.iter().map(|(number, _)| u64::from(self.catalog.active(number).leases)).sum();
         if pinned != self.leases.len() {
             return Err(format!("{pinned} pins for {} leases", self.leases.len()));
         }
-        let lost = self.leases.pinned().find(|number| self.catalog[*number].leases == 0);
+        let lost = self.leases.pinned().find(|number| self.catalog.active(*number).leases == 0);
         lost.map_or(Ok(()), |number| Err(format!("block {number} is leased and not pinned")))
     }
 
-    /// Each slot belongs to one block, to the free list, or to the world.
+    /// Each slot belongs to one block, to the free list, or to the world; and its extent knows which.
     fn check_slots(
         &self,
         shelf: &Shelf,
         tier: &str,
-        place: impl Fn(&super::entry::Entry) -> Option<(u8, SlotId)>,
+        place: impl Fn(&Entry, &Active) -> Option<(u8, SlotId)>,
     ) -> Result<(), String> {
-        let classes = u8::try_from(shelf.space.class_count()).unwrap_or(u8::MAX);
-        for class in 0..classes {
-            let held: Vec<SlotId> = self
-                .catalog
-                .iter()
-                .filter_map(|(_, entry)| place(entry))
-                .filter(|(of, _)| *of == class)
-                .map(|(_, slot)| slot)
-                .collect();
-            let free: Vec<SlotId> = shelf.space.freed(class).collect();
-            let distinct: BTreeSet<SlotId> = held.iter().chain(&free).copied().collect();
-            if distinct.len() != held.len() + free.len() {
-                return Err(format!("{tier}: a slot of class {class} has two owners"));
+        let space = &shelf.space;
+        let mut held = vec![0_u64; space.class_count()];
+        let mut leaving = vec![0_u64; space.class_count()];
+        for (number, entry) in self.catalog.iter() {
+            let Some((class, slot)) = place(entry, self.catalog.active(number)) else { continue };
+            let extent = space.extent(slot.extent).filter(|extent| extent.owner(slot.index) == Some(number));
+            if extent.is_none_or(|extent| extent.class != class) {
+                return Err(format!("{tier}: slot {slot} is not its block's, {number}"));
             }
-            let (coming, wanted) = shelf.promised(class);
-            if wanted > coming {
-                return Err(format!("{tier}: {wanted} blocks wait for {coming} slots"));
-            }
-            if !shelf.is_bounded(class) {
-                return Err(format!("{tier}: the queue for slots of class {class} grows"));
-            }
-            let used = shelf.space.used(class);
-            if used != held.len() as u64 + coming {
-                return Err(format!("{tier}: {used} slots used, {} held and {coming} coming", held.len()));
-            }
-            let all = used + free.len() as u64 + shelf.space.fresh(class);
-            if all != shelf.space.slots(class) {
-                return Err(format!("{tier}: {all} slots of {} accounted for", shelf.space.slots(class)));
-            }
+            held[usize::from(class)] += 1;
+            leaving[usize::from(class)] += u64::from(tier == "RAM" && self.catalog.active(number).leaving);
+        }
+        for class in 0..u8::try_from(space.class_count()).unwrap_or(u8::MAX) {
+            let at = usize::from(class);
+            self.check_class(shelf, class, held[at], leaving[at])
+                .map_err(|what| format!("{tier}: class {class}: {what}"))?;
         }
         Ok(())
     }
 
+    fn check_class(&self, shelf: &Shelf, class: u8, held: u64, leaving: u64) -> Result<(), String> {
+        let space = &shelf.space;
+        let free = space.free(class);
+        let distinct: BTreeSet<SlotId> = free.iter().copied().collect();
+        let owned = |slot: &SlotId| space.extent(slot.extent).is_none_or(|extent| extent.owner(slot.index).is_some());
+        if distinct.len() != free.len() || free.iter().any(owned) {
+            return Err("a slot is free twice, or free and a block's".into());
+        }
+        let (mut slots, mut owners, mut used, mut coming, mut kept) = (0, 0, 0, leaving, 0);
+        for (number, extent) in space.extents() {
+            let lost = space.is_lost(number);
+            if extent.leaving == Some(class) && !lost {
+                coming += u64::from(space.shape().slots(number, space.class(class)));
+            }
+            if extent.class != class {
+                continue;
+            }
+            owners += extent.blocks().count() as u64;
+            used += u64::from(extent.used);
+            if extent.leaving.is_none() && !lost {
+                kept += 1;
+                slots += u64::from(space.shape().slots(number, space.class(class))) - u64::from(extent.used);
+                coming += u64::from(extent.draining());
+            }
+        }
+        let (promised, wanted) = shelf.promised(class);
+        let found = [
+            ("blocks in slots", held, owners),
+            ("slots used", space.used(class), used),
+            ("free slots", free.len() as u64, slots),
+            ("extents", u64::from(space.extents_of(class)), kept),
+            ("slots promised", promised, coming),
+            ("blocks waiting, at most", wanted.max(promised), promised),
+        ];
+        if let Some((what, kept, counted)) = found.iter().find(|(_, kept, counted)| kept != counted) {
+            return Err(format!("{what}: kept as {kept}, is {counted}"));
+        }
+        if shelf.is_bounded(class) { Ok(()) } else { Err("the queue for slots grows".into()) }
+    }
+
     fn check_counts(&self) -> Result<(), String> {
-        let count = |holds: &dyn Fn(&super::entry::Entry) -> bool| {
-            self.catalog.iter().filter(|(_, entry)| holds(entry)).count() as u64
+        let blocks = || self.catalog.iter().map(|(number, entry)| (entry, self.catalog.active(number)));
+        let count = |holds: &dyn Fn(&Entry, &Active) -> bool| {
+            blocks().filter(|(entry, active)| holds(entry, active)).count() as u64
         };
         let pending = |state| matches!(state, Nvme::Waiting | Nvme::Writing);
-        let reads: u64 = self.catalog.iter().map(|(_, entry)| u64::from(entry.reads)).sum();
-        let slot_bytes = |entry: &super::entry::Entry| u64::from(self.nvme.class(entry.nvme_class).bytes());
-        let writing: u64 =
-            self.catalog.iter().filter(|(_, entry)| pending(entry.nvme)).map(|(_, entry)| slot_bytes(entry)).sum();
+        let reads: u64 = blocks().map(|(_, active)| u64::from(active.reads)).sum();
+        let slot_bytes = |entry: &Entry| u64::from(self.nvme.class(entry.nvme_class).bytes());
+        let writing: u64 = blocks().filter(|(entry, _)| pending(entry.nvme)).map(|(entry, _)| slot_bytes(entry)).sum();
         let found = [
-            ("ram_blocks", self.held.ram_blocks, count(&|entry| entry.ram == Ram::Resident)),
-            ("nvme_blocks", self.held.nvme_blocks, count(&|entry| entry.nvme == Nvme::Resident)),
-            ("orphans", self.held.orphans, count(&|entry| entry.orphan)),
-            ("reservations", self.held.reservations, count(&|entry| entry.put != NO_PUT)),
-            ("moving", self.held.moving, reads + count(&|entry| pending(entry.nvme))),
+            ("ram_blocks", self.held.ram_blocks, count(&|entry, _| entry.ram == Ram::Resident)),
+            ("nvme_blocks", self.held.nvme_blocks, count(&|entry, _| entry.nvme == Nvme::Resident)),
+            ("orphans", self.held.orphans, count(&|entry, _| entry.reach == Reach::Orphan)),
+            ("reservations", self.held.reservations, count(&|_, active| active.put != NO_PUT)),
+            ("moving", self.held.moving, reads + count(&|entry, _| pending(entry.nvme))),
             ("writing_bytes", self.writing_bytes, writing),
         ];
         match found.iter().find(|(_, kept, counted)| kept != counted) {

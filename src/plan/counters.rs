@@ -11,6 +11,8 @@ pub struct Counters {
     pub nvme_written: u64,
     /// Writes to NVMe not begun: no room, queue full, or an ancestor missing there.
     pub nvme_write_dropped: u64,
+    /// Blocks that the admission policy or a wear budget kept from NVMe at their first use.
+    pub nvme_write_deferred: u64,
     /// Writes to NVMe that failed.
     pub nvme_write_failed: u64,
     /// Blocks copied up to RAM.
@@ -25,6 +27,12 @@ pub struct Counters {
     pub lost: u64,
     /// Blocks erased by an admin.
     pub removed: u64,
+    /// Extents that went from one size class to another, in either tier.
+    pub extents_moved: u64,
+    /// Blocks that were lost with their drive.
+    pub drive_lost: u64,
+    /// Blocks written to NVMe because the daemon was about to stop.
+    pub flushed: u64,
     /// Leases granted.
     pub leases_granted: u64,
     /// Leases that ended by their time limit or with their instance.
@@ -34,12 +42,13 @@ pub struct Counters {
 impl Counters {
     /// Each by its name, in a fixed order.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 13] {
+    pub fn named(&self) -> [(&'static str, u64); 17] {
         [
             ("blocks_stored", self.blocks_stored),
             ("blocks_dropped", self.blocks_dropped),
             ("nvme_written", self.nvme_written),
             ("nvme_write_dropped", self.nvme_write_dropped),
+            ("nvme_write_deferred", self.nvme_write_deferred),
             ("nvme_write_failed", self.nvme_write_failed),
             ("promoted", self.promoted),
             ("peeked", self.peeked),
@@ -47,6 +56,9 @@ impl Counters {
             ("nvme_evicted", self.nvme_evicted),
             ("lost", self.lost),
             ("removed", self.removed),
+            ("extents_moved", self.extents_moved),
+            ("drive_lost", self.drive_lost),
+            ("flushed", self.flushed),
             ("leases_granted", self.leases_granted),
             ("leases_lapsed", self.leases_lapsed),
         ]

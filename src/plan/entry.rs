@@ -1,6 +1,8 @@
-//! What the planner knows of one block.
+//! What the planner knows of one block, in one cache line. Its key is in [`Keys`](super::keys::Keys), its owner among
+//! [`Owners`](super::owner::Owners), and what only some blocks need in [`Active`](super::active::Active).
 
-use crate::vocab::{BlockKey, Owner, SlotId};
+use super::owner::NOBODY;
+use crate::vocab::SlotId;
 
 /// No block: the end of a list of children.
 pub(super) const NONE: u32 = u32::MAX;
@@ -44,12 +46,31 @@ pub(super) enum Nvme {
     Resident,
 }
 
+/// Who can reach a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Nobody: no tier has it, or it is erased.
+    #[default]
+    Nobody,
+    /// Some tier has it, but not so all its ancestors: unreachable, first to go.
+    Orphan,
+    /// Some tier has it, and the same holds for its ancestors: it is published.
+    Readable,
+    /// The same, and RAM has it and all its ancestors.
+    Run,
+}
+
 /// What the planner knows of one block. A block that is in no tier stays as a ghost while it has children, so that a
 /// new put of it heals them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub(super) struct Entry {
-    pub key: BlockKey,
-    pub stamp: u32,
+    /// How often this record was another block's. A completion that speaks of another one is late by no more than what
+    /// waits for the planner, so that 16 bits tell.
+    pub stamp: u16,
+    pub ram_class: u8,
+    /// It goes as soon as what moves it ends.
+    pub doomed: bool,
     pub parent: u32,
     pub first_child: u32,
     pub next_sibling: u32,
@@ -59,70 +80,54 @@ pub(super) struct Entry {
     /// Children that NVMe holds or awaits.
     pub nvme_children: u32,
     pub depth: u32,
-    pub leases: u32,
-    /// Reads of its NVMe slot under way.
-    pub reads: u16,
+    /// Bytes of its payload.
+    pub length: u32,
+    pub nvme_slot: SlotId,
+    pub crc: u64,
+    pub created_s: u32,
+    /// Whose it is.
+    pub owner: u32,
+    /// Where what is moving of it is kept; `NONE` for nothing, `VACANT` where the record is no block's.
+    pub active: u32,
     pub ram: Ram,
     pub nvme: Nvme,
-    pub ram_class: u8,
     pub nvme_class: u8,
-    pub ram_slot: SlotId,
-    pub nvme_slot: SlotId,
-    pub generation: u64,
-    pub length: u32,
-    pub crc: u64,
-    pub owner: Owner,
-    pub created_s: u32,
-    /// The put that will send it, while `ram` is before `Resident` and it is not being loaded.
-    pub put: u64,
-    /// RAM has it and all its ancestors.
-    pub ram_run: bool,
-    /// Some tier has it, and the same holds for its ancestors: it is published.
-    pub readable: bool,
-    /// Some tier has it, but not so all its ancestors: unreachable, first to go.
-    pub orphan: bool,
-    /// It goes as soon as what moves it ends.
-    pub doomed: bool,
-    /// The largest payload of its namespace: what its slots are cut for.
-    pub payload_max: u32,
+    pub reach: Reach,
 }
 
-/// No put.
-pub(super) const NO_PUT: u64 = u64::MAX;
+const _: () = assert!(size_of::<Entry>() == 64, "one cache line a block");
+
+/// A record that is no block's.
+pub(super) const VACANT: u32 = u32::MAX - 1;
 /// No slot.
 pub(super) const NO_SLOT: SlotId = SlotId { extent: u16::MAX, index: u16::MAX };
 
 impl Entry {
-    pub(super) fn new(key: BlockKey, stamp: u32, parent: u32, depth: u32) -> Self {
+    /// A record that is no block's yet.
+    pub(super) const BLANK: Self = Self { active: VACANT, ..Self::new(0, 0) };
+
+    pub(super) const fn new(stamp: u16, depth: u32) -> Self {
         Self {
-            key,
             stamp,
-            parent,
+            ram_class: 0,
+            doomed: false,
+            parent: UNKNOWN,
             first_child: NONE,
             next_sibling: NONE,
             prev_sibling: NONE,
             ram_children: 0,
             nvme_children: 0,
             depth,
-            leases: 0,
-            reads: 0,
+            length: 0,
+            nvme_slot: NO_SLOT,
+            crc: 0,
+            created_s: 0,
+            owner: NOBODY,
+            active: NONE,
             ram: Ram::Absent,
             nvme: Nvme::Absent,
-            ram_class: 0,
             nvme_class: 0,
-            ram_slot: NO_SLOT,
-            nvme_slot: NO_SLOT,
-            generation: 0,
-            length: 0,
-            crc: 0,
-            owner: Owner::default(),
-            created_s: 0,
-            put: NO_PUT,
-            ram_run: false,
-            readable: false,
-            orphan: false,
-            doomed: false,
-            payload_max: 0,
+            reach: Reach::Nobody,
         }
     }
 
@@ -136,42 +141,18 @@ impl Entry {
         self.ram == Ram::Resident || self.nvme == Nvme::Resident
     }
 
-    /// Its bytes are being moved, or are about to be.
-    pub(super) fn is_moving(&self) -> bool {
-        self.reads > 0
-            || matches!(self.nvme, Nvme::Waiting | Nvme::Writing)
-            || matches!(self.ram, Ram::Offered | Ram::Waiting | Ram::Filling)
+    /// It is published.
+    pub(super) fn is_readable(&self) -> bool {
+        matches!(self.reach, Reach::Readable | Reach::Run)
     }
 
-    /// RAM may let it go: nothing in RAM hangs on it, nothing is written from it, and it is not the only copy of what
-    /// blocks on NVMe hang on.
-    pub(super) fn ram_may_go(&self) -> bool {
-        self.ram_is_idle() && !self.carries_nvme()
+    /// RAM has it and all its ancestors.
+    pub(super) fn is_ram_run(&self) -> bool {
+        self.reach == Reach::Run
     }
 
-    /// RAM would let it go, but blocks on NVMe hang on it, which has no copy of it: its write was dropped or failed.
-    /// Unreachable ones are not worth keeping for that.
-    pub(super) fn is_sole_support(&self) -> bool {
-        self.ram_is_idle() && self.carries_nvme()
-    }
-
-    fn ram_is_idle(&self) -> bool {
-        self.ram == Ram::Resident
-            && self.ram_children == 0
-            && self.leases == 0
-            && !matches!(self.nvme, Nvme::Waiting | Nvme::Writing)
-    }
-
-    fn carries_nvme(&self) -> bool {
-        self.nvme == Nvme::Absent && self.nvme_children > 0 && !self.orphan
-    }
-
-    /// NVMe may let it go: nothing in either tier hangs on it. RAM is a cache over NVMe, so its RAM copy goes with it.
-    pub(super) fn nvme_may_go(&self) -> bool {
-        self.nvme == Nvme::Resident
-            && self.nvme_children == 0
-            && self.leases == 0
-            && self.reads == 0
-            && if self.ram == Ram::Absent { self.ram_children == 0 || self.orphan } else { self.ram_may_go() }
+    /// It has bytes that nobody can reach.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.reach == Reach::Orphan
     }
 }

@@ -81,6 +81,12 @@ pub enum Event {
         /// The NVMe slot that it named.
         slot: SlotId,
     },
+    /// Rows can't be put or deleted any more, or can again. Meanwhile nothing is admitted to NVMe, and nothing lets go of its
+    /// slot there for that.
+    IndexFailing {
+        /// Whether it is so from now on.
+        failing: bool,
+    },
     /// The end of a [`Command::Retire`]: nobody reads the slot any more.
     RamFreed {
         /// Which slot.
@@ -146,6 +152,14 @@ pub enum Event {
     },
     /// Time has passed: leases may have ended.
     Tick,
+    /// A drive was taken out: its blocks are lost, its slots are not used again.
+    DriveLost {
+        /// Its number.
+        drive: u16,
+    },
+    /// The daemon is about to stop: write what only RAM has, the hottest first, as far as the write queue has room.
+    /// Answer: [`Answer::Flushing`]; to be sent again as writes end.
+    Flush,
     /// An admin evicts a block and its descendants. Answer: [`Answer::Removed`].
     Evict {
         /// The first block to go.
@@ -218,6 +232,13 @@ pub enum Answer {
     Released(Result<bool, LeaseError>),
     /// To [`Event::Renew`].
     Renewed(Result<Leased, LeaseError>),
+    /// To [`Event::Flush`].
+    Flushing {
+        /// Writes begun by this event.
+        begun: u64,
+        /// Blocks worth writing that are not yet being written.
+        left: u64,
+    },
     /// To [`Event::Evict`] and [`Event::Purge`].
     Removed {
         /// Blocks removed.
@@ -283,16 +304,27 @@ pub enum LeaseError {
 /// Where a readable block is: what is published to readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Residence {
-    /// In RAM: slot, class and generation.
-    pub ram: Option<(SlotId, SlotClass, u64)>,
-    /// Whether RAM has all its ancestors too: then it counts as a hit in RAM.
-    pub ram_run: bool,
-    /// Whether NVMe has it.
+    /// Its place in RAM.
+    pub ram: Option<InRam>,
+    /// Whether NVMe has it. Where is the planner's to say.
     pub nvme: bool,
+}
+
+/// A block's place in RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InRam {
+    /// Which slot.
+    pub slot: SlotId,
+    /// Its size.
+    pub class: SlotClass,
+    /// Generation that readers must name.
+    pub generation: u64,
     /// Bytes of the payload.
     pub length: u32,
     /// Checksum, seeded with the key.
     pub crc: u64,
+    /// Whether RAM has all its ancestors too: then it counts as a hit in RAM.
+    pub run: bool,
 }
 
 /// A block to be written to NVMe with its row.
@@ -351,6 +383,13 @@ pub enum Command {
         /// Slot size.
         class: SlotClass,
     },
+    /// The slot that this block of a put waited for will not come.
+    Refuse {
+        /// Whose put.
+        put: PutId,
+        /// Which block.
+        block: BlockRef,
+    },
     /// Ends with [`Event::Wrote`].
     Write(Write),
     /// Ends with [`Event::Loaded`].
@@ -379,6 +418,8 @@ pub enum Command {
     /// Tell lookups that the block is readable.
     Publish {
         /// Which block.
+        block: BlockRef,
+        /// Its key.
         key: BlockKey,
         /// Where it is.
         residence: Residence,
@@ -386,6 +427,8 @@ pub enum Command {
     /// Tell lookups that it is not.
     Unpublish {
         /// Which block.
+        block: BlockRef,
+        /// Its key.
         key: BlockKey,
     },
 }

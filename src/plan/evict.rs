@@ -10,17 +10,20 @@ impl Planner {
     pub(super) fn evict_from_ram(&mut self, class: u8) -> bool {
         let Self { ram, catalog, .. } = self;
         let mut support = None;
-        let victim = ram.victim(class, &mut |number| {
-            let entry = &catalog[number];
-            if support.is_none() && entry.is_sole_support() {
+        let victim = ram.victim(class, &mut |at| {
+            let number = catalog.actives.block(at);
+            if support.is_none() && catalog.is_sole_support(number) {
                 support = Some(number);
             }
-            entry.ram_may_go()
+            catalog.ram_may_go(number)
         });
-        if let Some(victim) = victim {
+        if let Some(at) = victim {
+            let victim = self.catalog.actives.block(at);
             self.counters.ram_evicted += 1;
-            self.drop_from_ram(victim);
-            self.prune(victim);
+            if !self.leave_ram_written(victim) {
+                self.drop_from_ram(victim);
+                self.prune(victim);
+            }
         }
         if let Some(support) = support {
             // Its turn had come: once NVMe has it too, it can go.
@@ -32,7 +35,7 @@ impl Planner {
     /// Lets the first block in the order of going leave NVMe, and RAM with it: NVMe bounds the distinct blocks.
     pub(super) fn evict_from_nvme(&mut self, class: u8) -> bool {
         let Self { nvme, catalog, .. } = self;
-        let Some(victim) = nvme.victim(class, &mut |number| catalog[number].nvme_may_go()) else { return false };
+        let Some(victim) = nvme.victim(class, &mut |number| catalog.nvme_may_go(number)) else { return false };
         self.counters.nvme_evicted += 1;
         self.drop_everywhere(victim);
         true
@@ -40,10 +43,15 @@ impl Planner {
 
     pub(super) fn drop_from_ram(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        let (slot, number_of_class) = (entry.ram_slot, entry.ram_class);
+        let (at, number_of_class, slot) = (entry.active, entry.ram_class, self.catalog.active(number).ram_slot);
         self.set_ram(number, Ram::Absent);
-        self.ram.remove(number_of_class, number);
-        self.ram.expect(number_of_class);
+        if std::mem::take(&mut self.catalog.active_mut(number).leaving) {
+            // Out of the order and promised since it began to leave.
+            self.ram.space.disown(slot);
+        } else {
+            self.ram.remove(at);
+            self.ram.expect(slot);
+        }
         // Lookups are told before the slot is closed, so that few of them find a closed one.
         self.refresh(number);
         self.commands.push(Command::Retire { slot, class: self.ram.class(number_of_class) });
@@ -51,20 +59,21 @@ impl Planner {
 
     pub(super) fn drop_from_nvme(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        let (key, slot, number_of_class) = (entry.key, entry.nvme_slot, entry.nvme_class);
+        let (key, slot, number_of_class) = (self.catalog.key(number), entry.nvme_slot, entry.nvme_class);
         self.set_nvme(number, Nvme::Absent);
-        self.nvme.remove(number_of_class, number);
-        self.nvme.expect(number_of_class);
+        self.nvme.remove(number);
+        self.nvme.expect(slot);
         self.refresh(number);
         self.commands.push(Command::Erase { key, slot, class: self.nvme.class(number_of_class) });
     }
 
     /// Forgets a block that is in no tier, and its ancestors that are kept for its sake only.
     pub(super) fn prune(&mut self, number: u32) {
+        self.catalog.rest(number);
         let mut at = number;
         while is_block(at) {
-            let entry = &self.catalog[at];
-            if !entry.is_ghost() || entry.leases > 0 || entry.reads > 0 {
+            let (entry, active) = (&self.catalog[at], self.catalog.active(at));
+            if !entry.is_ghost() || active.leases > 0 || active.reads > 0 {
                 return;
             }
             let parent = entry.parent;
@@ -82,14 +91,14 @@ impl Planner {
 
     /// Lets a block go that was erased while it was being moved. Whether it was.
     pub(super) fn finish_doomed(&mut self, number: u32) -> bool {
-        if !self.catalog[number].doomed || self.catalog[number].is_moving() {
+        if !self.catalog[number].doomed || self.catalog.is_moving(number) {
             return false;
         }
         self.drop_everywhere(number);
         true
     }
 
-    fn drop_everywhere(&mut self, number: u32) {
+    pub(super) fn drop_everywhere(&mut self, number: u32) {
         // Lookups are not told of one place after the other: it is gone from the first one on.
         self.catalog[number].doomed = true;
         if self.catalog[number].ram == Ram::Resident {
@@ -117,7 +126,8 @@ impl Planner {
             if entry.is_ghost() {
                 continue;
             }
-            if entry.leases > 0 || entry.is_moving() || entry.ram_children > 0 || entry.nvme_children > 0 {
+            let held = self.catalog.active(number).leases > 0 || self.catalog.is_moving(number);
+            if held || entry.ram_children > 0 || entry.nvme_children > 0 {
                 kept += 1;
                 continue;
             }
@@ -130,8 +140,8 @@ impl Planner {
     }
 
     pub(super) fn purge(&mut self, filter: &Filter) -> Answer {
-        let matches = |entry: &super::entry::Entry| {
-            let owner = &entry.owner;
+        let matches = |number: u32, entry: &super::entry::Entry| {
+            let owner = self.catalog.owner(number);
             !entry.is_ghost()
                 && !entry.doomed
                 && filter.namespace.is_none_or(|namespace| namespace == owner.namespace)
@@ -141,15 +151,15 @@ impl Planner {
                 && filter.group.is_none_or(|group| group == owner.group)
                 && filter.since_s.is_none_or(|since| since <= entry.created_s)
         };
-        let found: Vec<BlockRef> =
-            self.catalog.iter().filter(|(_, entry)| matches(entry)).map(|(number, _)| self.reference(number)).collect();
+        let found = self.catalog.iter().filter(|(number, entry)| matches(*number, entry));
+        let found: Vec<BlockRef> = found.map(|(number, _)| self.reference(number)).collect();
         let (mut blocks, mut bytes) = (0, 0);
         for block in found {
             let Some(number) = self.catalog.resolve(block) else { continue };
             blocks += 1;
             bytes += u64::from(self.catalog[number].length);
             self.counters.removed += 1;
-            if self.catalog[number].is_moving() {
+            if self.catalog.is_moving(number) {
                 // Unreadable from now on; its slots go when what moves it ends.
                 self.catalog[number].doomed = true;
                 self.refresh(number);

@@ -88,7 +88,7 @@ impl Planner {
         if known.is_none() && self.leases.of_instance(instance).count() >= LEASES_PER_INSTANCE_MAX {
             return Err(LeaseError::TooMany(LEASES_PER_INSTANCE_MAX));
         }
-        self.catalog[deepest].leases += 1;
+        self.catalog.active_mut(deepest).leases += 1;
         let id = known.unwrap_or_else(|| self.leases.next_id());
         let before = self.leases.by_id.get(&id).map(|lease| lease.deepest);
         let ends = self.now + ttl.min(LEASE_TTL_MAX);
@@ -98,6 +98,7 @@ impl Planner {
             None => self.counters.leases_granted += 1,
         }
         self.touch_chain(deepest);
+        self.admit_at_second_use(deepest);
         Ok(Some(Leased { lease: id, blocks }))
     }
 
@@ -145,6 +146,7 @@ impl Planner {
             self.counters.leases_lapsed += 1;
             self.end_lease(id);
         }
+        self.sweep_lost_extents();
         Answer::Done
     }
 
@@ -155,7 +157,7 @@ impl Planner {
     }
 
     fn unpin(&mut self, number: u32) {
-        self.catalog[number].leases -= 1;
+        self.catalog.active_mut(number).leases -= 1;
         self.prune(number);
     }
 }

@@ -1,6 +1,7 @@
 //! Reading from NVMe: promotion into RAM, once for all who wait, or a peek past RAM when it has no room.
 
-use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
+use super::active::NO_PUT;
+use super::entry::{Nvme, ROOT, Ram, is_block};
 use super::event::{Answer, BlockRef, Command, Load, Peek, Transfer, Wanted};
 use super::planner::Planner;
 use super::policy::Heat;
@@ -13,7 +14,7 @@ impl Planner {
     pub(super) fn want(&mut self, key: &BlockKey) -> Wanted {
         let Some(number) = self.catalog.find(key) else { return Wanted::Gone };
         let entry = &self.catalog[number];
-        if !entry.readable {
+        if !entry.is_readable() {
             return Wanted::Gone;
         }
         match entry.ram {
@@ -36,13 +37,13 @@ impl Planner {
 
     /// The slot for a promotion is there.
     pub(super) fn load_into_slot(&mut self, number: u32) {
-        let entry = &self.catalog[number];
+        let (entry, active) = (&self.catalog[number], self.catalog.active(number));
         debug_assert_eq!(entry.nvme, Nvme::Resident, "what is being read stays");
         self.commands.push(Command::Load(Load {
             block: self.reference(number),
-            key: entry.key,
+            key: self.catalog.key(number),
             from: (entry.nvme_slot, self.nvme.class(entry.nvme_class)),
-            to: (entry.ram_slot, self.ram.class(entry.ram_class)),
+            to: (active.ram_slot, self.ram.class(entry.ram_class)),
             length: entry.length,
             crc: entry.crc,
         }));
@@ -50,25 +51,25 @@ impl Planner {
 
     pub(super) fn loaded(&mut self, block: BlockRef, outcome: Transfer) -> Answer {
         let Some(number) = self.catalog.resolve(block) else { return Answer::Done };
-        if self.catalog[number].ram != Ram::Filling || self.catalog[number].put != NO_PUT {
+        if self.catalog[number].ram != Ram::Filling || self.catalog.active(number).put != NO_PUT {
             return Answer::Done;
         }
         self.end_read(number);
         match outcome {
             Transfer::Done(generation) => {
-                self.catalog[number].generation = generation;
+                self.catalog.active_mut(number).generation = generation;
                 self.set_ram(number, Ram::Resident);
                 self.counters.promoted += 1;
                 self.refresh(number);
-                if !self.catalog[number].readable {
+                if !self.catalog[number].is_readable() {
                     // Erased, or cut off from its chain, while it came: those who wait must not wait for ever.
-                    self.commands.push(Command::Unloadable { key: self.catalog[number].key });
+                    self.commands.push(Command::Unloadable { key: self.catalog.key(number) });
                 }
                 self.chill_unreachable(number);
                 self.finish_doomed(number);
             }
             Transfer::Failed | Transfer::Refused => {
-                let (key, doomed) = (self.catalog[number].key, self.catalog[number].doomed);
+                let (key, doomed) = (self.catalog.key(number), self.catalog[number].doomed);
                 self.commands.push(Command::Unloadable { key });
                 self.abandon_ram(number);
                 self.catalog[number].doomed = doomed;
@@ -84,7 +85,7 @@ impl Planner {
     pub(super) fn peek(&mut self, key: &BlockKey) -> Option<Peek> {
         let number = self.catalog.find(key)?;
         let entry = &self.catalog[number];
-        if !entry.readable || entry.nvme != Nvme::Resident || entry.reads >= PEEKS_MAX {
+        if !entry.is_readable() || entry.nvme != Nvme::Resident || self.catalog.active(number).reads >= PEEKS_MAX {
             return None;
         }
         let peek = Peek {
@@ -118,17 +119,16 @@ impl Planner {
     }
 
     /// The bytes on NVMe are gone or wrong. To a cache that is a miss, not an error.
-    fn lose(&mut self, number: u32) {
-        let entry = &mut self.catalog[number];
-        if entry.doomed {
+    pub(super) fn lose(&mut self, number: u32) {
+        if self.catalog[number].doomed {
             return;
         }
         self.counters.lost += 1;
-        if entry.reads > 0 {
+        if self.catalog.active(number).reads > 0 {
             // Others still read the slot: they will see the same, and the last of them lets it go.
-            entry.doomed = true;
+            self.catalog[number].doomed = true;
             self.refresh(number);
-        } else if entry.nvme == Nvme::Resident {
+        } else if self.catalog[number].nvme == Nvme::Resident {
             self.drop_from_nvme(number);
             self.prune(number);
         }

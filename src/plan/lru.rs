@@ -1,13 +1,14 @@
-//! Least recently used, as a doubly linked list through two arrays of block numbers.
+//! Least recently used, as doubly linked lists through one array of block numbers.
 //!
 //! Eight bytes a block and no hashing: the `lru` crate does the same behind a hash map of boxed nodes, which
-//! `benches/planner.rs` measures beside it (the crate serves where keys are not small numbers: `cache::delivery`).
+//! `benches/planner.rs` measures beside it (the crate serves where keys are not small numbers: `cache::delivery`). A block
+//! is in one list at most, so all lists of a tier share the array.
 
 use super::policy::{Heat, Policy};
 
 const NONE: u32 = u32::MAX;
-/// The list's own node: its `next` is the hottest block, its `prev` the coldest.
-const ENDS: u32 = 0;
+/// Nodes before those of blocks: each list's own, whose `next` is the hottest block, its `prev` the coldest.
+const LISTS: u32 = 1 << u8::BITS;
 /// How many blocks that can't go are passed over before giving up: they are pinned, and many in a row mean that
 /// nearly everything is.
 const PASSED_OVER_MAX: usize = 4_096;
@@ -18,7 +19,7 @@ struct Node {
     next: u32,
 }
 
-/// A recency list. Block `b` is node `b + 1`.
+/// Recency lists. Block `b` is node `b + LISTS`, list `l` is node `l`.
 #[derive(Debug)]
 pub(super) struct Lru {
     nodes: Vec<Node>,
@@ -26,11 +27,23 @@ pub(super) struct Lru {
 
 impl Default for Lru {
     fn default() -> Self {
-        Self { nodes: vec![Node { prev: ENDS, next: ENDS }] }
+        Self { nodes: (0..LISTS).map(|list| Node { prev: list, next: list }).collect() }
     }
 }
 
 impl Lru {
+    /// Has a node of this number. Grows by an eighth: large arrays are moved by their pages, and a doubled one would count
+    /// twice against what a block may cost.
+    fn reach(&mut self, node: u32) {
+        let (len, wanted) = (self.nodes.len(), node as usize + 1);
+        if len < wanted {
+            if self.nodes.capacity() < wanted {
+                self.nodes.reserve_exact((wanted - len).max(len / 8));
+            }
+            self.nodes.resize(wanted, Node { prev: NONE, next: NONE });
+        }
+    }
+
     fn link_between(&mut self, node: u32, prev: u32, next: u32) {
         self.nodes[node as usize] = Node { prev, next };
         self.nodes[prev as usize].next = node;
@@ -39,20 +52,20 @@ impl Lru {
 
     fn unlink(&mut self, node: u32) {
         let Node { prev, next } = self.nodes[node as usize];
-        debug_assert_ne!(prev, NONE, "block is not in the list");
+        debug_assert_ne!(prev, NONE, "block is not in a list");
         self.nodes[prev as usize].next = next;
         self.nodes[next as usize].prev = prev;
         self.nodes[node as usize] = Node { prev: NONE, next: NONE };
     }
 
-    fn link_hot(&mut self, node: u32) {
-        let hottest = self.nodes[ENDS as usize].next;
-        self.link_between(node, ENDS, hottest);
+    fn link_hot(&mut self, list: u32, node: u32) {
+        let hottest = self.nodes[list as usize].next;
+        self.link_between(node, list, hottest);
     }
 
-    fn link_cold(&mut self, node: u32) {
-        let coldest = self.nodes[ENDS as usize].prev;
-        self.link_between(node, coldest, ENDS);
+    fn link_cold(&mut self, list: u32, node: u32) {
+        let coldest = self.nodes[list as usize].prev;
+        self.link_between(node, coldest, list);
     }
 }
 
@@ -61,50 +74,53 @@ impl Policy for Lru {
         "lru"
     }
 
-    fn insert(&mut self, block: u32, heat: Heat) {
-        let node = block + 1;
-        if self.nodes.len() <= node as usize {
-            self.nodes.resize(node as usize + 1, Node { prev: NONE, next: NONE });
-        }
-        debug_assert_eq!(self.nodes[node as usize].prev, NONE, "block is in the list already");
+    fn insert(&mut self, list: u8, block: u32, heat: Heat) {
+        let node = block + LISTS;
+        self.reach(node);
+        debug_assert_eq!(self.nodes[node as usize].prev, NONE, "block is in a list already");
         match heat {
-            Heat::Hot => self.link_hot(node),
-            Heat::Cold => self.link_cold(node),
+            Heat::Hot => self.link_hot(list.into(), node),
+            Heat::Cold => self.link_cold(list.into(), node),
         }
     }
 
-    fn touch(&mut self, block: u32) {
-        self.unlink(block + 1);
-        self.link_hot(block + 1);
+    fn touch(&mut self, list: u8, block: u32) {
+        self.unlink(block + LISTS);
+        self.link_hot(list.into(), block + LISTS);
     }
 
-    fn chill(&mut self, block: u32) {
-        self.unlink(block + 1);
-        self.link_cold(block + 1);
+    fn chill(&mut self, list: u8, block: u32) {
+        self.unlink(block + LISTS);
+        self.link_cold(list.into(), block + LISTS);
     }
 
     fn remove(&mut self, block: u32) {
-        self.unlink(block + 1);
+        self.unlink(block + LISTS);
     }
 
-    fn victim(&mut self, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        let coldest = self.nodes[ENDS as usize].prev;
+    fn victim(&mut self, list: u8, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+        let ends = u32::from(list);
+        let coldest = self.nodes[ends as usize].prev;
         let mut node = coldest;
         for passed in 0..PASSED_OVER_MAX {
             // Having passed over all of them has changed nothing: they are in the order in which they were.
-            if node == ENDS || (passed > 0 && node == coldest) {
+            if node == ends || (passed > 0 && node == coldest) {
                 return None;
             }
-            if evictable(node - 1) {
-                return Some(node - 1);
+            if evictable(node - LISTS) {
+                return Some(node - LISTS);
             }
             // What can't go now is protected by a use that has not ended. Counting it as used keeps this search short
             // for the next caller.
             let hotter = self.nodes[node as usize].prev;
-            self.touch(node - 1);
-            node = if hotter == ENDS { coldest } else { hotter };
+            self.touch(list, node - LISTS);
+            node = if hotter == ends { coldest } else { hotter };
         }
         None
+    }
+
+    fn bytes(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node>()
     }
 }
 
@@ -114,7 +130,7 @@ mod tests {
 
     fn order(lru: &mut Lru) -> Vec<u32> {
         let mut order = Vec::new();
-        while let Some(block) = lru.victim(&mut |_| true) {
+        while let Some(block) = lru.victim(0, &mut |_| true) {
             lru.remove(block);
             order.push(block);
         }
@@ -125,21 +141,32 @@ mod tests {
     fn the_least_recent_goes_first_and_cold_ones_before_it() {
         let mut lru = Lru::default();
         for block in 0..4 {
-            lru.insert(block, Heat::Hot);
+            lru.insert(0, block, Heat::Hot);
         }
-        lru.insert(9, Heat::Cold);
-        lru.touch(1);
-        lru.chill(3);
+        lru.insert(0, 9, Heat::Cold);
+        lru.touch(0, 1);
+        lru.chill(0, 3);
         assert_eq!(order(&mut lru), [3, 9, 0, 2, 1]);
+    }
+
+    #[test]
+    fn lists_of_one_tier_do_not_see_each_other() {
+        let mut lru = Lru::default();
+        for block in 0..6 {
+            lru.insert((block % 2) as u8, block, Heat::Hot);
+        }
+        lru.touch(1, 1);
+        assert_eq!(lru.victim(1, &mut |_| true), Some(3));
+        assert_eq!(order(&mut lru), [0, 2, 4]);
     }
 
     #[test]
     fn what_may_not_go_is_passed_over() {
         let mut lru = Lru::default();
         for block in 0..4 {
-            lru.insert(block, Heat::Hot);
+            lru.insert(0, block, Heat::Hot);
         }
-        assert_eq!(lru.victim(&mut |block| block >= 2), Some(2));
+        assert_eq!(lru.victim(0, &mut |block| block >= 2), Some(2));
         assert_eq!(order(&mut lru), [2, 3, 0, 1]);
     }
 
@@ -147,13 +174,13 @@ mod tests {
     fn a_search_in_vain_asks_once_and_changes_nothing() {
         for blocks in 0..5 {
             let mut lru = Lru::default();
-            (0..blocks).for_each(|block| lru.insert(block, Heat::Hot));
+            (0..blocks).for_each(|block| lru.insert(0, block, Heat::Hot));
             let mut asked = Vec::new();
             let mut never = |block| {
                 asked.push(block);
                 false
             };
-            assert_eq!(lru.victim(&mut never), None);
+            assert_eq!(lru.victim(0, &mut never), None);
             assert_eq!(asked, (0..blocks).collect::<Vec<_>>());
             assert_eq!(order(&mut lru), asked);
         }

@@ -7,32 +7,46 @@
 //! first to go; a slot belongs to one block, to the free list, or to the world (being freed); what is leased or being
 //! moved stays; blocks of a put end with it.
 
+mod active;
+mod admission;
 mod catalog;
 mod check;
+mod column;
 mod counters;
 mod entry;
 mod event;
 mod evict;
+mod extent;
+mod extents;
+mod flush;
+mod footprint;
+mod keys;
 mod lease;
 mod load;
+mod lost_drive;
 mod lru;
+mod owner;
 mod planner;
 mod policy;
 mod put;
 mod reach;
 mod recover;
+mod seen;
 mod shelf;
 mod space;
+mod wear;
 mod write;
 
+pub use admission::AdmissionKind;
 pub use counters::{Counters, Holdings};
 pub use event::{
-    Answer, BlockRef, Command, Event, Filter, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId, Residence,
-    Transfer, Wanted, Write,
+    Answer, BlockRef, Command, Event, Filter, InRam, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId,
+    Residence, Transfer, Wanted, Write,
 };
+pub use keys::Keys;
 pub use planner::{Inspection, Options, Planner};
 pub use policy::{Heat, Policy, PolicyKind};
-pub use recover::Recovered;
+pub use recover::{Recovered, Recovery};
 
 /// The length of the unbroken run of `true` from 0 on, below `len`, where after the first `false` all is `false`.
 ///

@@ -1,15 +1,21 @@
 //! The planner itself: its state, and which rule answers which event.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::active::NO_PUT;
+use super::admission::AdmissionKind;
 use super::catalog::Catalog;
 use super::counters::{Counters, Holdings};
-use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
+use super::entry::{Nvme, ROOT, Ram, is_block};
 use super::event::{Answer, BlockRef, Command, Event, PutId};
+use super::keys::Keys;
 use super::lease::Leases;
 use super::policy::PolicyKind;
 use super::put::Put;
+use super::seen::Seen;
 use super::shelf::Shelf;
+use super::wear::Wear;
 use crate::vocab::limits::WRITE_QUEUE_BYTES;
 use crate::vocab::{BlockKey, TierCounts, TierShape, Timestamp};
 
@@ -22,6 +28,10 @@ pub struct Options {
     pub nvme: TierShape,
     /// What goes first.
     pub policy: PolicyKind,
+    /// What is written to NVMe.
+    pub admission: AdmissionKind,
+    /// Bytes a day that each drive may be written; past it, heads of chains are still written, tails on second use.
+    pub wear_bytes_per_day: Option<u64>,
     /// Upper half of lease ids: one number a start, so that ids from before name nothing.
     pub boot: u32,
     /// Bytes of slots that writes to NVMe may hold at a time.
@@ -32,7 +42,15 @@ impl Options {
     /// Tiers of these shapes with the default policy and limits.
     #[must_use]
     pub fn new(ram: TierShape, nvme: TierShape) -> Self {
-        Self { ram, nvme, policy: PolicyKind::default(), boot: 0, write_queue_bytes: WRITE_QUEUE_BYTES }
+        Self {
+            ram,
+            nvme,
+            policy: PolicyKind::default(),
+            admission: AdmissionKind::default(),
+            wear_bytes_per_day: None,
+            boot: 0,
+            write_queue_bytes: WRITE_QUEUE_BYTES,
+        }
     }
 }
 
@@ -51,6 +69,13 @@ pub struct Planner {
     pub(super) commands: Vec<Command>,
     pub(super) write_queue_bytes: u64,
     pub(super) writing_bytes: u64,
+    pub(super) admission: AdmissionKind,
+    pub(super) wear: Wear,
+    pub(super) seen: Seen,
+    /// Rows can't be written: nothing is admitted to NVMe.
+    pub(super) index_failing: bool,
+    /// Extents of lost drives whose blocks have not all been let go yet.
+    pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
     /// Working memory of walks over the tree.
     pub(super) stack: Vec<u32>,
@@ -71,7 +96,7 @@ impl Planner {
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
-            catalog: Catalog::with_capacity(1_024),
+            catalog: Catalog::default(),
             ram: Shelf::new(options.ram, options.policy),
             nvme: Shelf::new(options.nvme, options.policy),
             leases: Leases::new(options.boot),
@@ -81,14 +106,21 @@ impl Planner {
             commands: Vec::new(),
             write_queue_bytes: options.write_queue_bytes,
             writing_bytes: 0,
+            admission: options.admission,
+            wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
+            seen: Seen::default(),
+            index_failing: false,
+            lost_extents: Vec::new(),
             held: Held::default(),
             stack: Vec::new(),
         }
     }
 
-    /// Takes in one event and appends what follows from it to `commands`, in the order to do it.
+    /// Takes in one event and appends what follows from it to `commands`, in the order to do it. What lookups are to be
+    /// told is to be done before the next event.
     pub fn on(&mut self, now: Timestamp, event: Event, commands: &mut Vec<Command>) -> Answer {
         self.now = self.now.max(now);
+        self.catalog.begin();
         std::mem::swap(&mut self.commands, commands);
         let answer = self.decide(event);
         std::mem::swap(&mut self.commands, commands);
@@ -113,6 +145,12 @@ impl Planner {
             Event::Renew { instance, lease, ttl } => Answer::Renewed(self.renew(instance, lease, ttl)),
             Event::InstanceGone { instance, namespaces } => self.instance_gone(instance, &namespaces),
             Event::Tick => self.tick(),
+            Event::DriveLost { drive } => self.lose_drive(drive),
+            Event::IndexFailing { failing } => {
+                self.index_failing = failing;
+                Answer::Done
+            }
+            Event::Flush => self.flush(),
             Event::Evict { key } => self.evict(&key),
             Event::Purge(filter) => self.purge(&filter),
         }
@@ -123,10 +161,16 @@ impl Planner {
     #[must_use]
     pub fn prefix(&self, keys: &[BlockKey]) -> TierCounts {
         let known = |at: usize| keys.get(at).and_then(|key| self.catalog.find(key));
-        let hit = super::gallop(keys.len(), |at| known(at).is_some_and(|number| self.catalog[number].readable));
-        let ram = super::gallop(hit, |at| known(at).is_some_and(|number| self.catalog[number].ram_run));
+        let hit = super::gallop(keys.len(), |at| known(at).is_some_and(|number| self.catalog[number].is_readable()));
+        let ram = super::gallop(hit, |at| known(at).is_some_and(|number| self.catalog[number].is_ram_run()));
         let count = |blocks: usize| u32::try_from(blocks).unwrap_or(u32::MAX);
         TierCounts { engine: 0, ram: count(ram), nvme: count(hit - ram), missed: count(keys.len() - hit) }
+    }
+
+    /// The keys of all blocks by number, for those who look them up.
+    #[must_use]
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(self.catalog.keys())
     }
 
     /// What was counted since the start.
@@ -147,7 +191,7 @@ impl Planner {
             leases: self.leases.len(),
             puts: self.puts.len() as u64,
             reservations: self.held.reservations,
-            background: self.held.moving + self.ram.moving() + self.nvme.moving(),
+            background: self.held.moving + self.ram.moving() + self.nvme.moving() + self.lost_extents.len() as u64,
         }
     }
 
@@ -160,32 +204,34 @@ impl Planner {
     /// The put that is to send this block, if one still is.
     #[must_use]
     pub fn put_of(&self, block: BlockRef) -> Option<PutId> {
-        let put = self.catalog[self.catalog.resolve(block)?].put;
+        let put = self.catalog.active(self.catalog.resolve(block)?).put;
         (put != NO_PUT).then_some(PutId(put))
     }
 
     /// Whether the block has a RAM slot that a put is filling: then, and only then, its bytes may be published.
     #[must_use]
     pub fn awaits(&self, block: BlockRef) -> bool {
-        let filling = |number: u32| self.catalog[number].ram == Ram::Filling && self.catalog[number].put != NO_PUT;
+        let filling =
+            |number: u32| self.catalog[number].ram == Ram::Filling && self.catalog.active(number).put != NO_PUT;
         self.catalog.resolve(block).is_some_and(filling)
     }
 
     /// What is known of a block: for inspection.
     #[must_use]
     pub fn inspect(&self, key: &BlockKey) -> Option<Inspection> {
-        let entry = &self.catalog[self.catalog.find(key)?];
+        let number = self.catalog.find(key)?;
+        let (entry, active) = (&self.catalog[number], self.catalog.active(number));
         let (in_ram, on_nvme) = (entry.ram == Ram::Resident, entry.nvme == Nvme::Resident);
         Some(Inspection {
-            readable: entry.readable,
-            ram_slot: in_ram.then_some(entry.ram_slot),
+            readable: entry.is_readable(),
+            ram_slot: in_ram.then_some(active.ram_slot),
             nvme_slot: on_nvme.then_some(entry.nvme_slot),
             length: entry.length,
             crc: entry.crc,
-            parent: is_block(entry.parent).then(|| self.catalog[entry.parent].key),
+            parent: is_block(entry.parent).then(|| self.catalog.key(entry.parent)),
             first: entry.parent == ROOT,
-            owner: entry.owner,
-            leases: entry.leases,
+            owner: self.catalog.owner(number),
+            leases: active.leases,
             created_s: entry.created_s,
         })
     }
@@ -194,8 +240,8 @@ impl Planner {
     #[must_use]
     pub fn namespaces(&self) -> BTreeMap<u16, (u64, u64)> {
         let mut namespaces = BTreeMap::new();
-        for (_, entry) in self.catalog.iter().filter(|(_, entry)| entry.readable) {
-            let (blocks, bytes) = namespaces.entry(entry.owner.namespace.0).or_insert((0, 0));
+        for (number, entry) in self.catalog.iter().filter(|(_, entry)| entry.is_readable()) {
+            let (blocks, bytes) = namespaces.entry(self.catalog.owner(number).namespace.0).or_insert((0, 0));
             *blocks += 1;
             *bytes += u64::from(entry.length);
         }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::entry::{NO_PUT, ROOT, Ram, UNKNOWN};
+use super::active::NO_PUT;
+use super::entry::{ROOT, Ram, UNKNOWN};
 use super::event::{Answer, BlockRef, Command, Offer};
+use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
 use super::shelf::Grant;
-use crate::vocab::{BlockKey, SlotId};
+use crate::vocab::{BlockKey, SlotId, Tier};
 
 /// A put under way.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ impl Planner {
         }
         let mut wanted = vec![None; offer.keys.len()];
         let mut complete = true;
+        let owner = self.catalog.owners.hold(Deed { owner: offer.owner, payload_max: offer.payload_max });
         for ((depth, key), want) in (offer.depth..).zip(offer.keys.iter()).zip(&mut wanted) {
             let Some(number) = self.link(*key, parent, depth) else {
                 complete = false;
@@ -34,16 +37,18 @@ impl Planner {
                 let entry = &mut self.catalog[number];
                 // A ghost that stayed for its children's sake: completions of the put that gave it up find nothing.
                 entry.stamp = entry.stamp.wrapping_add(1);
-                (entry.put, entry.owner, entry.payload_max) = (offer.put.0, offer.owner, offer.payload_max);
                 entry.created_s = self.now.seconds();
+                self.catalog.give(number, owner);
+                self.catalog.active_mut(number).put = offer.put.0;
                 self.set_ram(number, Ram::Offered);
                 *want = Some(self.reference(number));
             } else {
-                // A block whose write was dropped gets another chance when its chain comes by.
-                self.admit_to_nvme(number);
+                // Also another chance for a block whose write was dropped.
+                self.admit_at_second_use(number);
             }
             parent = number;
         }
+        self.catalog.owners.release(owner);
         let put = Put { keys: offer.keys, wanted: wanted.iter().flatten().copied().collect() };
         self.puts.insert(offer.put.0, put);
         Answer::Offered { wanted, complete }
@@ -60,7 +65,7 @@ impl Planner {
     /// The block of this key under `parent`. `None` where the chain contradicts what is known: a key stands for its
     /// whole prefix, so it has one parent and one depth. (Depth that grows along each edge also rules out rings.)
     fn link(&mut self, key: BlockKey, parent: u32, depth: u32) -> Option<u32> {
-        let Some(number) = self.catalog.find(&key) else { return Some(self.catalog.add(key, parent, depth)) };
+        let Some(number) = self.catalog.find(&key) else { return self.catalog.add(key, parent, depth) };
         let entry = &self.catalog[number];
         if entry.depth != depth || entry.doomed {
             return None;
@@ -82,17 +87,18 @@ impl Planner {
 
     /// Gets the block a RAM slot, now or soon, by evicting if need be. On success it is `Waiting` or `Filling`.
     pub(super) fn take_ram_slot(&mut self, number: u32, heat: Heat) -> bool {
-        let Some(class) = self.ram.class_number(self.catalog[number].payload_max) else { return false };
+        let Some(class) = self.ram.class_number(self.catalog.payload_max(number)) else { return false };
         let block = self.reference(number);
         let grant = match self.ram.ask(class, block) {
-            Grant::AfterEviction if self.evict_from_ram(class) => self.ram.ask(class, block),
+            Grant::AfterEviction if self.make_ram_room(class) => self.ram.ask(class, block),
             grant => grant,
         };
         if grant == Grant::AfterEviction {
             return false;
         }
         self.catalog[number].ram_class = class;
-        self.ram.insert(class, number, heat);
+        let at = self.catalog.ram_number(number);
+        self.ram.insert(class, at, heat, self.now);
         self.set_ram(number, Ram::Waiting);
         if let Grant::Now(slot) = grant {
             self.assign_ram(number, slot);
@@ -100,27 +106,33 @@ impl Planner {
         true
     }
 
+    fn make_ram_room(&mut self, class: u8) -> bool {
+        self.move_an_extent(Tier::Ram, class) || self.evict_from_ram(class)
+    }
+
     /// A waiting block has its slot: now the bytes may come, from a put or from NVMe.
     pub(super) fn assign_ram(&mut self, number: u32, slot: SlotId) {
-        self.catalog[number].ram_slot = slot;
+        self.catalog.active_mut(number).ram_slot = slot;
         self.set_ram(number, Ram::Filling);
-        let entry = &self.catalog[number];
-        if entry.put == NO_PUT {
+        self.ram.space.touch(slot, self.now);
+        let active = self.catalog.active(number);
+        if active.put == NO_PUT {
             self.load_into_slot(number);
         } else {
-            let put = super::event::PutId(entry.put);
-            let class = self.ram.class(entry.ram_class);
+            let put = super::event::PutId(active.put);
+            let class = self.ram.class(self.catalog[number].ram_class);
             self.commands.push(Command::Fill { put, block: self.reference(number), slot, class });
         }
     }
 
     pub(super) fn filled(&mut self, block: BlockRef, generation: u64, length: u32, crc: u64) -> Answer {
         let Some(number) = self.catalog.resolve(block) else { return Answer::Done };
-        let entry = &mut self.catalog[number];
-        if entry.ram != Ram::Filling || entry.put == NO_PUT {
+        if self.catalog[number].ram != Ram::Filling || self.catalog.active(number).put == NO_PUT {
             return Answer::Done;
         }
-        (entry.generation, entry.length, entry.crc) = (generation, length, crc);
+        self.catalog.active_mut(number).generation = generation;
+        let entry = &mut self.catalog[number];
+        (entry.length, entry.crc) = (length, crc);
         self.set_ram(number, Ram::Resident);
         self.counters.blocks_stored += 1;
         self.refresh(number);
@@ -128,7 +140,7 @@ impl Planner {
             return Answer::Done;
         }
         self.chill_unreachable(number);
-        self.admit_to_nvme(number);
+        self.admit_when_filled(number);
         Answer::Done
     }
 
@@ -139,8 +151,8 @@ impl Planner {
         for has_slot in [false, true] {
             for block in wanted.iter().rev() {
                 let Some(number) = self.catalog.resolve(*block) else { continue };
-                let entry = &self.catalog[number];
-                if entry.put == put.0 && (entry.ram == Ram::Filling) == has_slot {
+                let filling = self.catalog[number].ram == Ram::Filling;
+                if self.catalog.active(number).put == put.0 && filling == has_slot {
                     self.counters.blocks_dropped += 1;
                     self.abandon_ram(number);
                 }
@@ -158,7 +170,7 @@ impl Planner {
     /// A block will not get its bytes in RAM after all.
     pub(super) fn abandon_ram(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        let (state, class, slot) = (entry.ram, entry.ram_class, entry.ram_slot);
+        let (state, class, slot) = (entry.ram, entry.ram_class, self.catalog.active(number).ram_slot);
         self.set_ram(number, Ram::Absent);
         match state {
             Ram::Waiting => {
@@ -166,11 +178,15 @@ impl Planner {
                 let waits = |number: u32| catalog[number].ram == Ram::Waiting;
                 ram.give_up(class, |block| catalog.resolve(block).is_some_and(waits));
             }
-            Ram::Filling => self.ram_slot_free(class, slot, false),
+            Ram::Filling => {
+                let class = self.ram.give_back(slot);
+                self.hand_ram_on(class);
+            }
             Ram::Absent | Ram::Offered | Ram::Resident => {}
         }
         if matches!(state, Ram::Waiting | Ram::Filling) {
-            self.ram.remove(class, number);
+            let at = self.catalog.ram_number(number);
+            self.ram.remove(at);
         }
         self.catalog[number].doomed = false;
         self.chill_descendants(number);
@@ -178,7 +194,7 @@ impl Planner {
     }
 
     /// What came into RAM ahead of this block has no run to wait for now.
-    fn chill_descendants(&mut self, number: u32) {
+    pub(super) fn chill_descendants(&mut self, number: u32) {
         let mut stack: Vec<u32> = self.catalog.children(number).collect();
         while let Some(at) = stack.pop() {
             if self.catalog[at].ram == Ram::Resident {
@@ -189,17 +205,18 @@ impl Planner {
     }
 
     pub(super) fn ram_freed(&mut self, slot: SlotId) -> Answer {
-        if let Some(class) = self.ram.space.class_of(slot) {
-            self.ram_slot_free(class, slot, true);
-        }
+        let class = self.ram.freed(slot);
+        self.hand_ram_on(class);
         Answer::Done
     }
 
-    fn ram_slot_free(&mut self, class: u8, slot: SlotId, was_coming: bool) {
-        let Self { ram, catalog, .. } = self;
-        let wants = |block| catalog.resolve(block).filter(|number| catalog[*number].ram == Ram::Waiting);
-        let next = if was_coming { ram.freed(class, slot, wants) } else { ram.give_back(class, slot, wants) };
-        if let Some((number, slot)) = next {
+    /// Gives the free slots of a class to blocks that wait for them.
+    fn hand_ram_on(&mut self, class: Option<u8>) {
+        let Some(class) = class else { return };
+        loop {
+            let Self { ram, catalog, .. } = self;
+            let wants = |block| catalog.resolve(block).filter(|number| catalog[*number].ram == Ram::Waiting);
+            let Some((number, slot)) = ram.pass_on(class, wants) else { return };
             self.assign_ram(number, slot);
         }
     }

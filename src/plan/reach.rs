@@ -1,8 +1,9 @@
 //! Reachability: what lookups may see. A block counts only while every ancestor does; what loses an ancestor is an
 //! orphan, kept for a later put of that ancestor, but first to go.
 
-use super::entry::{NO_PUT, Nvme, ROOT, Ram, is_block};
-use super::event::{Command, Residence};
+use super::active::NO_PUT;
+use super::entry::{Nvme, ROOT, Ram, Reach, is_block};
+use super::event::{Command, InRam, Residence};
 use super::planner::Planner;
 
 impl Planner {
@@ -13,7 +14,7 @@ impl Planner {
         while let Some(at) = stack.pop() {
             if self.reconsider(at) {
                 stack.extend(self.catalog.children(at));
-            } else if at == number && self.catalog[at].readable {
+            } else if at == number && self.catalog[at].is_readable() {
                 self.publish(at);
             }
         }
@@ -22,39 +23,49 @@ impl Planner {
 
     /// Works out one block's reachability. Whether it has changed.
     fn reconsider(&mut self, number: u32) -> bool {
-        let entry = &self.catalog[number];
-        let (above_readable, above_run) = match entry.parent {
-            ROOT => (true, true),
-            parent if is_block(parent) => (self.catalog[parent].readable, self.catalog[parent].ram_run),
-            _ => (false, false),
-        };
-        let has_bytes = entry.has_bytes() && !entry.doomed;
-        let readable = has_bytes && above_readable;
-        let ram_run = readable && above_run && entry.ram == Ram::Resident;
-        let orphan = has_bytes && !readable;
-        let before = (entry.readable, entry.ram_run, entry.orphan);
-        if before == (readable, ram_run, orphan) {
+        let reach = self.reach_of(number);
+        let before = std::mem::replace(&mut self.catalog[number].reach, reach);
+        if before == reach {
             return false;
         }
-        let entry = &mut self.catalog[number];
-        (entry.readable, entry.ram_run, entry.orphan) = (readable, ram_run, orphan);
-        self.held.orphans = self.held.orphans + u64::from(orphan) - u64::from(before.2);
-        if readable {
+        let orphan = |reach| u64::from(reach == Reach::Orphan);
+        self.held.orphans = self.held.orphans + orphan(reach) - orphan(before);
+        if self.catalog[number].is_readable() {
             self.publish(number);
-        } else if before.0 {
-            self.commands.push(Command::Unpublish { key: self.catalog[number].key });
+        } else if matches!(before, Reach::Readable | Reach::Run) {
+            let (block, key) = (self.reference(number), self.catalog.key(number));
+            self.commands.push(Command::Unpublish { block, key });
         }
         self.chill_unreachable(number);
         true
     }
 
+    /// Who can reach a block, by its own state and its parent's.
+    pub(super) fn reach_of(&self, number: u32) -> Reach {
+        let entry = &self.catalog[number];
+        if !entry.has_bytes() || entry.doomed {
+            return Reach::Nobody;
+        }
+        let above = match entry.parent {
+            ROOT => Reach::Run,
+            parent if is_block(parent) => self.catalog[parent].reach,
+            _ => Reach::Nobody,
+        };
+        match above {
+            Reach::Run if entry.ram == Ram::Resident => Reach::Run,
+            Reach::Run | Reach::Readable => Reach::Readable,
+            Reach::Orphan | Reach::Nobody => Reach::Orphan,
+        }
+    }
+
     /// What no lookup reaches, or what RAM has without what comes before it, goes first.
     pub(super) fn chill_unreachable(&mut self, number: u32) {
         let entry = &self.catalog[number];
-        if entry.ram == Ram::Resident && !entry.ram_run && !self.is_run_coming(number) {
-            self.ram.chill(entry.ram_class, number);
+        let active = self.catalog.active(number);
+        if entry.ram == Ram::Resident && !entry.is_ram_run() && !active.leaving && !self.is_run_coming(number) {
+            self.ram.chill(entry.ram_class, entry.active);
         }
-        if entry.nvme == Nvme::Resident && entry.orphan {
+        if entry.nvme == Nvme::Resident && entry.is_orphan() {
             self.nvme.chill(entry.nvme_class, number);
         }
     }
@@ -65,7 +76,7 @@ impl Planner {
         while is_block(at) {
             let above = &self.catalog[at];
             match above.ram {
-                Ram::Resident if above.ram_run => return true,
+                Ram::Resident if above.is_ram_run() => return true,
                 Ram::Resident => at = above.parent,
                 Ram::Waiting | Ram::Filling => return true,
                 Ram::Absent | Ram::Offered => return false,
@@ -75,31 +86,38 @@ impl Planner {
     }
 
     fn publish(&mut self, number: u32) {
-        let entry = &self.catalog[number];
-        let ram =
-            (entry.ram == Ram::Resident).then(|| (entry.ram_slot, self.ram.class(entry.ram_class), entry.generation));
-        let residence = Residence {
-            ram,
-            ram_run: entry.ram_run,
-            nvme: entry.nvme == Nvme::Resident,
+        let (block, key, residence) = (self.reference(number), self.catalog.key(number), self.residence(number));
+        self.commands.push(Command::Publish { block, key, residence });
+    }
+
+    /// Where lookups find a readable block.
+    pub(super) fn residence(&self, number: u32) -> Residence {
+        let (entry, active) = (&self.catalog[number], self.catalog.active(number));
+        let ram = (entry.ram == Ram::Resident).then(|| InRam {
+            slot: active.ram_slot,
+            class: self.ram.class(entry.ram_class),
+            generation: active.generation,
             length: entry.length,
             crc: entry.crc,
-        };
-        self.commands.push(Command::Publish { key: entry.key, residence });
+            run: entry.is_ram_run(),
+        });
+        Residence { ram, nvme: entry.nvme == Nvme::Resident }
     }
 
     /// Changes a block's state in RAM and all that counts it.
     pub(super) fn set_ram(&mut self, number: u32, state: Ram) {
         let entry = &mut self.catalog[number];
         let before = std::mem::replace(&mut entry.ram, state);
-        let (parent, is_put) = (entry.parent, entry.put != NO_PUT);
+        let parent = entry.parent;
+        let active = self.catalog.active_mut(number);
+        let is_put = active.put != NO_PUT;
+        if state == Ram::Resident || state == Ram::Absent {
+            active.put = NO_PUT;
+        }
         let reserved = |state| is_put && matches!(state, Ram::Offered | Ram::Waiting | Ram::Filling);
         self.held.reservations = self.held.reservations + u64::from(reserved(state)) - u64::from(reserved(before));
         let resident = |state| u64::from(state == Ram::Resident);
         self.held.ram_blocks = self.held.ram_blocks + resident(state) - resident(before);
-        if state == Ram::Resident || state == Ram::Absent {
-            self.catalog[number].put = NO_PUT;
-        }
         if is_block(parent) {
             let there = |state| u32::from(state != Ram::Absent);
             let children = &mut self.catalog[parent].ram_children;
@@ -126,12 +144,13 @@ impl Planner {
 
     /// A read of the block's NVMe slot begins: the slot is not reused before it ends.
     pub(super) fn begin_read(&mut self, number: u32) {
-        self.catalog[number].reads += 1;
+        self.catalog.active_mut(number).reads += 1;
         self.held.moving += 1;
     }
 
     pub(super) fn end_read(&mut self, number: u32) {
-        self.catalog[number].reads -= 1;
+        self.catalog.active_mut(number).reads -= 1;
+        self.catalog.rest(number);
         self.held.moving -= 1;
     }
 
@@ -155,13 +174,19 @@ impl Planner {
             let in_ram_order = match entry.ram {
                 Ram::Absent | Ram::Offered => false,
                 Ram::Waiting | Ram::Filling => true,
-                Ram::Resident => entry.ram_run,
+                Ram::Resident => entry.is_ram_run() && !self.catalog.active(at).leaving,
             };
             if in_ram_order {
-                self.ram.touch(entry.ram_class, at);
+                self.ram.touch(entry.ram_class, entry.active, self.now);
             }
-            if entry.nvme != Nvme::Absent && !entry.orphan {
-                self.nvme.touch(entry.nvme_class, at);
+            if matches!(entry.ram, Ram::Filling | Ram::Resident) {
+                self.ram.space.touch(self.catalog.active(at).ram_slot, self.now);
+            }
+            if entry.nvme != Nvme::Absent && !entry.is_orphan() {
+                self.nvme.touch(entry.nvme_class, at, self.now);
+            }
+            if matches!(entry.nvme, Nvme::Writing | Nvme::Resident) {
+                self.nvme.space.touch(entry.nvme_slot, self.now);
             }
             at = entry.parent;
         }

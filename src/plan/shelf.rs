@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
+use super::column::Column;
 use super::event::BlockRef;
 use super::policy::{Heat, Policy, PolicyKind};
 use super::space::Space;
-use crate::vocab::{SlotClass, SlotId, TierShape};
+use crate::vocab::{SlotClass, SlotId, TierShape, Timestamp};
 
 /// What a size class of the tier waits for.
 struct Queue {
-    policy: Box<dyn Policy>,
     /// Blocks that were promised a slot; those that gave up since are skipped by their stamp or state.
     waiting: VecDeque<BlockRef>,
     /// Of those, how many still want it.
@@ -25,7 +25,11 @@ const SKIPPED_MAX: u64 = 64;
 pub(super) struct Shelf {
     pub space: Space,
     queues: Vec<Queue>,
-    kind: PolicyKind,
+    policy: Box<dyn Policy>,
+    /// When each block was used last, in seconds, by its number in the order of going.
+    used_s: Column<u32>,
+    /// Before this, no other class is looked at for an extent that it needs less.
+    pub next_look: Timestamp,
 }
 
 /// What a block gets that asks for a slot.
@@ -41,7 +45,8 @@ pub(super) enum Grant {
 
 impl Shelf {
     pub(super) fn new(shape: TierShape, kind: PolicyKind) -> Self {
-        Self { space: Space::new(shape), queues: Vec::new(), kind }
+        let (policy, used_s) = (kind.build(), Column::new(0));
+        Self { space: Space::new(shape), queues: Vec::new(), policy, used_s, next_look: Timestamp(0) }
     }
 
     /// Whether the tier exists at all.
@@ -59,8 +64,7 @@ impl Shelf {
     /// Has a queue for each class.
     pub(super) fn open_queues(&mut self) {
         while self.queues.len() < self.space.class_count() {
-            let policy = self.kind.build();
-            self.queues.push(Queue { policy, waiting: VecDeque::new(), wanted: 0, coming: 0 });
+            self.queues.push(Queue { waiting: VecDeque::new(), wanted: 0, coming: 0 });
         }
     }
 
@@ -72,7 +76,7 @@ impl Shelf {
     pub(super) fn ask(&mut self, number: u8, block: BlockRef) -> Grant {
         let queue = &mut self.queues[usize::from(number)];
         if queue.wanted == 0
-            && let Some(slot) = self.space.take(number)
+            && let Some(slot) = self.space.take(number, block.number)
         {
             return Grant::Now(slot);
         }
@@ -81,7 +85,7 @@ impl Shelf {
             queue.waiting.push_back(block);
             return Grant::Later;
         }
-        self.space.take(number).map_or(Grant::AfterEviction, Grant::Now)
+        self.space.take(number, block.number).map_or(Grant::AfterEviction, Grant::Now)
     }
 
     /// A block in the queue wants no slot any more. Its place is skipped later; only when most places are like that are
@@ -100,71 +104,145 @@ impl Shelf {
         queue.waiting.len() as u64 <= 2 * queue.coming + SKIPPED_MAX
     }
 
-    /// A slot is being freed.
-    pub(super) fn expect(&mut self, number: u8) {
-        self.queues[usize::from(number)].coming += 1;
+    /// Its block lets the slot go: it is being freed, and promised to the class, unless its extent is leaving it.
+    pub(super) fn expect(&mut self, slot: SlotId) {
+        self.space.disown(slot);
+        if let Some(extent) = self.space.extent(slot.extent)
+            && extent.leaving.is_none()
+            && !self.space.is_lost(slot.extent)
+        {
+            self.promise(extent.class, 1);
+        }
     }
 
-    /// A slot that was being freed is free. Gives it to the first in the queue that `wants` it.
-    pub(super) fn freed(
-        &mut self,
-        number: u8,
-        slot: SlotId,
-        wants: impl FnMut(BlockRef) -> Option<u32>,
-    ) -> Option<(u32, SlotId)> {
-        self.queues[usize::from(number)].coming -= 1;
-        self.pass_on(number, slot, wants)
+    /// So many slots will be free, which are not yet.
+    pub(super) fn promise(&mut self, number: u8, slots: u32) {
+        self.queues[usize::from(number)].coming += u64::from(slots);
     }
 
-    /// A slot is free that nobody was promised.
-    pub(super) fn give_back(
-        &mut self,
-        number: u8,
-        slot: SlotId,
-        wants: impl FnMut(BlockRef) -> Option<u32>,
-    ) -> Option<(u32, SlotId)> {
-        self.pass_on(number, slot, wants)
-    }
-
-    fn pass_on(
-        &mut self,
-        number: u8,
-        slot: SlotId,
-        mut wants: impl FnMut(BlockRef) -> Option<u32>,
-    ) -> Option<(u32, SlotId)> {
-        self.space.give(number, slot);
+    /// A slot that was promised will not come. Who waited for it, if that leaves more waiting than will come.
+    pub(super) fn break_promise(&mut self, number: u8, mut wants: impl FnMut(BlockRef) -> Option<u32>) -> Option<u32> {
         let queue = &mut self.queues[usize::from(number)];
-        while let Some(block) = queue.waiting.pop_front() {
-            let Some(block) = wants(block) else { continue };
-            queue.wanted -= 1;
-            return self.space.take(number).map(|slot| (block, slot));
+        queue.coming -= 1;
+        while queue.wanted > queue.coming {
+            let Some(block) = queue.waiting.pop_back() else { break };
+            if let Some(number) = wants(block) {
+                queue.wanted -= 1;
+                return Some(number);
+            }
         }
         None
     }
 
-    pub(super) fn insert(&mut self, number: u8, block: u32, heat: Heat) {
-        self.queues[usize::from(number)].policy.insert(block, heat);
+    /// A slot that was being freed is free: the class in whose queue [`pass_on`](Self::pass_on) may find somebody.
+    pub(super) fn freed(&mut self, slot: SlotId) -> Option<u8> {
+        let (number, slots) = self.space.give(slot)?;
+        self.queues[usize::from(number)].coming -= u64::from(slots);
+        Some(number)
     }
 
-    pub(super) fn touch(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.touch(block);
+    /// A slot is free that nobody was promised.
+    pub(super) fn give_back(&mut self, slot: SlotId) -> Option<u8> {
+        let leaving = self.space.extent(slot.extent).is_some_and(|extent| extent.leaving.is_some());
+        let (number, slots) = self.space.give(slot)?;
+        if leaving {
+            self.queues[usize::from(number)].coming -= u64::from(slots);
+        }
+        Some(number)
+    }
+
+    /// Gives a free slot to the first in the queue that still `wants` one.
+    pub(super) fn pass_on(
+        &mut self,
+        number: u8,
+        mut wants: impl FnMut(BlockRef) -> Option<u32>,
+    ) -> Option<(u32, SlotId)> {
+        let queue = &mut self.queues[usize::from(number)];
+        while let Some(block) = queue.waiting.front().copied() {
+            if let Some(number_of_block) = wants(block) {
+                let slot = self.space.take(number, number_of_block)?;
+                queue.waiting.pop_front();
+                queue.wanted -= 1;
+                return Some((number_of_block, slot));
+            }
+            queue.waiting.pop_front();
+        }
+        None
+    }
+
+    /// A drive is gone: its extents, and the classes that were promised a slot of it, once for each slot.
+    pub(super) fn lose_drive(&mut self, drive: u16) -> (Vec<u16>, Vec<u8>) {
+        let extents = self.space.lose_drive(drive);
+        let mut broken = Vec::new();
+        for number in &extents {
+            let Some(extent) = self.space.extent(*number) else { continue };
+            let (class, slots) = match extent.leaving {
+                Some(next) => (next, self.space.shape().slots(*number, self.space.class(next))),
+                None => (extent.class, extent.draining()),
+            };
+            broken.extend(std::iter::repeat_n(class, slots as usize));
+        }
+        (extents, broken)
+    }
+
+    /// The first block in the order of going, whether or not it may go, and when it was used last.
+    pub(super) fn coldest(&mut self, number: u8) -> Option<(u32, Timestamp)> {
+        let coldest = self.policy.victim(number, &mut |_| true)?;
+        Some((coldest, self.used(coldest)))
+    }
+
+    /// When a block that is in the order of going was used last.
+    pub(super) fn used(&self, block: u32) -> Timestamp {
+        Timestamp(u64::from(self.used_s[block]) * 1_000)
+    }
+
+    /// The same in seconds; 0 for a block that never was.
+    pub(super) fn used_s(&self, block: u32) -> u32 {
+        self.used_s.get(block)
+    }
+
+    /// Notes that a block was used no earlier than this, whether or not it is in the order of going yet. False where
+    /// that is known.
+    pub(super) fn use_later(&mut self, block: u32, used_s: u32) -> bool {
+        self.used_s.reach(block);
+        let later = self.used_s[block] < used_s;
+        if later {
+            self.used_s[block] = used_s;
+        }
+        later
+    }
+
+    pub(super) fn insert(&mut self, number: u8, block: u32, heat: Heat, used: Timestamp) {
+        self.used_s.reach(block);
+        self.used_s[block] = used.seconds();
+        self.policy.insert(number, block, heat);
+    }
+
+    pub(super) fn touch(&mut self, number: u8, block: u32, now: Timestamp) {
+        self.used_s[block] = now.seconds();
+        self.policy.touch(number, block);
     }
 
     pub(super) fn chill(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.chill(block);
+        self.policy.chill(number, block);
     }
 
-    pub(super) fn remove(&mut self, number: u8, block: u32) {
-        self.queues[usize::from(number)].policy.remove(block);
+    pub(super) fn remove(&mut self, block: u32) {
+        self.policy.remove(block);
     }
 
     pub(super) fn victim(&mut self, number: u8, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        self.queues[usize::from(number)].policy.victim(evictable)
+        self.policy.victim(number, evictable)
+    }
+
+    /// Bytes that the order of going takes.
+    pub(super) fn order_bytes(&self) -> usize {
+        self.policy.bytes() + self.used_s.bytes()
     }
 
     /// Slots being freed, and blocks waiting for them, in all classes.
     pub(super) fn moving(&self) -> u64 {
-        self.queues.iter().map(|queue| queue.coming + queue.wanted).sum()
+        self.queues.iter().map(|queue| queue.coming + queue.wanted).sum::<u64>() + self.space.ebbing()
     }
 
     /// Slots of a class that are being freed, and blocks that wait for them.

@@ -13,6 +13,7 @@ pub mod simulate;
 pub mod trace;
 
 mod chance;
+mod crash;
 mod line;
 #[cfg(test)]
 mod shared;
@@ -26,4 +27,4 @@ pub use request::{RequestView, TraceRequest};
 pub use simulate::{SimulateOptions, Simulation, simulate};
 pub use trace::Trace;
 
-pub use crate::plan::PolicyKind;
+pub use crate::plan::{AdmissionKind, PolicyKind};

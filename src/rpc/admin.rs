@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::chain::{self, low, user_digest};
 use super::spec::{fingerprint, unparse};
 use super::status::{invalid, not_built, status, word};
+use super::verify;
+use crate::cache::drives::{DriveState, DriveStatus};
+use crate::cache::scrub::ScrubStatus;
 use crate::cache::{Cache, Error, Filter, Inspection};
 use crate::proto::{self, admin_server::Admin};
 use crate::vocab::limits::{QUIESCE_DEFAULT, QUIESCE_MAX};
@@ -17,13 +21,15 @@ use crate::vocab::{BlockKey, InstanceId, TenantName, UserName};
 #[derive(Clone)]
 pub struct AdminService {
     cache: Arc<Cache>,
+    /// Ends what takes long when the daemon stops.
+    closing: CancellationToken,
 }
 
 impl AdminService {
-    /// Over this cache.
+    /// Over this cache; what takes long ends when `closing` is cancelled.
     #[must_use]
-    pub fn new(cache: Arc<Cache>) -> Self {
-        Self { cache }
+    pub fn new(cache: Arc<Cache>, closing: CancellationToken) -> Self {
+        Self { cache, closing }
     }
 
     fn block(&self, key: BlockKey, known: Option<Inspection>) -> proto::BlockInfo {
@@ -86,6 +92,44 @@ impl AdminService {
     }
 }
 
+fn scrub(scrub: ScrubStatus) -> proto::ScrubStatus {
+    let ScrubStatus { bytes_per_second, passes, blocks, bytes, corrupt, progress } = scrub;
+    proto::ScrubStatus { bytes_per_second, passes, blocks, bytes, corrupt, progress }
+}
+
+fn drive(drive: DriveStatus) -> proto::DriveStatus {
+    let stats = drive.stats;
+    let state = match drive.state {
+        DriveState::Ok => proto::DriveState::Ok,
+        DriveState::Out => proto::DriveState::Out,
+        DriveState::Missing => proto::DriveState::Missing,
+    };
+    proto::DriveStatus {
+        number: drive.number.into(),
+        dir: drive.dir.display().to_string(),
+        kind: drive.kind,
+        note: drive.note,
+        state: state.into(),
+        capacity_bytes: drive.capacity.0,
+        used_bytes: drive.used.0,
+        reads: stats.reads,
+        read_bytes: stats.read_bytes,
+        writes: stats.writes,
+        written_bytes: stats.written_bytes,
+        device_written_bytes: stats.device_written_bytes,
+        read_errors: stats.read_errors,
+        write_errors: stats.write_errors,
+        corrupt: stats.corrupt,
+        dropped: stats.dropped,
+        written_bytes_total: drive.written_total.0,
+        written_bytes_day: drive.written_day.0,
+        wear_budget_bytes_per_day: drive.wear_budget.unwrap_or_default().0,
+        inflight_bytes: drive.gauges.inflight_bytes,
+        queued_jobs: drive.gauges.queued as u64,
+        registered_bytes: drive.gauges.registered_bytes,
+    }
+}
+
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn get_status(&self, _: Request<proto::GetStatusRequest>) -> Result<Response<proto::Status>, Status> {
@@ -111,6 +155,9 @@ impl Admin for AdminService {
             background: held.background,
             hit_tokens: now.tokens.0,
             miss_tokens: now.tokens.1,
+            drives: now.drives.into_iter().map(drive).collect(),
+            write_amplification: now.write_amplification,
+            scrub: Some(scrub(now.scrub)),
             counters: now.counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         }))
     }
@@ -193,8 +240,10 @@ impl Admin for AdminService {
         Err(not_built("Retire"))
     }
 
-    async fn verify(&self, _: Request<proto::VerifyRequest>) -> Result<Response<proto::VerifyReply>, Status> {
-        Err(not_built("Verify (kvtier verify checks a stopped folder)"))
+    type VerifyStream = verify::Replies;
+
+    async fn verify(&self, _: Request<proto::VerifyRequest>) -> Result<Response<verify::Replies>, Status> {
+        Ok(Response::new(verify::verify(Arc::clone(&self.cache), self.closing.clone())))
     }
 
     async fn set_quota(&self, _: Request<proto::SetQuotaRequest>) -> Result<Response<proto::SetQuotaReply>, Status> {

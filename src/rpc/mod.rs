@@ -11,6 +11,7 @@ mod sessions;
 mod spec;
 mod status;
 mod usage;
+mod verify;
 
 pub use admin::AdminService;
 pub use blocks::CacheService;

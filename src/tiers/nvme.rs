@@ -4,11 +4,12 @@
 //! back is believed only when its checksum is the row's.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::drive::{Drive, DriveLost, NvmeStats, is_refusal};
 use crate::index::{Catalog, IndexError, Row, RowError};
 use crate::media::{AlignedBuf, Buffer, Device, Io, SlotPin, SlotWriter};
 use crate::vocab::crc::payload_crc;
@@ -81,6 +82,8 @@ pub enum ReadInto {
     Slot(SlotWriter),
     /// Memory of its own: reads that should not displace RAM.
     Heap,
+    /// The same, in the background: nobody waits for it.
+    Scrub,
 }
 
 /// A payload whose checksum is right.
@@ -92,68 +95,62 @@ pub enum ReadDone {
     Bytes(Bytes),
 }
 
-/// What the shelf has done since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NvmeStats {
-    /// Blocks read and right.
-    pub reads: u64,
-    /// Their bytes.
-    pub read_bytes: u64,
-    /// Blocks written, with their rows.
-    pub writes: u64,
-    /// Their bytes.
-    pub written_bytes: u64,
-    /// Reads that the drive failed.
-    pub read_errors: u64,
-    /// Writes that the drive or the catalog failed.
-    pub write_errors: u64,
-    /// Reads of bytes that were not what was written.
-    pub corrupt: u64,
-    /// Reads and writes dropped because too much was waiting.
-    pub dropped: u64,
-    /// Bytes waiting to be written now.
-    pub write_queue_bytes: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    reads: AtomicU64,
-    read_bytes: AtomicU64,
-    writes: AtomicU64,
-    written_bytes: AtomicU64,
-    read_errors: AtomicU64,
-    write_errors: AtomicU64,
-    corrupt: AtomicU64,
-    dropped: AtomicU64,
-    write_queue_bytes: AtomicU64,
-}
-
-/// One drive with its catalog. `done` callbacks run on a thread of the device, or on the caller's before the call
+/// The drives with their catalog. `done` callbacks run on a thread of the device, or on the caller's before the call
 /// returns: they must not wait for either. Pins and failed writers have ended when they run.
 pub struct NvmeShelf {
-    device: Arc<dyn Device>,
+    drives: Box<[Arc<Drive>]>,
     catalog: Arc<Catalog>,
     shape: TierShape,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
+}
+
+/// What completions on all drives have to do with.
+#[derive(Default)]
+struct Shared {
+    /// Bytes waiting to be written, on all drives.
+    write_queue_bytes: AtomicU64,
+    lost: OnceLock<DriveLost>,
 }
 
 impl NvmeShelf {
-    /// A shelf of `shape` on `device`.
+    /// A shelf of one drive.
     #[must_use]
     pub fn new(device: Arc<dyn Device>, catalog: Arc<Catalog>, shape: TierShape) -> Self {
-        Self { device, catalog, shape, counters: Arc::default() }
+        Self::striped(vec![Some(device)], catalog, shape)
     }
 
-    /// What the drive is carved into.
+    /// A shelf on these drives, by number; `None` for one that is missing.
+    #[must_use]
+    pub fn striped(devices: Vec<Option<Arc<dyn Device>>>, catalog: Arc<Catalog>, shape: TierShape) -> Self {
+        let mut devices = devices.into_iter();
+        let drive = |number| Arc::new(Drive::new(number, devices.next().flatten()));
+        Self { drives: (0..shape.stride()).map(drive).collect(), catalog, shape, shared: Arc::default() }
+    }
+
+    /// What to call when a drive is taken out. The first hook stays.
+    pub fn on_lost(&self, hook: DriveLost) {
+        drop(self.shared.lost.set(hook));
+    }
+
+    /// What the drives are carved into.
     #[must_use]
     pub fn shape(&self) -> TierShape {
         self.shape
     }
 
-    /// The device.
+    /// Each drive's number, device and deeds, and whether it is out; drives that never were are left out.
+    pub fn drives(&self) -> impl Iterator<Item = (u16, Option<&Arc<dyn Device>>, NvmeStats, bool)> {
+        let drive = |(number, drive)| -> (u16, Option<&Arc<dyn Device>>, NvmeStats, bool) {
+            let drive: &Arc<Drive> = drive;
+            (number, drive.device(), drive.stats(), drive.is_out())
+        };
+        (0..).zip(&self.drives).map(drive).filter(|(_, device, ..)| device.is_some())
+    }
+
+    /// Bytes waiting to be written now.
     #[must_use]
-    pub fn device(&self) -> &Arc<dyn Device> {
-        &self.device
+    pub fn write_queue_bytes(&self) -> u64 {
+        self.shared.write_queue_bytes.load(Ordering::Relaxed)
     }
 
     /// The catalog.
@@ -177,27 +174,28 @@ impl NvmeShelf {
                 return done(Err(WriteError::Row(error)));
             }
         };
-        let (length, counters) = (row.length, Arc::clone(&self.counters));
-        let waiting = u64::from(length).next_multiple_of(ALIGNMENT);
-        if counters.write_queue_bytes.fetch_add(waiting, Ordering::Relaxed) + waiting > WRITE_QUEUE_BYTES {
-            counters.write_queue_bytes.fetch_sub(waiting, Ordering::Relaxed);
-            add(&counters.dropped, 1);
+        let (drive, shared) = (self.drive_of(row.slot), Arc::clone(&self.shared));
+        let (length, waiting) = (row.length, u64::from(row.length).next_multiple_of(ALIGNMENT));
+        if shared.write_queue_bytes.fetch_add(waiting, Ordering::Relaxed) + waiting > WRITE_QUEUE_BYTES {
+            shared.write_queue_bytes.fetch_sub(waiting, Ordering::Relaxed);
+            add(&drive.counters.dropped, 1);
             drop(from);
             return done(Err(WriteError::QueueFull));
         }
-        let catalog = Arc::clone(&self.catalog);
+        let (catalog, of) = (Arc::clone(&self.catalog), Arc::clone(&drive));
         let finish = move |buffer: Buffer, result: io::Result<()>| {
             drop(buffer);
+            shared.judge(&of, &result);
             let written = match result {
                 Ok(()) => catalog.put(key, &row).map_err(WriteError::Index),
                 Err(error) if is_refusal(&error) => Err(WriteError::QueueFull),
                 Err(error) => Err(WriteError::Io(error)),
             };
-            counters.write_queue_bytes.fetch_sub(waiting, Ordering::Relaxed);
-            counters.wrote(&written, length);
+            shared.write_queue_bytes.fetch_sub(waiting, Ordering::Relaxed);
+            of.count_write(&written, length);
             done(written);
         };
-        self.submit(Io::write(offset, length, Buffer::Slot(from), Box::new(finish)));
+        drive.submit(Io::write(offset, length, Buffer::Slot(from), Box::new(finish)));
     }
 
     /// Reads the payload of `key` from its place and checks it.
@@ -208,12 +206,15 @@ impl NvmeShelf {
         into: ReadInto,
         done: impl FnOnce(Result<ReadDone, ReadError>) + Send + 'static,
     ) {
+        let background = matches!(into, ReadInto::Scrub);
         let buffer = match into {
             ReadInto::Slot(writer) => Buffer::Fill(writer),
-            ReadInto::Heap => Buffer::Heap(AlignedBuf::with_room_for(place.length)),
+            ReadInto::Heap | ReadInto::Scrub => Buffer::Heap(AlignedBuf::with_room_for(place.length)),
         };
-        let counters = Arc::clone(&self.counters);
+        let drive = self.drive_of(place.slot);
+        let (shared, of) = (Arc::clone(&self.shared), Arc::clone(&drive));
         let finish = move |buffer: Buffer, result: io::Result<()>| {
+            shared.judge(&of, &result);
             let read = match result {
                 Ok(()) => checked(&key, &place, buffer),
                 Err(error) => {
@@ -221,49 +222,31 @@ impl NvmeShelf {
                     Err(if is_refusal(&error) { ReadError::QueueFull } else { ReadError::Io(error) })
                 }
             };
-            counters.read(&read, place.length);
+            of.count_read(&read, place.length);
             done(read);
         };
         let offset = self.offset(place.slot, place.class, place.length);
         let io = Io::read(offset.unwrap_or_default(), place.length, buffer, Box::new(finish));
+        let io = Io { background, ..io };
         if offset.is_none() {
             return io.complete(Err(io::Error::new(io::ErrorKind::InvalidInput, "no such slot on this drive")));
         }
-        self.submit(io);
+        drive.submit(io);
     }
 
-    /// Deletes the row of `key`, and says when it is gone: only then may its slot be used again.
-    pub fn erase(&self, key: BlockKey, done: impl FnOnce(Result<(), IndexError>) + Send + 'static) {
-        done(self.catalog.delete(key));
-    }
-
-    /// What it has done.
+    /// What all drives have done.
     #[must_use]
     pub fn stats(&self) -> NvmeStats {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &*self.counters;
-        NvmeStats {
-            reads: get(&counters.reads),
-            read_bytes: get(&counters.read_bytes),
-            writes: get(&counters.writes),
-            written_bytes: get(&counters.written_bytes),
-            read_errors: get(&counters.read_errors),
-            write_errors: get(&counters.write_errors),
-            corrupt: get(&counters.corrupt),
-            dropped: get(&counters.dropped),
-            write_queue_bytes: get(&counters.write_queue_bytes),
-        }
+        self.drives.iter().map(|drive| drive.stats()).fold(NvmeStats::default(), NvmeStats::plus)
     }
 
     /// Finishes what is queued and takes nothing more.
     pub fn stop(&self) {
-        self.device.stop();
+        self.drives.iter().filter_map(|drive| drive.device()).for_each(|device| device.stop());
     }
 
-    fn submit(&self, io: Io) {
-        if let Err(io) = self.device.submit(io) {
-            io.complete(Err(io::Error::other(Refused)));
-        }
+    fn drive_of(&self, slot: SlotId) -> Arc<Drive> {
+        Arc::clone(&self.drives[usize::from(self.shape.drive_of(slot.extent))])
     }
 
     /// Where the slot begins; `None` unless it exists and has room for `length`.
@@ -282,38 +265,51 @@ impl NvmeShelf {
     }
 }
 
-impl Counters {
-    fn wrote(&self, written: &Result<(), WriteError>, length: u32) {
-        match written {
-            Ok(()) => {
-                add(&self.writes, 1);
-                add(&self.written_bytes, u64::from(length));
+impl Shared {
+    /// Counts a job's end for or against its drive.
+    fn judge(&self, drive: &Drive, result: &io::Result<()>) {
+        match result {
+            Ok(()) => drive.worked(),
+            Err(error) if is_refusal(error) => {}
+            Err(error) => {
+                if drive.failed(error)
+                    && let Some(lost) = self.lost.get()
+                {
+                    lost(drive.number());
+                }
             }
-            Err(WriteError::QueueFull) => add(&self.dropped, 1),
-            Err(_) => add(&self.write_errors, 1),
-        }
-    }
-
-    fn read(&self, read: &Result<ReadDone, ReadError>, length: u32) {
-        match read {
-            Ok(_) => {
-                add(&self.reads, 1);
-                add(&self.read_bytes, u64::from(length));
-            }
-            Err(ReadError::QueueFull) => add(&self.dropped, 1),
-            Err(ReadError::Io(_)) => add(&self.read_errors, 1),
-            Err(ReadError::Corrupt { .. }) => add(&self.corrupt, 1),
         }
     }
 }
 
-/// The device gave the job back.
-#[derive(Debug, thiserror::Error)]
-#[error("the device takes no more jobs")]
-struct Refused;
+impl Drive {
+    fn count_write(&self, written: &Result<(), WriteError>, length: u32) {
+        let counters = &self.counters;
+        if !matches!(written, Err(WriteError::QueueFull)) {
+            add(&counters.device_written_bytes, u64::from(length).next_multiple_of(ALIGNMENT));
+        }
+        match written {
+            Ok(()) => {
+                add(&counters.writes, 1);
+                add(&counters.written_bytes, u64::from(length));
+            }
+            Err(WriteError::QueueFull) => add(&counters.dropped, 1),
+            Err(_) => add(&counters.write_errors, 1),
+        }
+    }
 
-fn is_refusal(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Refused>())
+    fn count_read(&self, read: &Result<ReadDone, ReadError>, length: u32) {
+        let counters = &self.counters;
+        match read {
+            Ok(_) => {
+                add(&counters.reads, 1);
+                add(&counters.read_bytes, u64::from(length));
+            }
+            Err(ReadError::QueueFull) => add(&counters.dropped, 1),
+            Err(ReadError::Io(_)) => add(&counters.read_errors, 1),
+            Err(ReadError::Corrupt { .. }) => add(&counters.corrupt, 1),
+        }
+    }
 }
 
 fn add(counter: &AtomicU64, by: u64) {

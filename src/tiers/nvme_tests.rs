@@ -68,7 +68,7 @@ impl Bench {
         let row = row(key, payload, self.class());
         self.shelf.write(key, self.pinned(payload), row, move |written| sender.send(written).unwrap());
         let written = receiver.recv().unwrap();
-        assert_eq!((self.ram.pins(), self.shelf.stats().write_queue_bytes), (0, 0));
+        assert_eq!((self.ram.pins(), self.shelf.write_queue_bytes()), (0, 0));
         written
     }
 
@@ -154,7 +154,7 @@ fn a_row_is_put_only_after_its_payload_is_written() {
     bench.shelf.write(key(1), bench.pinned(&payload(LENGTH)), row, move |written| sender.send(written).unwrap());
     assert_eq!(bench.shelf.catalog().get(key(1)).unwrap(), None);
     assert!(receiver.try_recv().is_err());
-    assert_eq!((bench.ram.pins(), bench.shelf.stats().write_queue_bytes), (1, u64::from(LENGTH)));
+    assert_eq!((bench.ram.pins(), bench.shelf.write_queue_bytes()), (1, u64::from(LENGTH)));
     let io = parked.0.lock().unwrap().pop().unwrap();
     assert!(io.background);
     io.complete(Ok(()));
@@ -208,16 +208,6 @@ fn a_failed_write_leaves_no_row_and_a_failed_read_no_slot() {
     assert!(matches!(bench.read(key(1), stored(&bench, 1), bench.ram_slot()), Err(ReadError::Io(_))));
     assert!(bench.ram.retire(SlotId { extent: 1, index: 1 }), "the writer is gone");
     assert_eq!((bench.shelf.stats().write_errors, bench.shelf.stats().read_errors), (2, 1));
-}
-
-#[test]
-fn an_erased_block_has_no_row() {
-    let bench = Bench::new(memory());
-    bench.write(key(1), &payload(LENGTH)).unwrap();
-    let (sender, receiver) = channel();
-    bench.shelf.erase(key(1), move |erased| sender.send(erased).unwrap());
-    receiver.recv().unwrap().unwrap();
-    assert_eq!(bench.shelf.catalog().get(key(1)).unwrap(), None);
 }
 
 #[test]

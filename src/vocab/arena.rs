@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::ByteCount;
-use super::limits::{ALIGNMENT, EXTENT_BYTES_MAX, EXTENTS_MAX, EXTENTS_MIN, SLOTS_PER_EXTENT_MAX};
+use super::limits::{ALIGNMENT, DRIVES_MAX, EXTENT_BYTES_MAX, EXTENTS_MAX, EXTENTS_MIN, SLOTS_PER_EXTENT_MAX};
 
 /// A slot's address within its tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,43 +41,68 @@ impl SlotClass {
     }
 }
 
-/// What a tier is carved into. The last extent may be shorter than the others.
+/// What a tier is carved into: extents that take turns on its drives (memory is one drive). Extent `e` is extent
+/// `e / stride` of drive `e % stride`, so that a drive can grow, go, or be added without renumbering the others. The last
+/// extent of a drive may be shorter; numbers beyond a drive's end name no extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TierShape {
-    total: u64,
     extent: u64,
+    stride: u16,
+    drives: [u64; DRIVES_MAX],
 }
 
 impl TierShape {
     /// A tier with no room at all.
-    pub const NONE: Self = Self { total: 0, extent: ALIGNMENT };
+    pub const NONE: Self = Self { extent: ALIGNMENT, stride: 1, drives: [0; DRIVES_MAX] };
 
     /// Carves `total` into the fewest extents of at most 1 GiB, at least 16 of them, rounding down to whole 4 KiB.
     #[must_use]
     pub fn carve(total: ByteCount) -> Self {
         let total = round_down(total.0);
-        let extent = round_up(total.div_ceil(u64::from(EXTENTS_MIN))).clamp(ALIGNMENT, EXTENT_BYTES_MAX);
-        Self::with_extent(total, extent)
+        Self::with_extent(total, extent_for(&[total]))
     }
 
-    /// A tier of `total` bytes in extents of `extent` bytes: what a data folder was created with.
+    /// A tier of `total` bytes on one drive, in extents of `extent` bytes.
     #[must_use]
     pub fn with_extent(total: u64, extent: u64) -> Self {
-        let extent = round_down(extent).max(ALIGNMENT);
-        Self { total: round_down(total).min(extent * u64::from(EXTENTS_MAX)), extent }
+        Self::striped(&[total], extent, 1)
     }
 
     /// A tier that holds exactly `slots` slots of `class`: what a simulation is asked for.
     #[must_use]
     pub fn of_slots(slots: u64, class: SlotClass) -> Self {
         let bytes = u64::from(class.bytes());
-        Self { total: slots * bytes, extent: bytes * u64::from(SLOTS_PER_EXTENT_MAX) }
+        Self::with_extent(slots * bytes, bytes * u64::from(SLOTS_PER_EXTENT_MAX))
+    }
+
+    /// A tier on several drives: what a data folder was created with. `stride` is the most drives that it can ever have;
+    /// a drive that is missing has 0 bytes, and what lies beyond the last number of an extent is left unused.
+    #[must_use]
+    pub fn striped(drives: &[u64], extent: u64, stride: u16) -> Self {
+        let (extent, stride) = (round_down(extent).max(ALIGNMENT), stride.clamp(1, DRIVES_MAX as u16));
+        let most = extent * u64::from(EXTENTS_MAX / u32::from(stride));
+        let mut shape = Self { extent, stride, drives: [0; DRIVES_MAX] };
+        for (bytes, asked) in shape.drives.iter_mut().zip(drives).take(stride.into()) {
+            *bytes = round_down(*asked).min(most);
+        }
+        shape
+    }
+
+    /// The extent size and stride for a new tier on drives of these sizes: room for as many drives as the numbers of
+    /// extents allow, so that some can be added later.
+    #[must_use]
+    pub fn plan(drives: &[u64]) -> (u64, u16) {
+        let extent = extent_for(drives);
+        let largest = drives.iter().copied().max().unwrap_or_default();
+        let fits = |stride: &u16| largest.div_ceil(extent) <= u64::from(EXTENTS_MAX / u32::from(*stride));
+        let stride = [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
+        (extent, stride)
     }
 
     /// Bytes in all.
     #[must_use]
-    pub const fn total(self) -> ByteCount {
-        ByteCount(self.total)
+    pub fn total(self) -> ByteCount {
+        ByteCount(self.drives.iter().sum())
     }
 
     /// Bytes of a full extent.
@@ -86,10 +111,38 @@ impl TierShape {
         self.extent
     }
 
-    /// How many extents there are.
+    /// The most drives that it can have.
+    #[must_use]
+    pub const fn stride(self) -> u16 {
+        self.stride
+    }
+
+    /// Bytes of each drive, by number; 0 for one that is missing.
+    pub fn drives(&self) -> impl Iterator<Item = u64> + '_ {
+        self.drives[..usize::from(self.stride)].iter().copied()
+    }
+
+    /// How many numbers of extents there are: one more than the highest that names an extent.
     #[must_use]
     pub fn extents(self) -> u32 {
-        u32::try_from(self.total.div_ceil(self.extent)).unwrap_or(EXTENTS_MAX)
+        let last = |(drive, bytes): (u64, u64)| {
+            bytes.div_ceil(self.extent).checked_sub(1).map_or(0, |local| local * u64::from(self.stride) + drive + 1)
+        };
+        let numbers = (0..).zip(self.drives()).map(last).max().unwrap_or_default();
+        u32::try_from(numbers).unwrap_or(EXTENTS_MAX)
+    }
+
+    /// The drive of extent number `extent`.
+    #[must_use]
+    pub const fn drive_of(self, extent: u16) -> u16 {
+        extent % self.stride
+    }
+
+    /// Where extent number `extent` begins on its drive, and how many bytes it has there; 0 where it is beyond the end.
+    #[must_use]
+    pub fn extent_on_drive(self, extent: u16) -> (u64, u64) {
+        let start = u64::from(extent / self.stride) * self.extent;
+        (start, self.drives[usize::from(self.drive_of(extent))].saturating_sub(start).min(self.extent))
     }
 
     /// The class for payloads of at most `payload_bytes` here: whole 4 KiB, and not so small that an extent would hold
@@ -104,16 +157,22 @@ impl TierShape {
     /// How many slots of `class` extent number `extent` holds.
     #[must_use]
     pub fn slots(self, extent: u16, class: SlotClass) -> u32 {
-        let start = u64::from(extent) * self.extent;
-        let bytes = self.total.saturating_sub(start).min(self.extent);
+        let (_, bytes) = self.extent_on_drive(extent);
         u32::try_from(bytes / u64::from(class.bytes())).unwrap_or(u32::MAX).min(SLOTS_PER_EXTENT_MAX)
     }
 
-    /// Where `slot` begins, in bytes from the start of the tier.
+    /// Where `slot` begins, in bytes from the start of its drive.
     #[must_use]
     pub fn offset(self, slot: SlotId, class: SlotClass) -> u64 {
-        u64::from(slot.extent) * self.extent + u64::from(slot.index) * u64::from(class.bytes())
+        self.extent_on_drive(slot.extent).0 + u64::from(slot.index) * u64::from(class.bytes())
     }
+}
+
+/// Extents of at most 1 GiB, at least 16 in all, and at least one on the smallest drive.
+fn extent_for(drives: &[u64]) -> u64 {
+    let each = u64::from(EXTENTS_MIN).div_ceil(drives.len().max(1) as u64);
+    let smallest = drives.iter().copied().filter(|bytes| *bytes > 0).min().unwrap_or_default();
+    round_up(round_down(smallest).div_ceil(each)).clamp(ALIGNMENT, EXTENT_BYTES_MAX)
 }
 
 fn round_up(bytes: u64) -> u64 {
@@ -143,6 +202,27 @@ mod tests {
         assert_eq!(shape.extent_bytes(), 1 << 30);
         assert_eq!(shape.class_for(100).bytes(), 16 << 10);
         assert_eq!(shape.slots(0, shape.class_for(100)), 65_536);
+    }
+
+    #[test]
+    fn extents_take_turns_on_drives_and_a_larger_drive_has_more() {
+        let shape = TierShape::striped(&[3 << 20, 1 << 20, 0, (1 << 20) + 8192], 1 << 20, 4);
+        let class = shape.class_for(64 << 10);
+        let slots: Vec<u32> = (0..shape.extents() as u16).map(|extent| shape.slots(extent, class)).collect();
+        assert_eq!(slots, [16, 16, 0, 16, 16, 0, 0, 0, 16]);
+        assert_eq!(shape.total(), ByteCount((5 << 20) + 8192));
+        assert_eq!(
+            (shape.drive_of(8), shape.offset(SlotId { extent: 8, index: 1 }, class)),
+            (0, (2 << 20) + (64 << 10))
+        );
+    }
+
+    #[test]
+    fn a_new_tier_leaves_numbers_for_drives_to_come_unless_its_own_need_them_all() {
+        assert_eq!(TierShape::plan(&[8 << 30]), (512 << 20, 16));
+        assert_eq!(TierShape::plan(&[8 << 30; 4]), (1 << 30, 16));
+        assert_eq!(TierShape::plan(&[8 << 40; 4]), (1 << 30, 8));
+        assert_eq!(TierShape::plan(&[60 << 40]), (1 << 30, 1));
     }
 
     #[test]

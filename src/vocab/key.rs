@@ -27,12 +27,30 @@ impl BlockKey {
         &self.0
     }
 
+    /// A key from its words.
+    #[must_use]
+    pub fn from_words(words: [u64; 4]) -> Self {
+        let mut bytes = [0; 32];
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        Self(bytes)
+    }
+
+    /// The key as four words.
+    #[must_use]
+    pub fn words(&self) -> [u64; 4] {
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(self.0.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        words
+    }
+
     /// 64 bits of the key: as good as any hash of it, since the key is one already.
     #[must_use]
     pub fn hash64(&self) -> u64 {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.0[..8]);
-        u64::from_le_bytes(bytes)
+        self.words()[0]
     }
 
     /// Reads 64 hexadecimal digits.

@@ -10,8 +10,12 @@ pub const EXTENT_BYTES_MAX: u64 = 1 << 30;
 pub const EXTENTS_MIN: u32 = 16;
 /// Extents are numbered with 16 bits: 64 TiB a tier.
 pub const EXTENTS_MAX: u32 = 1 << 16;
+/// Drives of a host: what a GPU server has bays for.
+pub const DRIVES_MAX: usize = 16;
 /// Slots of an extent are numbered with 16 bits.
 pub const SLOTS_PER_EXTENT_MAX: u32 = 1 << 16;
+/// Blocks that a host knows: 64 TiB in 64 KiB slots. Their records would take 130 GB of RAM.
+pub const BLOCKS_MAX: u32 = 1 << 30;
 
 /// A payload is at most 64 MiB: 64 tokens of the widest published model (20 MiB) with room to spare.
 pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
@@ -74,6 +78,37 @@ pub const DEVICE_DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Jobs waiting for a device thread: bounded by the write queue at its smallest slot and by what fetches may read ahead.
 pub const DEVICE_QUEUE: usize = 1 << 19;
 
+/// Failed jobs in a row after which a drive is taken out: a cable that was touched fails a few, a dead drive all.
+pub const DRIVE_FAILURES_MAX: u32 = 16;
+/// Successes that make up for one failure, so that a drive on which one job in twenty fails goes out too.
+pub const DRIVE_FAILURE_WEIGHT: u32 = 16;
+
+/// How long a drive may be written at full speed before its wear budget counts: a burst of long prompts is taken whole.
+pub const WEAR_BURST: Duration = Duration::from_secs(3_600);
+/// Blocks from a chain's start that are written even past the wear budget: system prompts and first turns, which most
+/// others hang on (of the hits that an endless cache would have on the published traces, a third and a sixth lie there).
+pub const WEAR_HEAD_BLOCKS: u32 = 8;
+/// Blocks used once and not written that are remembered, twice over, so that their second use is known as one: 10 MiB,
+/// and more than the blocks of an hour of the published conversation trace.
+pub const SEEN_BLOCKS: usize = 1 << 18;
+/// How often a class that is short of slots looks for an extent of another class: the look costs one pass over all extents.
+pub const EXTENT_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Extents that such a look tries, from the coldest on: what hangs on a leased block stays, and many in a row mean that
+/// nearly everything does.
+pub const EXTENT_CANDIDATES: usize = 8;
+/// A class is starved whose coldest block is this many times younger than another's: far enough apart that an extent
+/// does not go back and forth.
+pub const EXTENT_STARVED: u32 = 4;
+/// And the other's must be at least so old: ages of a cache that has just begun to fill say nothing.
+pub const EXTENT_STARVED_LEAST: Duration = Duration::from_secs(60);
+/// Blocks of a lost drive that are let go with one event: some milliseconds of deleted rows.
+pub const LOST_BLOCKS_A_TICK: usize = 4_096;
+/// Hours of which a drive's written bytes are remembered one by one: a wear budget is for a day.
+pub const WEAR_HOURS: usize = 24;
+/// How often the drives' wear is stored: a daemon that is killed forgets a minute of it, and storing it writes nothing
+/// beside what it counts.
+pub const WEAR_SAVE_EVERY: Duration = Duration::from_secs(60);
+
 /// Blocks that one fetch reads ahead of what it sends.
 pub const FETCH_READ_AHEAD: usize = 16;
 /// Messages of one fetch waiting for the wire.
@@ -113,6 +148,11 @@ pub const INSPECT_ROWS_MAX: usize = 10_000;
 pub const QUIESCE_DEFAULT: Duration = Duration::from_secs(30);
 /// How long a quiesce may wait.
 pub const QUIESCE_MAX: Duration = Duration::from_secs(600);
+/// How long a stop may take to write what only RAM has, where nothing is said: 60 GB at the 2 GB/s of one drive, and with
+/// [`DRAIN_MAX`] on either side within the 90 s that systemd gives a service to stop.
+pub const FLUSH_MAX: Duration = Duration::from_secs(30);
+/// The longest that a stop may be told to take for it.
+pub const FLUSH_MAX_MAX: Duration = Duration::from_secs(3_600);
 /// How long a drain waits for work in flight before it stops all the same.
 pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 
@@ -134,12 +174,31 @@ pub const LOCK_RETRY: Duration = Duration::from_millis(20);
 pub const CATALOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Memory of the catalog's read cache. Rows are read at start, in one pass, and by hand.
 pub const CATALOG_CACHE_BYTES: usize = 8 << 20;
+/// Threads that read the catalog at start: with as many, the planner that takes the rows in is what takes time.
+pub const SCAN_THREADS: usize = 4;
+/// Rows that a thread reading the catalog hands over at a time: about 150 KiB.
+pub const SCAN_BATCH_ROWS: usize = 1_024;
+/// Batches that such a thread may be ahead.
+pub const SCAN_AHEAD_BATCHES: usize = 8;
+/// Stale rows that are deleted at a time.
+pub const STALE_BATCH_ROWS: usize = 4_096;
 /// Bytes of the catalog's write-ahead log: what a restart has to replay, under a second.
 pub const CATALOG_WAL_BYTES: u64 = 64 << 20;
 /// Shards of one block: the bits of a row's shard bitmap.
 pub const SHARDS_MAX: usize = 64;
 /// Blocks that a verification reads at a time: what keeps the device's threads busy, at most 1 GiB of the largest payloads.
 pub const VERIFY_READS: usize = 16;
+/// Bytes a second that the scrub of a running daemon reads where nothing is said: a full 30 TB host in four weeks, and a
+/// hundredth of what a slow drive reads.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 12 << 20;
+/// Passes of the scrub begin at least this far apart, so that a small store is not read over and over.
+pub const SCRUB_PASS_EVERY: Duration = Duration::from_secs(86_400);
+/// Keys that the scrub asks of the catalog at a time.
+pub const SCRUB_BATCH: usize = 64;
+/// Bad blocks of one pass that are logged, each with its key; the rest are counted.
+pub const SCRUB_REPORTS_MAX: u64 = 100;
+/// Messages of one verification waiting for the wire: they say how far it has come, and a reader that is slow may slow it.
+pub const VERIFY_CHANNEL: usize = 4;
 /// Problems that a verification lists; the rest are counted.
 pub const VERIFY_PROBLEMS_MAX: usize = 1_000;
 
@@ -158,3 +217,9 @@ pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(20);
 /// Messages of one put waiting for the wire: 4 MiB hide the making of the next payload.
 pub const PUT_CHANNEL: usize = 4;
+/// How often the same trouble is told in the log, however often it comes: a disk that fails fails every block.
+pub const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+/// How often the catalog is tried to be opened again after a write of it has failed: some tens of milliseconds each.
+pub const MEND_EVERY: Duration = Duration::from_secs(1);
+/// Rows that could not be deleted and are deleted at a time, once that works again: some milliseconds of the planner's thread.
+pub const UNDELETED_BATCH: usize = 1_024;

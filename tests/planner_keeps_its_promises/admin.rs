@@ -31,6 +31,29 @@ impl World {
         assert_eq!(left, None, "purged and readable");
     }
 
+    pub(crate) fn flush(&mut self) {
+        let answer = self.tell(Event::Flush);
+        let Answer::Flushing { begun, left } = answer else { panic!("{answer:?} to a flush") };
+        let only_in_ram = self.published.values().filter(|told| !told.nvme).count() as u64;
+        assert!(begun + left <= only_in_ram, "{begun} and {left} of {only_in_ram} that only RAM has");
+    }
+
+    /// A drive goes, unless it is the last.
+    pub(crate) fn lose_drive(&mut self) {
+        let there = |(drive, bytes): (u16, u64)| (bytes > 0 && !self.lost_drives.contains(&drive)).then_some(drive);
+        let drives: Vec<u16> = (0..).zip(self.options.nvme.drives()).filter_map(there).collect();
+        if drives.len() < 2 {
+            return;
+        }
+        let drive = self.chance.pick(&drives);
+        self.lost_drives.insert(drive);
+        let shape = self.options.nvme;
+        let on_it = |row: &super::world::Row| shape.drive_of(row.slot.extent) == drive;
+        let lost: Vec<BlockKey> = self.rows.iter().filter(|(_, row)| on_it(row)).map(|(key, _)| *key).collect();
+        self.excuse(|key| lost.contains(key));
+        self.tell(Event::DriveLost { drive });
+    }
+
     fn filter(&mut self) -> Filter {
         let mut filter = Filter::default();
         match self.chance.below(7) {

@@ -27,6 +27,9 @@ impl World {
         if self.chance.chance(self.temper.purges, 100) {
             return self.purge();
         }
+        if self.chance.chance(self.temper.losses, 1_000) {
+            return self.lose_drive();
+        }
         match self.chance.below(100) {
             0..54 => self.put(),
             54..65 => self.lease(),
@@ -36,7 +39,8 @@ impl World {
             90..93 => self.tick(),
             93..95 => self.evict(),
             95 => self.instance_gone(),
-            96..99 => self.stray(),
+            96 | 97 => self.stray(),
+            98 => self.flush(),
             _ => self.now = self.now + Duration::from_secs(self.chance.below(30)),
         }
     }

@@ -1,7 +1,7 @@
 //! The daemon dies at any moment and starts again from its rows.
 
-use kvtier::plan::{Options, Planner, Recovered};
-use kvtier::vocab::{BlockKey, SlotClass, SlotId};
+use kvtier::plan::{Options, Planner, Recovered, Recovery};
+use kvtier::vocab::{BlockKey, SlotClass, SlotId, TierShape};
 
 use super::slots::Slots;
 use super::world::{Job, Row, World};
@@ -10,15 +10,24 @@ impl World {
     pub(crate) fn restart(&mut self) {
         self.die();
         let rows = self.rows_found();
-        self.options = Options { boot: self.options.boot + 1, ..self.options };
-        self.planner = Planner::new(self.options);
-        let mut commands = Vec::new();
-        let stale = self.planner.recover(rows, &mut commands);
-        for key in &stale {
-            self.rows.remove(key);
+        let mut nvme = self.options.nvme;
+        if self.chance.chance(1, 2) {
+            // What is still gone is missing now.
+            let bytes = |(drive, bytes)| if self.lost_drives.contains(&drive) { 0 } else { bytes };
+            let drives: Vec<u64> = (0..).zip(nvme.drives()).map(bytes).collect();
+            nvme = TierShape::striped(&drives, nvme.extent_bytes(), nvme.stride());
+        }
+        self.lost_drives.clear();
+        self.options = Options { boot: self.options.boot + 1, nvme, ..self.options };
+        let mut recovery = Recovery::new(Planner::new(self.options), rows.len() as u64);
+        for row in &rows {
+            if !recovery.row(row) {
+                self.rows.remove(&row.key);
+            }
         }
         self.nvme = Slots::recovered(self.rows.iter().map(|(key, row)| (row.slot, row.class, *key)));
-        self.take_all(commands);
+        self.published = recovery.readable().map(|(_, key, residence)| (key, residence)).collect();
+        self.planner = recovery.finish();
         self.audit();
     }
 
@@ -64,7 +73,12 @@ impl World {
             created_s: row.write.created_s,
             last_use_s: u32::from(key.as_bytes()[0] % 4),
         };
-        self.rows.iter().map(recovered).collect()
+        let mut rows: Vec<Recovered> = self.rows.iter().map(recovered).collect();
+        // The order of rows is that of hashes: children come before their parents or after them.
+        for at in 1..rows.len() {
+            rows.swap(at, self.chance.below(at as u64 + 1) as usize);
+        }
+        rows
     }
 
     fn corrupt(&mut self, key: BlockKey) {

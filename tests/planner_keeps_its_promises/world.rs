@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use kvtier::plan::{
-    Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PutId, Residence, Transfer, Write,
+    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PutId, Residence,
+    Transfer, Write,
 };
 use kvtier::vocab::{BlockKey, LeaseId, SlotClass, SlotId, TierShape, Timestamp};
 
@@ -30,6 +31,8 @@ pub(crate) struct Temper {
     pub(crate) purges: u64,
     /// Restarts, of a thousand steps.
     pub(crate) restarts: u64,
+    /// Drives that go, of a thousand steps.
+    pub(crate) losses: u64,
 }
 
 /// A command under way.
@@ -102,6 +105,7 @@ pub(crate) struct World {
     pub(crate) leases: Vec<Held>,
     /// Wants that were answered `Coming`.
     pub(crate) awaited: BTreeSet<BlockKey>,
+    pub(crate) lost_drives: BTreeSet<u16>,
     pub(crate) numbers: u64,
     pub(crate) events: u64,
     log: blake3::Hasher,
@@ -114,11 +118,23 @@ impl World {
         let slot = 4_096;
         let nvme = match chance.below(8) {
             0 => TierShape::NONE,
+            1 | 2 => {
+                let drives = [0; 3].map(|_| (4 + chance.below(12)) * slot);
+                TierShape::striped(&drives, 4 * slot, 4)
+            }
             _ => TierShape::with_extent((4 + chance.below(32)) * slot, 4 * slot),
         };
         let ram = TierShape::with_extent((4 + chance.below(24)) * slot, 4 * slot);
         let write_queue_bytes = chance.pick(&[2 * slot, 8 * slot, 16 * slot, u64::MAX]);
-        let options = Options { write_queue_bytes, boot: 1, ..Options::new(ram, nvme) };
+        let admission = chance.pick(&[
+            AdmissionKind::Always,
+            AdmissionKind::Always,
+            AdmissionKind::SecondUse,
+            AdmissionKind::RamEviction,
+        ]);
+        // From none to some blocks in the seconds that a seed lasts.
+        let wear_bytes_per_day = chance.pick(&[None, None, Some(24 * 6 * slot), Some(86_400 * slot / 4)]);
+        let options = Options { write_queue_bytes, boot: 1, admission, wear_bytes_per_day, ..Options::new(ram, nvme) };
         let temper = Temper {
             write_troubles: chance.pick(&[0, 0, 5, 40]),
             read_troubles: chance.pick(&[0, 0, 5, 25]),
@@ -127,9 +143,11 @@ impl World {
             delay: chance.pick(&[0, 5, 40]),
             purges: chance.pick(&[0, 0, 1, 3]),
             restarts: chance.pick(&[0, 0, 5, 15]),
+            losses: chance.pick(&[0, 2, 5]),
         };
         Self {
             prompts: Prompts::grow(&mut chance),
+            lost_drives: BTreeSet::new(),
             temper,
             chance,
             options,
@@ -170,14 +188,17 @@ impl World {
     pub(crate) fn tell_only(&mut self, event: Event) -> Answer {
         self.events += 1;
         self.note(&event);
-        let loses = matches!(event, Event::Purge(_) | Event::InstanceGone { .. } | Event::Evict { .. })
-            || matches!(event, Event::Loaded { outcome, .. } | Event::Peeked { outcome, .. } if outcome == Transfer::Failed);
+        let loses = matches!(
+            event,
+            Event::Purge(_) | Event::InstanceGone { .. } | Event::Evict { .. } | Event::DriveLost { .. }
+        ) || matches!(event, Event::Loaded { outcome, .. } | Event::Peeked { outcome, .. } if outcome == Transfer::Failed);
         // Where room is made, a block may lose one place and then be chosen to lose the other.
         let makes_no_room = loses || matches!(event, Event::Wrote { .. } | Event::Loaded { .. } | Event::Peeked { .. });
         let mut commands = Vec::new();
         let answer = self.planner.on(self.now, event, &mut commands);
         self.note(&answer);
-        if makes_no_room {
+        // The blocks of a lost drive go one by one, each with its own news of what hangs on it.
+        if makes_no_room && self.lost_drives.is_empty() {
             Self::audit_news(&commands);
         }
         if !loses {
@@ -211,6 +232,7 @@ impl World {
     fn take(&mut self, command: Command) {
         let job = match command {
             Command::Fill { put, block, slot, class } => return self.grant(put, block, slot, class),
+            Command::Refuse { put, block } => return self.refuse(put, block),
             Command::Write(write) => {
                 self.begin_write(&write);
                 Job::Write(write)
@@ -225,19 +247,19 @@ impl World {
                 Job::Erase { key, slot }
             }
             Command::Retire { slot, class: _ } => {
-                let open = self.published.values().any(|place| place.ram.is_some_and(|(of, ..)| of == slot));
+                let open = self.published.values().any(|place| place.ram.is_some_and(|place| place.slot == slot));
                 assert!(!open, "RAM slot {slot} is closed before lookups were told");
                 self.ram.going(slot);
                 Job::Retire { slot }
             }
-            Command::Publish { key, residence } => {
+            Command::Publish { block: _, key, residence } => {
                 self.published.insert(key, residence);
                 if residence.ram.is_some() {
                     self.awaited.remove(&key);
                 }
                 return;
             }
-            Command::Unpublish { key } => {
+            Command::Unpublish { block: _, key } => {
                 assert!(self.published.remove(&key).is_some(), "{key:?} is unpublished twice");
                 return;
             }
@@ -260,6 +282,14 @@ impl World {
         let (block, key) = writer.promised.swap_remove(at);
         writer.filling.push((block, key, slot));
         self.ram.hand_out(slot, class, key);
+    }
+
+    /// The block may be asked for again while its put lives.
+    fn refuse(&mut self, put: PutId, block: BlockRef) {
+        let writer = self.writers.iter_mut().find(|writer| writer.put == put).expect("a put that has ended is refused");
+        let at = writer.promised.iter().position(|(of, _)| *of == block).expect("a block that was promised nothing");
+        let refused = writer.promised.swap_remove(at);
+        writer.wanted.insert(0, refused);
     }
 
     fn begin_write(&mut self, write: &Write) {
@@ -311,7 +341,12 @@ impl World {
 
     fn end_write(&mut self, write: Write) -> Event {
         self.ram.end_read(write.from.0);
-        let outcome = self.outcome(self.temper.write_troubles, 0);
+        let mut outcome = self.outcome(self.temper.write_troubles, 0);
+        let drive = self.options.nvme.drive_of(write.to.0.extent);
+        // What was on its way when the drive went may just have come through.
+        if self.lost_drives.contains(&drive) && self.chance.chance(3, 4) {
+            outcome = Transfer::Failed;
+        }
         if matches!(outcome, Transfer::Done(_)) {
             self.nvme.filled(write.to.0);
             self.write_row(write);

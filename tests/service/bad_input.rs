@@ -186,6 +186,7 @@ async fn a_daemon_that_cannot_start_says_why_and_changes_nothing() {
     let sentence = |result: Result<Daemon, kvtier::daemon::StartError>| result.err().expect("refused").to_string();
     let huge = sentence(Daemon::start(config(dir.path(), MIB, 1 << 60)).await);
     assert!(huge.contains("nvme"), "{huge}");
+    assert!(!dir.path().join("data").exists(), "nothing is left behind");
     let server = Server::start(dir.path(), MIB, MIB).await;
     let taken = kvtier::daemon::Config { data_dir: dir.path().join("other"), ..config(dir.path(), MIB, MIB) };
     let taken = sentence(Daemon::start(taken).await);
@@ -193,7 +194,7 @@ async fn a_daemon_that_cannot_start_says_why_and_changes_nothing() {
     server.stop().await;
     let format = dir.path().join("data/FORMAT");
     let text = std::fs::read_to_string(&format).unwrap();
-    let newer = text.replacen(": 1", ": 999", 1).replacen(":1", ":999", 1);
+    let newer = text.replacen(r#""format": 2"#, r#""format": 999"#, 1);
     assert_ne!(text, newer);
     std::fs::write(&format, &newer).unwrap();
     let refused = sentence(Daemon::start(config(dir.path(), MIB, MIB)).await);

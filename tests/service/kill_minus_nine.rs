@@ -3,12 +3,7 @@
 //!
 //! `KVTIER_KILLS` sets how often (each on the folder that the one before left).
 
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use kvtier::client::{Client, ServerAddress, UsageFilter};
+use kvtier::client::{Client, UsageFilter};
 use kvtier::offline::verify;
 use kvtier::replay::live::{LiveOptions, replay};
 use kvtier::replay::{GenerateOptions, Generator, Trace};
@@ -16,44 +11,9 @@ use kvtier::vocab::TenantName;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// A daemon in a process of its own.
-struct Process(Child);
+use crate::process::Process;
 
-impl Process {
-    async fn start(dir: &Path) -> (Self, ServerAddress) {
-        let socket = dir.join("s");
-        let child = Command::new(env!("CARGO_BIN_EXE_kvtier"))
-            .args(["serve", "--ram", "4MiB", "--nvme", "64MiB", "--log", "warn", "--data-dir"])
-            .arg(dir.join("data"))
-            .arg("--socket")
-            .arg(&socket)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut process = Self(child);
-        let address = ServerAddress::parse(&format!("unix:{}", socket.display())).unwrap();
-        let patience = Instant::now() + Duration::from_secs(60);
-        while Client::connect(&address).await.is_err() {
-            assert!(process.0.try_wait().unwrap().is_none(), "the daemon starts");
-            assert!(Instant::now() < patience, "the daemon serves within a minute");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        (process, address)
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        assert_eq!(self.0.wait().unwrap().signal(), Some(9));
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
+const TIERS: [&str; 4] = ["--ram", "4MiB", "--nvme", "64MiB"];
 
 fn options(quiesce_between: bool, settle: bool, round: u64) -> LiveOptions {
     LiveOptions {
@@ -78,7 +38,7 @@ async fn a_killed_daemon_comes_back_warm_right_and_with_every_acknowledged_settl
         // Every other round, all that a request stored is on the drive before the next one begins.
         let quiesced = round % 2 == 0;
         let die_at: u64 = random.random_range(5..trace.len() as u64);
-        let (mut process, address) = Process::start(dir.path()).await;
+        let (mut process, address) = Process::start(dir.path(), &TIERS).await;
         let mut done = 0;
         let settling = options(quiesced, true, round);
         let run = replay(&address, &trace, &settling, |requests, _| {
@@ -94,7 +54,7 @@ async fn a_killed_daemon_comes_back_warm_right_and_with_every_acknowledged_settl
 
         let report = verify(&dir.path().join("data"), |_, _| {}).unwrap();
         assert_eq!((report.corrupt, report.stale), (0, 0), "{report:?}");
-        let (process, address) = Process::start(dir.path()).await;
+        let (process, address) = Process::start(dir.path(), &TIERS).await;
         let client = Client::connect(&address).await.unwrap();
         let nvme = client.status().await.unwrap().nvme.unwrap();
         assert_eq!(nvme.blocks, report.blocks, "what verify finds is what the daemon has");

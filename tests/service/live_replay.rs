@@ -4,7 +4,6 @@
 //! `KVTIER_TRACE` names a Mooncake file to do it on, instead of a generated trace.
 
 use kvtier::client::ServerAddress;
-use kvtier::plan::PolicyKind;
 use kvtier::replay::live::{LiveOptions, replay};
 use kvtier::replay::{GenerateOptions, Generator, SimulateOptions, Trace, read_trace, simulate};
 use kvtier::vocab::TenantName;
@@ -37,7 +36,7 @@ async fn a_quiesced_replay_counts_exactly_what_its_simulation_does() {
     };
     let live = replay(&address, &trace, &options, |_, _| {}).await.unwrap();
     let blocks = |mib: u64| mib * MIB / u64::from(block);
-    let options = SimulateOptions { ram_blocks: blocks(ram), nvme_blocks: blocks(nvme), policy: PolicyKind::Lru };
+    let options = SimulateOptions::lru(blocks(ram), blocks(nvme));
     let simulated = simulate(&trace, options, |_, _| {});
     eprintln!("{live:?}\n{:?}", server.status().await.counters);
     assert_eq!(live.live.as_ref().unwrap().mismatched_blocks, 0);

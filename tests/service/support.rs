@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use kvtier::daemon::{Config, Daemon};
-use kvtier::plan::PolicyKind;
+use kvtier::daemon::{Config, Daemon, DriveSpec};
 use kvtier::proto::admin_client::AdminClient;
 use kvtier::proto::cache_client::CacheClient;
 use kvtier::proto::sessions_client::SessionsClient;
@@ -36,12 +35,9 @@ pub(crate) struct Gate {
 
 pub(crate) fn config(dir: &Path, ram: u64, nvme: u64) -> Config {
     Config {
-        data_dir: dir.join("data"),
-        listen: None,
         socket: Some(dir.join("kvtier.sock")),
-        ram: ByteCount(ram),
-        nvme: ByteCount(nvme),
-        policy: PolicyKind::Lru,
+        nvme: vec![DriveSpec::here(ByteCount(nvme))],
+        ..Config::new(dir.join("data"), ByteCount(ram))
     }
 }
 

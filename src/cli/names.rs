@@ -1,0 +1,46 @@
+//! Flags and fields that take one of a few names.
+
+use super::CliError;
+use crate::daemon::IoEngine;
+use crate::replay::{AdmissionKind, PolicyKind};
+
+/// `--policy`.
+pub(super) fn policy(name: &str) -> Result<PolicyKind, CliError> {
+    PolicyKind::from_name(name).ok_or_else(|| refuse("policy", name, &[PolicyKind::default().name()]))
+}
+
+/// `--admission`.
+pub(super) fn admission(name: &str) -> Result<AdmissionKind, CliError> {
+    AdmissionKind::from_name(name)
+        .ok_or_else(|| refuse("admission", name, &AdmissionKind::ALL.map(AdmissionKind::name)))
+}
+
+/// `--io`.
+pub(super) fn engine(name: &str) -> Result<IoEngine, CliError> {
+    IoEngine::from_name(name).ok_or_else(|| refuse("io", name, &IoEngine::ALL.map(IoEngine::name)))
+}
+
+fn refuse(field: &'static str, name: &str, names: &[&str]) -> CliError {
+    let rule = match names {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        names => names.concat(),
+    };
+    CliError::usage(field, &format!("{name:?}"), rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_none_is_refused_with_those_that_are() {
+        assert_eq!(policy("magic").unwrap_err().to_string(), "policy is \"magic\", it must be lru");
+        let said = admission("never").unwrap_err().to_string();
+        assert_eq!(said, "admission is \"never\", it must be always, second-use or ram-eviction");
+        assert_eq!(engine("aio").unwrap_err().to_string(), "io is \"aio\", it must be auto, io_uring or pread");
+        assert_eq!(
+            (admission("second-use").unwrap(), engine("pread").unwrap()),
+            (AdmissionKind::SecondUse, IoEngine::Posix)
+        );
+    }
+}

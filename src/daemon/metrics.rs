@@ -1,0 +1,214 @@
+//! The state of the cache as Prometheus reads it: made from the same [`Status`] that people see, when it is asked for.
+//!
+//! Names follow Prometheus' conventions: base units, `_total` for what only grows, one label a question that people ask.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::cache::admin::Status;
+use crate::cache::drives::{DriveState, DriveStatus};
+
+/// What a scrape answers with: OpenMetrics text.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The state as text.
+pub(super) fn text(status: Status) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("kvtier");
+    registry.register_collector(Box::new(Scrape(status)));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Scrape(Status);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut to = Metrics(encoder);
+        let status = &self.0;
+        to.info("build", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        to.gauge("uptime_seconds", "Time since the start", status.uptime.as_secs_f64())?;
+        tiers(&mut to, status)?;
+        to.gauge("sessions", "Processes connected", status.sessions)?;
+        to.gauge("leases", "Leases held", status.holdings.leases)?;
+        to.gauge("puts", "Puts under way", status.holdings.puts)?;
+        to.gauge("reservations", "Slots held by blocks not yet complete", status.holdings.reservations)?;
+        to.gauge("pins", "Slots that bytes are being sent from", status.pins)?;
+        to.gauge("orphans", "Blocks whose ancestors are gone", status.holdings.orphans)?;
+        to.gauge("background_jobs", "Loads, writes and erasures under way", status.holdings.background)?;
+        to.counter("hit_tokens", "Tokens found by lookups", status.tokens.0)?;
+        to.counter("miss_tokens", "Tokens missed by lookups", status.tokens.1)?;
+        // Those of devices are told drive by drive.
+        for (name, count) in status.counters.iter().filter(|(name, _)| !name.starts_with("device_")) {
+            to.counter(name, "See kvtier status", *count)?;
+        }
+        if let Some(factor) = status.write_amplification {
+            let help = "Bytes sent to block devices over payload bytes written to drives, since the start";
+            to.gauge("write_amplification_ratio", help, factor)?;
+        }
+        drives(&mut to, &status.drives)?;
+        let scrub = status.scrub;
+        to.gauge("scrub_limit_bytes_per_second", "What the scrub may read; 0 where it is off", scrub.bytes_per_second)?;
+        to.gauge("scrub_progress_ratio", "How far the pass under way has come", scrub.progress)?;
+        to.counter("scrub_passes", "Passes over all blocks that the scrub has finished", scrub.passes)?;
+        to.counter("scrub_blocks", "Blocks read to be checked", scrub.blocks)?;
+        to.counter("scrub_bytes", "Bytes read to be checked", scrub.bytes)?;
+        to.counter("scrub_corrupt_blocks", "Blocks that went bad, found by reading them again", scrub.corrupt)
+    }
+}
+
+fn tiers(to: &mut Metrics<'_>, status: &Status) -> fmt::Result {
+    let held = status.holdings;
+    let both = |ram: u64, nvme: u64| [([("tier", "ram")], ram), ([("tier", "nvme")], nvme)];
+    let used = both(held.ram_used_bytes, held.nvme_used_bytes);
+    to.gauges("used_bytes", "Bytes of slots in use", used)?;
+    to.gauges("capacity_bytes", "Bytes of a tier", both(status.ram.0, status.nvme.0))?;
+    to.gauges("blocks", "Blocks readable from a tier", both(held.ram_blocks, held.nvme_blocks))
+}
+
+fn drives(to: &mut Metrics<'_>, drives: &[DriveStatus]) -> fmt::Result {
+    type Label = [(&'static str, String); 1];
+    let each = |value: fn(&DriveStatus) -> u64| {
+        drives.iter().map(move |drive| -> (Label, u64) { ([("drive", drive.number.to_string())], value(drive)) })
+    };
+    let kinds = drives.iter().map(|drive| {
+        let dir = drive.dir.display().to_string();
+        [("drive", drive.number.to_string()), ("kind", drive.kind.clone()), ("note", drive.note.clone()), ("dir", dir)]
+    });
+    to.infos("io_backend", "How bytes reach a drive, and why", kinds)?;
+    let out = |drive: &DriveStatus| u64::from(drive.state == DriveState::Out);
+    let missing = |drive: &DriveStatus| u64::from(drive.state == DriveState::Missing);
+    to.gauges("drive_out", "1 for a drive that kept failing and was taken out", each(out))?;
+    to.gauges("drive_missing", "1 for a drive that was not there at the start", each(missing))?;
+    to.gauges("drive_capacity_bytes", "Bytes of a drive's slots", each(|drive| drive.capacity.0))?;
+    to.gauges("drive_used_bytes", "Bytes of a drive's slots in use", each(|drive| drive.used.0))?;
+    to.gauges("drive_inflight_bytes", "Bytes that a drive works on", each(|drive| drive.gauges.inflight_bytes))?;
+    to.gauges("drive_queued_jobs", "Jobs that wait for a drive", each(|drive| drive.gauges.queued as u64))?;
+    to.gauges("drive_written_day_bytes", "Sent to a drive in the last 24 hours", each(|drive| drive.written_day.0))?;
+    let budget = |drive: &DriveStatus| drive.wear_budget.unwrap_or_default().0;
+    to.gauges("drive_wear_budget_bytes_per_day", "What a drive may be written; 0 for any number", each(budget))?;
+    let ever = "Sent to a drive since the store was begun";
+    to.counters("drive_lifetime_written_bytes", ever, each(|drive| drive.written_total.0))?;
+    to.counters("nvme_reads", "Blocks read and right", each(|drive| drive.stats.reads))?;
+    to.counters("nvme_read_bytes", "Bytes of blocks read and right", each(|drive| drive.stats.read_bytes))?;
+    to.counters("nvme_writes", "Blocks written", each(|drive| drive.stats.writes))?;
+    to.counters("nvme_stored_bytes", "Payload bytes of blocks written", each(|drive| drive.stats.written_bytes))?;
+    let sent = "Bytes sent to a drive: payloads in whole 4 KiB, failed writes included";
+    to.counters("nvme_written_bytes", sent, each(|drive| drive.stats.device_written_bytes))?;
+    to.counters("nvme_read_errors", "Reads that a drive failed", each(|drive| drive.stats.read_errors))?;
+    to.counters("nvme_write_errors", "Writes that failed", each(|drive| drive.stats.write_errors))?;
+    to.counters("nvme_corrupt_blocks", "Reads of other bytes than were written", each(|drive| drive.stats.corrupt))?;
+    to.counters("nvme_dropped_jobs", "Jobs dropped since too much was waiting", each(|drive| drive.stats.dropped))
+}
+
+/// Writes metrics one by one.
+struct Metrics<'a>(DescriptorEncoder<'a>);
+
+impl Metrics<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        values.into_iter().try_for_each(|(labels, value)| metric.encode_family(&labels)?.encode_gauge(&value))
+    }
+
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        values.into_iter().try_for_each(|(labels, value)| {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        })
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
+    }
+
+    fn infos<L: EncodeLabelSet>(&mut self, name: &str, help: &str, all: impl IntoIterator<Item = L>) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
+        all.into_iter().try_for_each(|labels| metric.encode_info(&labels))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cache::scrub::ScrubStatus;
+    use crate::plan::Holdings;
+    use crate::tiers::{Gauges, NvmeStats};
+    use crate::vocab::ByteCount;
+
+    #[test]
+    fn a_scrape_reads_like_this() {
+        let drive = |number, state, note: &str| DriveStatus {
+            number,
+            dir: "/mnt/\"a\"".into(),
+            kind: "pread, O_DIRECT".into(),
+            note: note.into(),
+            state,
+            capacity: ByteCount(8),
+            used: ByteCount(4),
+            gauges: Gauges { queued: 3, ..Gauges::default() },
+            stats: NvmeStats { device_written_bytes: 4_096, ..NvmeStats::default() },
+            written_total: ByteCount(9_000),
+            written_day: ByteCount(5_000),
+            wear_budget: None,
+        };
+        let status = Status {
+            uptime: Duration::from_millis(1_500),
+            ram: ByteCount(16),
+            nvme: ByteCount(32),
+            nvme_kind: "pread, O_DIRECT",
+            holdings: Holdings::default(),
+            sessions: 2,
+            pins: 0,
+            tokens: (7, 8),
+            drives: vec![drive(0, DriveState::Ok, ""), drive(3, DriveState::Out, "it kept failing")],
+            write_amplification: Some(1.25),
+            scrub: ScrubStatus { passes: 2, ..ScrubStatus::default() },
+            counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),
+        };
+        let text = text(status).unwrap();
+        for expected in [
+            "# HELP kvtier_uptime_seconds Time since the start\n# TYPE kvtier_uptime_seconds gauge\nkvtier_uptime_seconds 1.5\n",
+            "kvtier_capacity_bytes{tier=\"nvme\"} 32\n",
+            "# TYPE kvtier_lost counter\nkvtier_lost_total 5\n",
+            "kvtier_write_amplification_ratio 1.25\n",
+            "kvtier_io_backend_info{drive=\"0\",kind=\"pread, O_DIRECT\",note=\"\",dir=\"/mnt/\\\"a\\\"\"} 1\n",
+            "kvtier_drive_out{drive=\"0\"} 0\nkvtier_drive_out{drive=\"3\"} 1\n",
+            "kvtier_nvme_written_bytes_total{drive=\"3\"} 4096\n",
+            "kvtier_drive_lifetime_written_bytes_total{drive=\"0\"} 9000\n",
+            "kvtier_drive_queued_jobs{drive=\"3\"} 3\n",
+            "kvtier_scrub_passes_total 2\n",
+        ] {
+            assert!(text.contains(expected), "{expected}is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n") && !text.contains("device_"), "{text}");
+    }
+}

@@ -1,0 +1,52 @@
+//! An array that grows in chunks: nothing moves when it grows, and at most one chunk is unused.
+
+use std::ops::{Index, IndexMut};
+
+/// Elements of a chunk: a page-sized array of chunks for a million elements, and 256 KiB of the largest elements.
+const CHUNK: usize = 4_096;
+
+/// An array without gaps, by number.
+#[derive(Debug)]
+pub(super) struct Column<T> {
+    chunks: Vec<Box<[T; CHUNK]>>,
+    blank: T,
+}
+
+impl<T: Copy> Column<T> {
+    /// An empty one, whose elements are `blank` until they are written.
+    pub(super) fn new(blank: T) -> Self {
+        Self { chunks: Vec::new(), blank }
+    }
+
+    /// Makes sure that element `number` exists.
+    pub(super) fn reach(&mut self, number: u32) {
+        while self.chunks.len() <= number as usize / CHUNK {
+            let chunk: Result<Box<[T; CHUNK]>, _> = vec![self.blank; CHUNK].try_into();
+            // A vector of that many elements is an array of that many.
+            self.chunks.extend(chunk.ok());
+        }
+    }
+
+    /// An element, blank where it does not exist.
+    pub(super) fn get(&self, number: u32) -> T {
+        self.chunks.get(number as usize / CHUNK).map_or(self.blank, |chunk| chunk[number as usize % CHUNK])
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * size_of::<T>() + self.chunks.capacity() * size_of::<usize>()
+    }
+}
+
+impl<T> Index<u32> for Column<T> {
+    type Output = T;
+    fn index(&self, number: u32) -> &T {
+        &self.chunks[number as usize / CHUNK][number as usize % CHUNK]
+    }
+}
+
+impl<T> IndexMut<u32> for Column<T> {
+    fn index_mut(&mut self, number: u32) -> &mut T {
+        &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK]
+    }
+}
