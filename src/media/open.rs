@@ -90,7 +90,7 @@ fn open_with(
     let fail = |doing, source| OpenError::Io { path: path.into(), doing, source };
     if let Some(why) = &because {
         if engine == DeviceEngine::Uring {
-            return Err(fail("use io_uring", std::io::Error::other(why.clone())));
+            return Err(OpenError::NoUring { path: path.into(), why: why.clone() });
         }
         tracing::warn!(path = %path.display(), why, "no io_uring: the drive is read and written by {DEVICE_THREADS} threads");
     }

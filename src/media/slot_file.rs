@@ -35,6 +35,14 @@ pub enum OpenError {
         /// Which file.
         path: PathBuf,
     },
+    /// io_uring, which alone was wanted, can't be had.
+    #[error("{path}: use io_uring: {why}")]
+    NoUring {
+        /// Which file.
+        path: PathBuf,
+        /// Why not, and what to do about it.
+        why: String,
+    },
     /// The file system refused something.
     #[error("{path}: {doing}: {source}")]
     Io {

@@ -277,6 +277,7 @@ fn open_device(site: &Site, length: u64, options: DeviceOptions) -> Result<Arc<d
             Err(FolderError::TooLarge { asked, free, dir: site.folder.clone() })
         }
         Err(OpenError::InUse { .. }) => Err(FolderError::InUse { dir: site.folder.clone(), holder: None }),
+        Err(OpenError::NoUring { path, why }) => Err(FolderError::NoUring { path, why }),
         Err(OpenError::Io { path, doing, source }) => Err(FolderError::Io { path, doing, source }),
     }
 }

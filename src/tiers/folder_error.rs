@@ -126,6 +126,14 @@ pub enum FolderError {
         /// Each with its reason.
         why: String,
     },
+    /// io_uring, which alone was wanted, can't be had.
+    #[error("nvme: {path}: io is io_uring, which can't be had: {why}")]
+    NoUring {
+        /// Which file.
+        path: PathBuf,
+        /// Why not, and what to do about it.
+        why: String,
+    },
     /// The file system refused something.
     #[error("{path}: {doing}: {source}")]
     Io {
