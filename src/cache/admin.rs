@@ -10,7 +10,7 @@ use super::error::Error;
 use super::names::Namespace;
 use super::scrub::ScrubStatus;
 use super::{Cache, unexpected};
-use crate::plan::{Answer, Counters, Event, Filter, Holdings, Inspection};
+use crate::plan::{Answer, Counters, Event, Filter, Holdings, Inspection, Planner};
 use crate::vocab::limits::INSPECT_ROWS_MAX;
 use crate::vocab::{BlockKey, ByteCount};
 
@@ -50,9 +50,10 @@ impl Cache {
     /// # Errors
     /// When the daemon is stopping.
     pub async fn status(&self) -> Result<Status, Error> {
-        let look =
-            |planner: &crate::plan::Planner| -> (Holdings, Counters) { (planner.holdings(), planner.counters()) };
-        let (holdings, counted) = self.driver.look(look).await?;
+        let look = |planner: &Planner| -> (Holdings, Counters, Vec<u64>) {
+            (planner.holdings(), planner.counters(), planner.nvme_used_bytes_of_drives())
+        };
+        let (holdings, counted, used) = self.driver.look(look).await?;
         let mut counters: BTreeMap<_, _> = counted.named().into_iter().chain(self.meter.named()).collect();
         if let Some(nvme) = &self.nvme {
             let stats = nvme.stats();
@@ -79,7 +80,7 @@ impl Cache {
             holdings,
             sessions: self.sessions.len(),
             pins: self.ram.pins(),
-            drives: self.drives(),
+            drives: self.drives(&used),
             write_amplification: self.write_amplification(),
             scrub: self.scrub.status(),
             tokens: self.meter.tokens(),
@@ -98,7 +99,7 @@ impl Cache {
     /// # Errors
     /// When the daemon is stopping.
     pub async fn namespaces(&self) -> Result<Vec<(Arc<Namespace>, u64, u64)>, Error> {
-        let held = self.driver.look(crate::plan::Planner::namespaces).await?;
+        let held = self.driver.look(Planner::namespaces).await?;
         let with_held = |namespace: Arc<Namespace>| {
             let (blocks, bytes) = held.get(&namespace.id.0).copied().unwrap_or_default();
             (namespace, blocks, bytes)
@@ -125,7 +126,7 @@ impl Cache {
                 format!("chain names {} blocks, an answer has {INSPECT_ROWS_MAX}: send it in pieces", keys.len());
             return Err(Error::Invalid(rule));
         }
-        let look = move |planner: &crate::plan::Planner| keys.iter().map(|key| (*key, planner.inspect(key))).collect();
+        let look = move |planner: &Planner| keys.iter().map(|key| (*key, planner.inspect(key))).collect();
         self.driver.look(look).await
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Cache;
-use crate::tiers::{DrivePlace, NvmeStats};
+use crate::tiers::{DrivePlace, Gauges, NvmeStats};
 use crate::vocab::ByteCount;
 
 /// Whether a drive is used.
@@ -33,6 +33,10 @@ pub struct DriveStatus {
     pub state: DriveState,
     /// Bytes of its slots.
     pub capacity: ByteCount,
+    /// Bytes of its slots in use.
+    pub used: ByteCount,
+    /// What it is doing now.
+    pub gauges: Gauges,
     /// What it has done since the start.
     pub stats: NvmeStats,
     /// Bytes written to it since the store was begun.
@@ -52,6 +56,8 @@ impl DriveStatus {
             note: place.missing.clone().unwrap_or_default(),
             state: DriveState::Missing,
             capacity: ByteCount::ZERO,
+            used: ByteCount::ZERO,
+            gauges: Gauges::default(),
             stats: NvmeStats::default(),
             written_total: ByteCount::ZERO,
             written_day: ByteCount::ZERO,
@@ -61,9 +67,8 @@ impl DriveStatus {
 }
 
 impl Cache {
-    /// Every drive that the store has or had, by number.
-    #[must_use]
-    pub fn drives(&self) -> Vec<DriveStatus> {
+    /// Every drive that the store has or had, by number; `used`: what the planner says of their slots.
+    pub(super) fn drives(&self, used: &[u64]) -> Vec<DriveStatus> {
         let missing = |place: &DrivePlace| (place.number, DriveStatus::missing(place));
         let mut drives: BTreeMap<u16, DriveStatus> = self.places.iter().map(missing).collect();
         let Some(nvme) = &self.nvme else { return drives.into_values().collect() };
@@ -79,7 +84,8 @@ impl Cache {
             let drawback = || device.drawback().unwrap_or_default();
             drive.note = if out { "it kept failing and was taken out".into() } else { drawback() };
             drive.capacity = ByteCount(capacities.get(usize::from(number)).copied().unwrap_or_default());
-            drive.stats = stats;
+            drive.used = ByteCount(used.get(usize::from(number)).copied().unwrap_or_default());
+            (drive.stats, drive.gauges) = (stats, device.gauges());
             (drive.written_total, drive.written_day) = (ByteCount(total), ByteCount(day));
             drive.wear_budget = self.wear_budget;
         }

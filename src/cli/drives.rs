@@ -18,7 +18,7 @@ pub(super) struct Drive {
     /// `ok`, `out` or `missing`.
     state: &'static str,
     capacity_bytes: u64,
-    used_bytes: Option<u64>,
+    used_bytes: u64,
     reads: u64,
     read_bytes: u64,
     writes: u64,
@@ -31,8 +31,9 @@ pub(super) struct Drive {
     written_bytes_total: u64,
     written_bytes_day: u64,
     wear_budget_bytes_per_day: Option<u64>,
-    inflight_bytes: Option<u64>,
-    queued_jobs: Option<u64>,
+    inflight_bytes: u64,
+    queued_jobs: u64,
+    registered_bytes: u64,
 }
 
 impl From<DriveStatus> for Drive {
@@ -65,6 +66,7 @@ impl From<DriveStatus> for Drive {
             wear_budget_bytes_per_day: Some(drive.wear_budget_bytes_per_day).filter(|budget| *budget > 0),
             inflight_bytes: drive.inflight_bytes,
             queued_jobs: drive.queued_jobs,
+            registered_bytes: drive.registered_bytes,
         }
     }
 }
@@ -78,7 +80,7 @@ pub(super) fn text(drives: &[Drive]) -> String {
             drive.dir.clone(),
             drive.state.to_owned(),
             drive.kind.clone(),
-            drive.used_bytes.map_or("-".to_owned(), human),
+            human(drive.used_bytes),
             human(drive.capacity_bytes),
             thousands(drive.read_errors + drive.write_errors),
             thousands(drive.corrupt),
@@ -120,7 +122,7 @@ mod tests {
             kind: "pread, O_DIRECT".into(),
             state: DriveState::Ok.into(),
             capacity_bytes: 8 << 40,
-            used_bytes: Some(3 << 40),
+            used_bytes: 3 << 40,
             read_bytes: 5 << 30,
             device_written_bytes: 1 << 30,
             written_bytes_day: 512 << 30,
@@ -137,12 +139,12 @@ mod tests {
             ..DriveStatus::default()
         };
         let expected = "\
-╭───────┬─────────────────┬─────────┬─────────────────┬───────┬─────────┬────────┬─────────╮
-│ drive ┆ at              ┆ state   ┆ by              ┆  used ┆      of ┆ errors ┆ corrupt │
-╞═══════╪═════════════════╪═════════╪═════════════════╪═══════╪═════════╪════════╪═════════╡
-│ 0     ┆ /var/lib/kvtier ┆ ok      ┆ pread, O_DIRECT ┆ 3 TiB ┆   8 TiB ┆      0 ┆   1,234 │
-│ 1     ┆ /mnt/b          ┆ missing ┆                 ┆     - ┆ 0 bytes ┆      0 ┆       0 │
-╰───────┴─────────────────┴─────────┴─────────────────┴───────┴─────────┴────────┴─────────╯
+╭───────┬─────────────────┬─────────┬─────────────────┬─────────┬─────────┬────────┬─────────╮
+│ drive ┆ at              ┆ state   ┆ by              ┆    used ┆      of ┆ errors ┆ corrupt │
+╞═══════╪═════════════════╪═════════╪═════════════════╪═════════╪═════════╪════════╪═════════╡
+│ 0     ┆ /var/lib/kvtier ┆ ok      ┆ pread, O_DIRECT ┆   3 TiB ┆   8 TiB ┆      0 ┆   1,234 │
+│ 1     ┆ /mnt/b          ┆ missing ┆                 ┆ 0 bytes ┆ 0 bytes ┆      0 ┆       0 │
+╰───────┴─────────────────┴─────────┴─────────────────┴─────────┴─────────┴────────┴─────────╯
 ╭───────┬───────┬─────────┬─────────────┬───────────────┬────────╮
 │ drive ┆  read ┆ written ┆ in 24 hours ┆ of its budget ┆   ever │
 ╞═══════╪═══════╪═════════╪═════════════╪═══════════════╪════════╡

@@ -87,6 +87,9 @@ fn drives(to: &mut Metrics<'_>, drives: &[DriveStatus]) -> fmt::Result {
     to.gauges("drive_out", "1 for a drive that kept failing and was taken out", each(out))?;
     to.gauges("drive_missing", "1 for a drive that was not there at the start", each(missing))?;
     to.gauges("drive_capacity_bytes", "Bytes of a drive's slots", each(|drive| drive.capacity.0))?;
+    to.gauges("drive_used_bytes", "Bytes of a drive's slots in use", each(|drive| drive.used.0))?;
+    to.gauges("drive_inflight_bytes", "Bytes that a drive works on", each(|drive| drive.gauges.inflight_bytes))?;
+    to.gauges("drive_queued_jobs", "Jobs that wait for a drive", each(|drive| drive.gauges.queued as u64))?;
     to.gauges("drive_written_day_bytes", "Sent to a drive in the last 24 hours", each(|drive| drive.written_day.0))?;
     let budget = |drive: &DriveStatus| drive.wear_budget.unwrap_or_default().0;
     to.gauges("drive_wear_budget_bytes_per_day", "What a drive may be written; 0 for any number", each(budget))?;
@@ -147,5 +150,65 @@ impl Metrics<'_> {
     fn infos<L: EncodeLabelSet>(&mut self, name: &str, help: &str, all: impl IntoIterator<Item = L>) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
         all.into_iter().try_for_each(|labels| metric.encode_info(&labels))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cache::scrub::ScrubStatus;
+    use crate::plan::Holdings;
+    use crate::tiers::{Gauges, NvmeStats};
+    use crate::vocab::ByteCount;
+
+    #[test]
+    fn a_scrape_reads_like_this() {
+        let drive = |number, state, note: &str| DriveStatus {
+            number,
+            dir: "/mnt/\"a\"".into(),
+            kind: "pread, O_DIRECT".into(),
+            note: note.into(),
+            state,
+            capacity: ByteCount(8),
+            used: ByteCount(4),
+            gauges: Gauges { queued: 3, ..Gauges::default() },
+            stats: NvmeStats { device_written_bytes: 4_096, ..NvmeStats::default() },
+            written_total: ByteCount(9_000),
+            written_day: ByteCount(5_000),
+            wear_budget: None,
+        };
+        let status = Status {
+            uptime: Duration::from_millis(1_500),
+            ram: ByteCount(16),
+            nvme: ByteCount(32),
+            nvme_kind: "pread, O_DIRECT",
+            holdings: Holdings::default(),
+            sessions: 2,
+            pins: 0,
+            tokens: (7, 8),
+            drives: vec![drive(0, DriveState::Ok, ""), drive(3, DriveState::Out, "it kept failing")],
+            write_amplification: Some(1.25),
+            scrub: ScrubStatus { passes: 2, ..ScrubStatus::default() },
+            counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),
+        };
+        let text = text(status).unwrap();
+        for expected in [
+            "# HELP kvtier_uptime_seconds Time since the start\n# TYPE kvtier_uptime_seconds gauge\nkvtier_uptime_seconds 1.5\n",
+            "kvtier_capacity_bytes{tier=\"nvme\"} 32\n",
+            "# TYPE kvtier_lost counter\nkvtier_lost_total 5\n",
+            "kvtier_write_amplification_ratio 1.25\n",
+            "kvtier_io_backend_info{drive=\"0\",kind=\"pread, O_DIRECT\",note=\"\",dir=\"/mnt/\\\"a\\\"\"} 1\n",
+            "kvtier_drive_out{drive=\"0\"} 0\nkvtier_drive_out{drive=\"3\"} 1\n",
+            "kvtier_nvme_written_bytes_total{drive=\"3\"} 4096\n",
+            "kvtier_drive_lifetime_written_bytes_total{drive=\"0\"} 9000\n",
+            "kvtier_drive_queued_jobs{drive=\"3\"} 3\n",
+            "kvtier_scrub_passes_total 2\n",
+        ] {
+            assert!(text.contains(expected), "{expected}is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n") && !text.contains("device_"), "{text}");
     }
 }

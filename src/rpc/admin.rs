@@ -111,7 +111,7 @@ fn drive(drive: DriveStatus) -> proto::DriveStatus {
         note: drive.note,
         state: state.into(),
         capacity_bytes: drive.capacity.0,
-        used_bytes: None,
+        used_bytes: drive.used.0,
         reads: stats.reads,
         read_bytes: stats.read_bytes,
         writes: stats.writes,
@@ -124,8 +124,9 @@ fn drive(drive: DriveStatus) -> proto::DriveStatus {
         written_bytes_total: drive.written_total.0,
         written_bytes_day: drive.written_day.0,
         wear_budget_bytes_per_day: drive.wear_budget.unwrap_or_default().0,
-        inflight_bytes: None,
-        queued_jobs: None,
+        inflight_bytes: drive.gauges.inflight_bytes,
+        queued_jobs: drive.gauges.queued as u64,
+        registered_bytes: drive.gauges.registered_bytes,
     }
 }
 
