@@ -53,6 +53,8 @@ enum Finished {
     Wrote(BlockRef, Transfer),
     Loaded(BlockRef, Result<SlotWriter, Transfer>),
     Peeked(BlockRef, Transfer),
+    /// A drive was taken out.
+    Lost(u16),
 }
 
 type Finishes = Arc<Mutex<Vec<Finished>>>;
@@ -89,6 +91,10 @@ impl Driver {
                 inbox.try_send(Message::Wake).ok();
             }
         }));
+        if let Some(nvme) = &hands.nvme {
+            let lost = finisher(&finished, &inbox.downgrade());
+            nvme.on_lost(Box::new(move |drive| lost(Finished::Lost(drive))));
+        }
         let wake = inbox.downgrade();
         let (puts, events) = (HashMap::new(), Vec::new());
         let mut run = Run { planner, hands, puts, commands, events, finished: Arc::clone(&finished), wake };
@@ -300,6 +306,7 @@ impl Run {
         match finished {
             Finished::Wrote(block, outcome) => self.on(Event::Wrote { block, outcome }),
             Finished::Peeked(block, outcome) => self.on(Event::Peeked { block, outcome }),
+            Finished::Lost(drive) => self.on(Event::DriveLost { drive }),
             Finished::Loaded(block, Ok(writer)) => {
                 let outcome = Transfer::Done(writer.publish());
                 self.on(Event::Loaded { block, outcome })
@@ -308,15 +315,8 @@ impl Run {
         };
     }
 
-    /// Where to put what is finished, from whatever thread it is finished on.
-    fn finisher(&self) -> impl Fn(Finished) + Send + 'static {
-        let (finished, wake) = (Arc::clone(&self.finished), self.wake.clone());
-        move |done| {
-            finished.lock().unwrap_or_else(PoisonError::into_inner).push(done);
-            if let Some(inbox) = wake.upgrade() {
-                inbox.try_send(Message::Wake).ok();
-            }
-        }
+    fn finisher(&self) -> impl Fn(Finished) + Send + Sync + 'static {
+        finisher(&self.finished, &self.wake)
     }
 
     fn write(&mut self, write: Write) {
@@ -370,6 +370,17 @@ impl Run {
             Err(error) => {
                 tracing::error!(%key, %slot, %error, "a row could not be deleted: its slot is lost until a restart");
             }
+        }
+    }
+}
+
+/// Where to put what is finished, from whatever thread it is finished on.
+fn finisher(finished: &Finishes, wake: &mpsc::WeakSender<Message>) -> impl Fn(Finished) + Send + Sync + 'static {
+    let (finished, wake) = (Arc::clone(finished), wake.clone());
+    move |done| {
+        finished.lock().unwrap_or_else(PoisonError::into_inner).push(done);
+        if let Some(inbox) = wake.upgrade() {
+            inbox.try_send(Message::Wake).ok();
         }
     }
 }

@@ -11,6 +11,7 @@ mod driver;
 pub mod drives;
 mod error;
 mod flight;
+pub mod flush;
 pub mod load;
 pub mod lookup;
 pub mod meter;

@@ -193,7 +193,7 @@ impl Cache {
 
     /// Walks over all blocks, at most `rate` bytes a second, until the cache is gone or closes. To be run as a task.
     pub async fn keep_scrubbing(self: Arc<Self>, rate: ByteCount, closing: CancellationToken) {
-        let Some(nvme) = self.nvme.clone().filter(|_| rate > ByteCount::ZERO) else { return };
+        let Some(nvme) = self.nvme.as_ref().filter(|_| rate > ByteCount::ZERO) else { return };
         self.scrub.bytes_per_second.store(rate.0, Ordering::Relaxed);
         let stored = nvme.catalog().meta(POSITION).ok().flatten();
         let position = stored.and_then(|bytes| bytes.try_into().ok()).map(BlockKey::from_bytes);
@@ -204,7 +204,7 @@ impl Cache {
         let (mut began, mut due) = (Instant::now(), Instant::now());
         loop {
             let Some(cache) = cache.upgrade() else { return };
-            match cache.scrub_one(&nvme, &mut walk).await {
+            match cache.scrub_one(&mut walk).await {
                 Some(bytes) => {
                     due = due.max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / rate.0 as f64);
                 }
@@ -228,7 +228,8 @@ impl Cache {
     }
 
     /// The next block of the endless walk: the bytes that it counts for, `None` at the end of a pass.
-    async fn scrub_one(self: &Arc<Self>, nvme: &Arc<NvmeShelf>, walk: &mut Walk) -> Option<u64> {
+    async fn scrub_one(self: &Arc<Self>, walk: &mut Walk) -> Option<u64> {
+        let nvme = self.nvme.as_ref()?;
         let next = walk.next(nvme).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the scrub can't read the catalog: it begins again later");
             None

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, ConfigError};
 use super::{scrape, serve};
+use crate::cache::flush::Flushed;
 use crate::cache::{Cache, Parts, StartError as CacheError};
 use crate::ledger::Ledger;
 use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
@@ -67,6 +68,7 @@ pub struct Daemon {
     tcp: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
     socket: Option<PathBuf>,
+    flush_max: Duration,
 }
 
 impl Daemon {
@@ -76,15 +78,14 @@ impl Daemon {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let (listen, socket, metrics) = (config.listen, config.socket.clone(), config.metrics);
-        let scrub = config.scrub;
+        let Config { listen, socket, metrics, scrub, flush_max, .. } = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
         tokio::spawn(Arc::clone(&opened.cache).keep_books());
         let closing = CancellationToken::new();
-        tokio::spawn(Arc::clone(&opened.cache).keep_scrubbing(scrub, closing.clone()));
         let routes = serve::routes(&opened.cache, &closing).await?;
-        let mut daemon = Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, socket: None };
+        let mut daemon =
+            Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, socket: None, flush_max };
         if let Some(address) = listen {
             let (bound, serving) = serve::tcp(address, routes.clone(), daemon.closing.clone()).await?;
             (daemon.tcp, daemon.serving) = (Some(bound), vec![serving]);
@@ -99,6 +100,7 @@ impl Daemon {
             daemon.metrics = Some(bound);
             daemon.serving.push(serving);
         }
+        tokio::spawn(Arc::clone(daemon.cache()).keep_scrubbing(scrub, daemon.closing.clone()));
         Ok(daemon)
     }
 
@@ -126,15 +128,21 @@ impl Daemon {
         &self.opened.cache
     }
 
-    /// Takes no more requests, ends those under way and background writes, within a time limit, and closes the folder.
+    /// Takes no more requests, ends those under way, writes what only RAM has and what is being written, each within a time
+    /// limit, and closes the folder.
     pub async fn stop(self) {
-        let Self { opened, closing, serving, socket, .. } = self;
+        let Self { opened, closing, serving, socket, flush_max, .. } = self;
         closing.cancel();
         for mut serving in serving {
             if tokio::time::timeout(DRAIN_MAX, &mut serving).await.is_err() {
                 tracing::warn!("requests were still under way after {} s: cut off", DRAIN_MAX.as_secs());
                 serving.abort();
             }
+        }
+        if !flush_max.is_zero()
+            && let Ok(Flushed { written, left }) = opened.cache.flush(flush_max).await
+        {
+            tracing::info!(written, left, "blocks that only RAM had were written to the drives");
         }
         let quiet = opened.cache.quiesce(DRAIN_MAX).await.unwrap_or(false);
         if let Some(path) = socket {
