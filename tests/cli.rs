@@ -87,6 +87,13 @@ fn a_flag_that_breaks_its_rule_is_named_with_its_value_and_its_rule() {
             "ram is 4096 bytes, it must be at least 64KiB",
         ),
         (&["verify"], "--data-dir"),
+        (&["verify", "--data-dir", "d", "--server", "host:1"], "cannot be used with"),
+        (&["serve", "--data-dir", "d", "--nvme", "/mnt/a"], "nvme is \"/mnt/a\", it must be SIZE or DIR=SIZE"),
+        (&["serve", "--data-dir", "d", "--admission", "never"], "it must be always, second-use or ram-eviction"),
+        (
+            &["serve", "--data-dir", "d", "--socket", "s", "--nvme", "1GiB", "--nvme", "1GiB"],
+            "nvme is 1073741824 bytes, it must be another directory than the drives before it have",
+        ),
     ] {
         let said = refusal(args, 2);
         assert!(said.contains(words), "{args:?}: {said}");

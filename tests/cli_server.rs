@@ -135,6 +135,12 @@ fn status_usage_and_a_live_replay_have_the_promised_fields() {
     for field in ["version", "uptime_s", "sessions", "leases", "hit_tokens", "miss_tokens", "counters"] {
         assert!(status.get(field).is_some(), "{field}");
     }
+    for field in
+        ["number", "dir", "kind", "note", "written_bytes_total", "written_bytes_day", "wear_budget_bytes_per_day"]
+    {
+        assert!(status["drives"][0].get(field).is_some(), "{field}");
+    }
+    assert_eq!((&status["drives"][0]["state"], &status["scrub"]["corrupt"]), (&"ok".into(), &0.into()));
     for tier in ["ram", "nvme"] {
         for field in ["used_bytes", "capacity_bytes", "blocks"] {
             assert!(status["tiers"][tier][field].as_u64() > Some(0), "{tier} {field}");
@@ -152,6 +158,10 @@ fn a_flipped_byte_on_a_stopped_servers_drive_is_found_and_fails_the_command() {
     let running = server.run(&["verify", "--data-dir", "data"], b"");
     assert_eq!(running.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&running.stderr).contains("is in use by process"));
+    let online = server.json(&["verify", "--server", "unix:s", "--json"]);
+    for (field, value) in [("blocks", 4), ("bytes", 40_000), ("corrupt", 0), ("stale", 0), ("orphaned", 0)] {
+        assert_eq!(online[field], value, "{field}");
+    }
     let folder = server.stop();
     let data = folder.path().join("data");
     let (code, report) = verify(&data);

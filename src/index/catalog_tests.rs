@@ -161,3 +161,17 @@ fn a_look_changes_nothing_and_creates_nothing() {
         assert!(look.put(key(2), &row()).is_err());
     }
 }
+
+#[test]
+fn a_walk_by_keys_meets_each_once_whatever_comes_and_goes_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = opened(&folder.path().join("catalog"));
+    (1..=9).for_each(|byte| catalog.put(key(byte), &row()).unwrap());
+    let keys = |bytes: &[u8]| bytes.iter().copied().map(key).collect::<Vec<_>>();
+    assert_eq!(catalog.keys_after(None, 4).unwrap(), keys(&[1, 2, 3, 4]));
+    catalog.delete(key(4)).unwrap();
+    catalog.put(key(0), &row()).unwrap();
+    assert_eq!(catalog.keys_after(Some(key(4)), 4).unwrap(), keys(&[5, 6, 7, 8]));
+    assert_eq!(catalog.keys_after(Some(key(8)), 4).unwrap(), keys(&[9]));
+    assert_eq!(catalog.keys_after(Some(key(9)), 4).unwrap(), []);
+}

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "figures of a run belong beside its result")]
 #![expect(clippy::disallowed_methods, reason = "the environment makes a run longer")]
 
+mod a_drive_is_lost;
 mod bad_input;
 mod benches_run;
 mod kill_minus_nine;
@@ -11,8 +12,10 @@ mod live_replay;
 mod many_clients;
 mod metrics;
 mod one_block_lives;
+mod planned_stop;
 #[path = "../shared/process.rs"]
 mod process;
+mod scrubbed;
 mod several_drives;
 mod standard;
 mod support;
