@@ -11,7 +11,9 @@ mod cache;
 mod tests {
     use std::time::Duration;
 
-    use kvtier::plan::{Answer, BlockRef, Command, Event, Filter, InstanceNo, Options, Recovered, Wanted};
+    use kvtier::plan::{
+        Answer, BlockRef, Command, Event, Filter, InstanceNo, Options, Planner, Recovered, Recovery, Wanted,
+    };
     use kvtier::vocab::{LeaseId, Owner, SlotClass, SlotId, TierShape, Timestamp};
 
     use super::cache::{Cache, SLOT, all_is_done, chain, key, writes_fail, writes_wait};
@@ -187,6 +189,14 @@ mod tests {
         }
     }
 
+    /// Restarts from these rows, all of which are true.
+    fn recover(cache: &mut Cache, rows: Vec<Recovered>) {
+        let nothing = Planner::new(Options::new(TierShape::NONE, TierShape::NONE));
+        let mut recovery = Recovery::new(std::mem::replace(&mut cache.planner, nothing), rows.len() as u64);
+        assert!(rows.iter().all(|row| recovery.row(row)));
+        cache.planner = recovery.finish();
+    }
+
     #[test]
     fn a_restart_keeps_the_order_of_going() {
         let mut cache = Cache::new(4, 8);
@@ -207,7 +217,7 @@ mod tests {
             let last_use_s = u32::from(first);
             (first..first + 4).map(move |number| row(number, (number > first).then(|| number - 1), last_use_s))
         });
-        assert!(cache.planner.recover(rows.collect(), &mut Vec::new()).is_empty());
+        recover(&mut cache, rows.collect());
         cache.planner.check().unwrap();
         assert_eq!((cache.hit(0..4), cache.hit(4..8)), (4, 4));
         for (other, left) in [(20, 3), (21, 2), (22, 1), (23, 0)] {
@@ -234,7 +244,7 @@ mod tests {
         };
         // Block 1 hangs on 0, and 2 on 1; the row of 0 is lost. Block 3 was used long before them.
         let rows = vec![row(1, Some(0), 50), row(2, Some(1), 50), row(3, None, 1)];
-        cache.planner.recover(rows, &mut Vec::new());
+        recover(&mut cache, rows);
         cache.planner.check().unwrap();
         assert_eq!(cache.planner.holdings().orphans, 2);
         cache.put([10]);

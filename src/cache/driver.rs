@@ -3,7 +3,7 @@
 //! It never waits for a drive or for a reader. What others finish (writes, loads, the last pin of a slot) is put on a
 //! list that is as long as what is under way at most, and taken up after the next event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,12 +76,8 @@ pub(super) struct Hands {
 }
 
 impl Driver {
-    /// Starts the thread. `commands` are carried out first: what a warm start has recovered.
-    pub(super) fn start(
-        planner: Planner,
-        hands: Hands,
-        commands: Vec<Command>,
-    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    /// Starts the thread.
+    pub(super) fn start(planner: Planner, hands: Hands) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (inbox, messages) = mpsc::channel(PLANNER_INBOX);
         let finished = Finishes::default();
         let wake = inbox.downgrade();
@@ -96,10 +92,8 @@ impl Driver {
             nvme.on_lost(Box::new(move |drive| lost(Finished::Lost(drive))));
         }
         let wake = inbox.downgrade();
-        let (puts, events) = (HashMap::new(), Vec::new());
+        let (puts, commands, events) = (HashMap::new(), Vec::new(), VecDeque::new());
         let mut run = Run { planner, hands, puts, commands, events, finished: Arc::clone(&finished), wake };
-        // Before anybody can ask: what was recovered is readable from the first lookup on.
-        run.carry_out();
         let thread = std::thread::Builder::new().name("planner".into()).spawn(move || run.run(messages))?;
         Ok((Self { inbox, finished }, thread))
     }
@@ -178,7 +172,7 @@ struct Run {
     puts: HashMap<PutId, mpsc::Sender<Slot>>,
     commands: Vec<Command>,
     /// Events that carrying out commands has caused.
-    events: Vec<Event>,
+    events: VecDeque<Event>,
     finished: Finishes,
     wake: mpsc::WeakSender<Message>,
 }
@@ -247,26 +241,26 @@ impl Run {
         answer
     }
 
+    /// Commands of one event are carried out before the next is asked about.
     fn carry_out(&mut self) {
-        while !self.commands.is_empty() {
+        loop {
             for command in std::mem::take(&mut self.commands) {
                 self.command(command);
             }
-            for event in std::mem::take(&mut self.events) {
-                self.planner.on(self.hands.clock.now(), event, &mut self.commands);
-            }
+            let Some(event) = self.events.pop_front() else { return };
+            self.planner.on(self.hands.clock.now(), event, &mut self.commands);
         }
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Publish { key, residence } => {
-                self.hands.residency.publish(key, residence);
+            Command::Publish { block, key, residence } => {
+                self.hands.residency.publish(block.number(), &key, residence);
                 if residence.ram.is_some() {
                     self.hands.flights.land(&key, Landing::Ready);
                 }
             }
-            Command::Unpublish { key } => self.hands.residency.unpublish(&key),
+            Command::Unpublish { block, key } => self.hands.residency.unpublish(block.number(), &key),
             Command::Unloadable { key } => self.hands.flights.land(&key, Landing::Gone),
             Command::Fill { put, block, slot, class } => self.grant(put, block, slot, class),
             Command::Refuse { put, block } => {
@@ -276,7 +270,7 @@ impl Run {
             }
             Command::Retire { slot, class: _ } => {
                 if self.hands.ram.retire(slot) {
-                    self.events.push(Event::RamFreed { slot });
+                    self.events.push_back(Event::RamFreed { slot });
                 }
             }
             Command::Write(write) => self.write(write),
@@ -324,7 +318,7 @@ impl Run {
         let finish = self.finisher();
         let pin = self.hands.ram.pin(slot, class, generation, write.length);
         let (Some(nvme), Some(pin)) = (&self.hands.nvme, pin) else {
-            return self.events.push(Event::Wrote { block: write.block, outcome: Transfer::Refused });
+            return self.events.push_back(Event::Wrote { block: write.block, outcome: Transfer::Refused });
         };
         let block = write.block;
         nvme.write(write.key, pin, row(&write), move |result| {
@@ -346,7 +340,7 @@ impl Run {
         let finish = self.finisher();
         let writer = self.hands.ram.writer(load.to.0, load.to.1);
         let (Some(nvme), Some(writer)) = (&self.hands.nvme, writer) else {
-            return self.events.push(Event::Loaded { block: load.block, outcome: Transfer::Refused });
+            return self.events.push_back(Event::Loaded { block: load.block, outcome: Transfer::Refused });
         };
         let place = Place { slot: load.from.0, class: load.from.1, length: load.length, crc: load.crc };
         nvme.read(load.key, place, ReadInto::Slot(writer), move |result| {
@@ -365,7 +359,7 @@ impl Run {
     fn erase(&mut self, key: BlockKey, slot: SlotId) {
         let Some(nvme) = &self.hands.nvme else { return };
         match nvme.catalog().delete(key) {
-            Ok(()) => self.events.push(Event::Erased { slot }),
+            Ok(()) => self.events.push_back(Event::Erased { slot }),
             // The slot stays out of use: its row may still name it.
             Err(error) => {
                 tracing::error!(%key, %slot, %error, "a row could not be deleted: its slot is lost until a restart");

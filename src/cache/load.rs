@@ -190,9 +190,9 @@ impl Cache {
         }
         for _ in 0..TRIES {
             let residence = self.residency.get(key)?;
-            let Some((slot, class, generation)) = residence.ram else { return self.peek(key).await };
-            if let Some(pin) = self.ram.pin(slot, class, generation, residence.length) {
-                return Some((tier, residence.crc, pin.into_bytes()));
+            let Some(place) = residence.ram else { return self.peek(key).await };
+            if let Some(pin) = self.ram.pin(place.slot, place.class, place.generation, place.length) {
+                return Some((tier, place.crc, pin.into_bytes()));
             }
         }
         None

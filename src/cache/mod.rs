@@ -12,6 +12,7 @@ pub mod drives;
 mod error;
 mod flight;
 pub mod flush;
+pub mod footprint;
 pub mod load;
 pub mod lookup;
 pub mod meter;

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::driver::{Driver, Hands};
+use super::residency::Residency;
 use super::{Cache, Error, Names};
 use crate::ledger::Ledger;
-use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered};
-use crate::tiers::{Catalog, DrivePlace, NvmeShelf, Place, RamShelf};
-use crate::vocab::{ByteCount, Clock, TierShape};
+use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered, Recovery};
+use crate::tiers::{Catalog, DrivePlace, NvmeShelf, Place, RamShelf, Row};
+use crate::vocab::limits::{SCAN_THREADS, STALE_BATCH_ROWS};
+use crate::vocab::{BlockKey, ByteCount, Clock, TierShape};
 
 /// How often leases are looked at for their end.
 const TICK: Duration = Duration::from_millis(250);
@@ -64,11 +66,16 @@ impl Cache {
         let boot = rand::random::<u32>();
         let options = Options { policy, admission, wear_bytes_per_day, boot, ..Options::new(ram.shape(), shape) };
         let mut planner = Planner::new(options);
-        let mut commands = Vec::new();
+        let residency = Arc::new(Residency::new(planner.keys()));
         if let Some(catalog) = &catalog {
-            recover(&mut planner, catalog, &names, &mut commands)?;
+            let recovery = recover(planner, catalog, &names)?;
+            // Before anybody can ask: what was recovered is readable from the first lookup on.
+            for (block, key, residence) in recovery.readable() {
+                residency.publish(block.number(), &key, residence);
+            }
+            planner = recovery.finish();
         }
-        let (residency, flights) = (Arc::default(), Arc::default());
+        let flights = Arc::default();
         let hands = Hands {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),
@@ -76,7 +83,7 @@ impl Cache {
             flights: Arc::clone(&flights),
             clock: Arc::clone(&clock),
         };
-        let (driver, thread) = Driver::start(planner, hands, commands)?;
+        let (driver, thread) = Driver::start(planner, hands)?;
         let started = clock.now();
         let cache = Self {
             driver,
@@ -116,41 +123,51 @@ impl Cache {
     }
 }
 
-fn recover(
-    planner: &mut Planner,
-    catalog: &Catalog,
-    names: &Names,
-    commands: &mut Vec<crate::plan::Command>,
-) -> Result<(), StartError> {
+/// Takes in what the catalog holds. Rows that can't be true are deleted on the way.
+fn recover(planner: Planner, catalog: &Catalog, names: &Names) -> Result<Recovery, StartError> {
+    let started = Instant::now();
     let payloads: HashMap<u16, u32> =
         names.namespaces().iter().map(|namespace| (namespace.id.0, namespace.spec.max_payload_bytes)).collect();
-    let (mut rows, mut stale) = (Vec::new(), Vec::new());
-    catalog.scan(|key, row| {
-        let place = Place::of(&row);
-        match (place, payloads.get(&row.owner.namespace.0)) {
-            (Some(place), Some(payload_max)) => rows.push(Recovered {
-                key,
-                slot: place.slot,
-                class: place.class,
-                length: place.length,
-                crc: place.crc,
-                owner: row.owner,
-                payload_max: *payload_max,
-                parent: row.parent,
-                depth: row.depth,
-                created_s: row.created_s,
-                last_use_s: row.last_use_s,
-            }),
-            // A namespace that is not known any more, or shards that this version can't read: nobody can ask for it.
-            _ => stale.push(key),
+    // A namespace that is not known any more, or shards that this version can't read: nobody can ask for it.
+    let pick = |key, row| recovered(key, &row, &payloads).ok_or(key);
+    let mut recovery = Recovery::new(planner, catalog.estimated_blocks()?);
+    let (mut stale, mut all_stale, mut deleted) = (Vec::new(), 0_u64, Ok(()));
+    let take = |rows: Vec<Result<Recovered, BlockKey>>| {
+        let before = stale.len();
+        let rows = rows.into_iter().filter_map(|row| row.map_err(|key| stale.push(key)).ok()).collect::<Vec<_>>();
+        recovery.rows(&rows, |key| stale.push(key));
+        all_stale += (stale.len() - before) as u64;
+        if stale.len() >= STALE_BATCH_ROWS {
+            let batch = std::mem::take(&mut stale);
+            deleted = std::mem::replace(&mut deleted, Ok(())).and_then(|()| catalog.delete_batch(batch));
         }
-    })?;
-    let blocks = rows.len();
-    stale.extend(planner.recover(rows, commands));
-    if !stale.is_empty() {
-        tracing::warn!(rows = stale.len(), "stale rows of the catalog were deleted: their blocks are misses");
-    }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SCAN_THREADS);
+    catalog.scan_on(threads, pick, take)?;
+    deleted?;
     catalog.delete_batch(stale)?;
-    tracing::info!(blocks, orphans = planner.holdings().orphans, "recovered");
-    Ok(())
+    if all_stale > 0 {
+        tracing::warn!(rows = all_stale, "stale rows of the catalog were deleted: their blocks are misses");
+    }
+    let held = recovery.planner().holdings();
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::info!(blocks = held.nvme_blocks, orphans = held.orphans, seconds, "recovered");
+    Ok(recovery)
+}
+
+fn recovered(key: BlockKey, row: &Row, payloads: &HashMap<u16, u32>) -> Option<Recovered> {
+    let place = Place::of(row)?;
+    Some(Recovered {
+        key,
+        slot: place.slot,
+        class: place.class,
+        length: place.length,
+        crc: place.crc,
+        owner: row.owner,
+        payload_max: *payloads.get(&row.owner.namespace.0)?,
+        parent: row.parent,
+        depth: row.depth,
+        created_s: row.created_s,
+        last_use_s: row.last_use_s,
+    })
 }

@@ -49,6 +49,12 @@ struct Tiers {
     /// What is written to NVMe: always, second-use or ram-eviction. The daemon's default where absent.
     #[arg(long, value_parser = names::admission, value_name = "NAME", conflicts_with = "server")]
     admission: Option<AdmissionKind>,
+    /// Bytes a day that the simulated drive may be written; past it, heads of chains are written, tails on second use.
+    #[arg(long, value_name = "SIZE", requires = "simulate", value_parser = size::parser("--wear-budget"))]
+    wear_budget: Option<ByteCount>,
+    /// Kill the simulated server after this many requests, start it again, and say how warm that was.
+    #[arg(long, value_name = "N", requires = "simulate", value_parser = clap::value_parser!(u64).range(1..))]
+    crash_after: Option<u64>,
     /// RAM of the embedded or simulated server.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size::parser("--ram"))]
     #[arg(conflicts_with = "server")]
@@ -127,7 +133,9 @@ impl Replay {
             None => simulate::as_a_server(tiers.ram, tiers.nvme, self.block_bytes)?,
         };
         let (policy, admission) = (tiers.policy.unwrap_or_default(), tiers.admission.unwrap_or_default());
-        Ok(SimulateOptions { ram_blocks, nvme_blocks, policy, admission })
+        let wear_blocks_per_day = tiers.wear_budget.map(|budget| budget.0 / u64::from(self.block_bytes));
+        let crash_after = tiers.crash_after;
+        Ok(SimulateOptions { ram_blocks, nvme_blocks, policy, admission, wear_blocks_per_day, crash_after })
     }
 
     fn lived(self) -> Result<ReplayReport, CliError> {

@@ -103,6 +103,12 @@ pub fn replay(report: &ReplayReport) -> String {
     ];
     rows.extend(report.ram_blocks.map(|blocks| pair("  ram, blocks", thousands(blocks))));
     rows.extend(report.nvme_blocks.map(|blocks| pair("  nvme, blocks", thousands(blocks))));
+    rows.extend(report.blocks_written.map(|blocks| pair("blocks written to nvme", thousands(blocks))));
+    if let Some(crash) = &report.crash {
+        let after = format!("the {} requests after the crash", thousands(crash.next_requests));
+        rows.push(pair("blocks recovered by the start after it", thousands(crash.blocks_recovered)));
+        rows.push(pair(&after, format!("hit rate {}", percent(crash.next_hit_rate))));
+    }
     rows.extend(report.live.iter().flat_map(live));
     format!("{tiers}\n{}", numbers(["replay", ""], rows))
 }

@@ -153,6 +153,9 @@ fn text(report: &VerifyReport) -> String {
     if more > 0 {
         lines.push(format!("and {} more, of which --json lists up to 1,000", thousands(more)));
     }
+    if report.after_power_loss {
+        lines.push("The machine went down while a daemon ran: rows without their bytes count as stale.".to_owned());
+    }
     lines.push(if report.corrupt > 0 {
         "A daemon serves none of these: what can't be proven right is a miss.".to_owned()
     } else if report.stale > 0 {

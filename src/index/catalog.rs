@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
-use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, ReadOptions, WriteBatch};
+use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
+use super::life::Life;
 use super::namespace::NamespaceRow;
 use super::row::Row;
 use super::store::{self, BLOCKS, IndexError, META, NAMESPACES, TENANTS};
@@ -13,14 +14,18 @@ use crate::vocab::{AccountId, BlockKey, NamespaceId, TenantName};
 /// What the whole database is written in; another one means to start empty.
 const SCHEMA: &[u8] = b"1";
 const SCHEMA_KEY: &str = "schema";
+/// When it was opened, and whether it was closed: see [`Life`].
+const LIFE_KEY: &str = "life";
 /// Rows that can't be read are deleted this many at a time.
 const DELETE_BATCH: usize = 1024;
 
 /// The catalog of one data folder.
 pub struct Catalog {
-    db: DB,
+    pub(super) db: DB,
     /// Opened for a look only: rows that can't be read are counted and kept.
     read_only: bool,
+    /// It has begun a life of its own, which ends when it is dropped.
+    alive: bool,
 }
 
 /// A catalog, and whether it had to be rebuilt.
@@ -73,21 +78,49 @@ impl Catalog {
     /// # Errors
     /// `Damaged` where there is none, or one that can't be read.
     pub fn open_existing(path: &Path) -> Result<Self, IndexError> {
-        let catalog = Self { db: store::open_read_only(path)?, read_only: true };
+        let catalog = Self { db: store::open_read_only(path)?, read_only: true, alive: false };
         match catalog.meta(SCHEMA_KEY)? {
-            Some(schema) if schema == SCHEMA => Ok(catalog),
-            _ => Err(IndexError::Damaged("its schema is of another version".into())),
+            Some(schema) if schema != SCHEMA => Err(IndexError::Damaged("its schema is of another version".into())),
+            // Its maker died before it had written anything: it is empty, as a daemon would find it.
+            _ => Ok(catalog),
         }
     }
 
     fn open_whole(path: &Path) -> Result<Self, IndexError> {
-        let catalog = Self { db: store::open(path)?, read_only: false };
-        match catalog.meta(SCHEMA_KEY)? {
+        let mut catalog = Self { db: store::open(path)?, read_only: false, alive: false };
+        let schema = catalog.meta(SCHEMA_KEY)?;
+        match &schema {
             Some(schema) if schema == SCHEMA => {}
             Some(_) => return Err(IndexError::Damaged("its schema is of another version".into())),
             None => catalog.put_meta(SCHEMA_KEY, SCHEMA)?,
         }
+        let life = Life::begin(catalog.meta(LIFE_KEY)?.as_deref(), schema.is_none());
+        catalog.put_meta(LIFE_KEY, &life.encode())?;
+        catalog.alive = true;
         Ok(catalog)
+    }
+
+    /// Whether rows may be without their bytes through no damage: the machine went down while the catalog was open, and
+    /// nobody has compared all rows since.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn is_doubtful(&self) -> Result<bool, IndexError> {
+        Ok(self.meta(LIFE_KEY)?.as_deref().is_none_or(Life::is_doubtful))
+    }
+
+    /// Every row was compared with its bytes, and those that were not true are gone: from here on, bytes that are not
+    /// their row's are damage.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn trust(&self) -> Result<(), IndexError> {
+        self.change_life(Life::trusted, &WriteOptions::default())
+    }
+
+    fn change_life(&self, change: impl FnOnce(Life) -> Life, options: &WriteOptions) -> Result<(), IndexError> {
+        let Some(life) = self.meta(LIFE_KEY)?.as_deref().and_then(Life::decode) else { return Ok(()) };
+        Ok(self.db.put_cf_opt(self.family(META)?, LIFE_KEY, change(life).encode(), options)?)
     }
 
     /// Remembers a block whose payload was written.
@@ -164,10 +197,14 @@ impl Catalog {
             }
         }
         self.delete_raw(BLOCKS, &mut bad)?;
+        self.tell_undecodable(scanned);
+        Ok(scanned)
+    }
+
+    pub(super) fn tell_undecodable(&self, scanned: Scanned) {
         if scanned.undecodable > 0 && !self.read_only {
             tracing::warn!(rows = scanned.undecodable, "catalog rows that could not be read were deleted");
         }
-        Ok(scanned)
     }
 
     /// Up to `most` keys of blocks, in their order: those after `key`, or from the first on.
@@ -259,7 +296,7 @@ impl Catalog {
         Ok(rows)
     }
 
-    fn delete_raw(&self, family: &str, keys: &mut Vec<Box<[u8]>>) -> Result<(), IndexError> {
+    pub(super) fn delete_raw(&self, family: &str, keys: &mut Vec<Box<[u8]>>) -> Result<(), IndexError> {
         if self.read_only {
             keys.clear();
             return Ok(());
@@ -271,8 +308,21 @@ impl Catalog {
         Ok(self.db.write(batch)?)
     }
 
-    fn family(&self, name: &str) -> Result<&ColumnFamily, IndexError> {
+    pub(super) fn family(&self, name: &str) -> Result<&ColumnFamily, IndexError> {
         self.db.cf_handle(name).ok_or_else(|| IndexError::Damaged(format!("it has no {name}")))
+    }
+}
+
+/// Whoever writes to the drive holds the catalog until the row is put: with its last holder, nothing is under way. Synced,
+/// so that a machine that goes down afterwards takes nothing along.
+impl Drop for Catalog {
+    fn drop(&mut self) {
+        if self.alive {
+            let mut synced = WriteOptions::default();
+            synced.set_sync(true);
+            // Not written, it reads as if the process had been killed: true as well.
+            self.change_life(Life::closed, &synced).ok();
+        }
     }
 }
 
@@ -283,7 +333,7 @@ impl fmt::Debug for Catalog {
 }
 
 /// Reads each block of the database once, past its small cache.
-fn one_pass() -> ReadOptions {
+pub(super) fn one_pass() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.fill_cache(false);
     options.set_readahead_size(1 << 20);

@@ -4,8 +4,10 @@
 //! leaves this room.
 
 mod catalog;
+mod life;
 mod namespace;
 mod row;
+mod scan;
 mod store;
 
 pub use catalog::{Catalog, Opened, Scanned};

@@ -2,6 +2,7 @@
 //!
 //! *Corrupt* is a slot whose bytes are not those that its only row was written for: the drive or something else changed
 //! them. *Stale* is a row that can't be true, as a power loss leaves behind. Both are misses to a daemon, never answers.
+//! Once the machine has gone down under a daemon, a row without its bytes is no sign of damage (see `index/life.rs`).
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -33,6 +34,9 @@ pub struct VerifyReport {
     pub unreferenced_slots: u64,
     /// Rows that can't be decoded: a daemon deletes them.
     pub undecodable_rows: u64,
+    /// The machine has gone down while a daemon ran, and nobody has compared all rows since: rows without their bytes are
+    /// stale.
+    pub after_power_loss: bool,
     /// The first of what is wrong, corrupt ones ahead.
     pub problems: Vec<Problem>,
     /// How many more there are.
@@ -87,6 +91,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(ByteCount, ByteCount)) -> Res
         }
     }
     let unreferenced_slots = judge::unreferenced_slots(&rows, folder.shape());
+    findings.after_power_loss = catalog.is_doubtful().map_err(unreadable(&path))?;
     let shelf = NvmeShelf::striped(devices, Arc::new(catalog), folder.shape());
     check_slots(&shelf, &mut rows, &mut findings, &mut progress);
     shelf.stop();
@@ -146,6 +151,9 @@ fn judge_read(row: &mut Found, error: &ReadError, findings: &mut Findings) {
         ReadError::Corrupt { found, .. } if *found == crc_of_zeroes(&row.key, row.length) => {
             Some("its slot was never written")
         }
+        ReadError::Corrupt { .. } if findings.after_power_loss => {
+            Some("its bytes are not in its slot, as after the machine went down while a daemon ran")
+        }
         _ => None,
     };
     match stale {
@@ -172,6 +180,7 @@ fn crc_of_zeroes(key: &BlockKey, length: u32) -> u64 {
 /// Problems by kind; of each, as many as may be listed.
 #[derive(Default)]
 struct Findings {
+    after_power_loss: bool,
     corrupt: u64,
     stale: u64,
     orphaned: u64,
@@ -199,6 +208,7 @@ impl Findings {
             corrupt: self.corrupt,
             stale: self.stale,
             orphaned: self.orphaned,
+            after_power_loss: self.after_power_loss,
             problems_omitted: all - problems.len() as u64,
             problems,
             ..VerifyReport::default()

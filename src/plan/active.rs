@@ -21,9 +21,6 @@ pub(super) struct Active {
     pub leases: u32,
     /// Reads of its NVMe slot under way.
     pub reads: u16,
-    pub ram_class: u8,
-    /// It goes as soon as what moves it ends.
-    pub doomed: bool,
     /// RAM lets it go once its write to NVMe has ended; its slot is promised to others already.
     pub leaving: bool,
 }
@@ -33,17 +30,7 @@ static AT_REST: Active = Active::new(NONE);
 
 impl Active {
     const fn new(block: u32) -> Self {
-        Self {
-            block,
-            ram_slot: NO_SLOT,
-            generation: 0,
-            put: NO_PUT,
-            leases: 0,
-            reads: 0,
-            ram_class: 0,
-            doomed: false,
-            leaving: false,
-        }
+        Self { block, ram_slot: NO_SLOT, generation: 0, put: NO_PUT, leases: 0, reads: 0, leaving: false }
     }
 }
 
@@ -109,7 +96,7 @@ impl Catalog {
     /// Forgets what was moving of a block if nothing is.
     pub(super) fn rest(&mut self, number: u32) {
         let (entry, active) = (&self[number], self.active(number));
-        let at_rest = entry.ram == Ram::Absent && active.leases == 0 && active.reads == 0 && !active.doomed;
+        let at_rest = entry.ram == Ram::Absent && active.leases == 0 && active.reads == 0;
         if at_rest && entry.active != NONE {
             let at = std::mem::replace(&mut self[number].active, NONE);
             self.actives.remove(at);

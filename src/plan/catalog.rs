@@ -9,7 +9,7 @@ use super::active::Actives;
 use super::column::Column;
 use super::entry::{Entry, NONE, UNKNOWN, VACANT, is_block};
 use super::event::BlockRef;
-use super::keys::Keys;
+use super::keys::{Keys, KeysWriter};
 use super::owner::{NOBODY, Owners};
 use crate::vocab::limits::BLOCKS_MAX;
 use crate::vocab::{BlockKey, Owner};
@@ -21,9 +21,11 @@ pub(super) struct Catalog {
     /// Numbers that were ever given.
     numbers: u32,
     vacant: Vec<u32>,
-    keys: Arc<Keys>,
-    /// The key is a hash already, so it hashes to its own first bytes.
-    by_key: HashTable<u32>,
+    /// Numbers that become vacant with the next event: commands of this one may still name them.
+    leaving: Vec<u32>,
+    keys: KeysWriter,
+    /// By the part of a key. The key is a hash already, so it hashes to its own first bytes.
+    by_key: Box<[HashTable<u32>]>,
     pub(super) owners: Owners,
     pub(super) actives: Actives,
 }
@@ -34,8 +36,9 @@ impl Default for Catalog {
             entries: Column::new(Entry::BLANK),
             numbers: 0,
             vacant: Vec::new(),
-            keys: Arc::default(),
-            by_key: HashTable::new(),
+            leaving: Vec::new(),
+            keys: KeysWriter::default(),
+            by_key: std::iter::repeat_with(HashTable::new).take(Keys::PARTS).collect(),
             owners: Owners::default(),
             actives: Actives::default(),
         }
@@ -57,7 +60,7 @@ impl IndexMut<u32> for Catalog {
 
 impl Catalog {
     pub(super) fn find(&self, key: &BlockKey) -> Option<u32> {
-        self.by_key.find(key.hash64(), |number| self.keys.is(*number, key)).copied()
+        self.by_key[Keys::part(key)].find(Keys::hash(key), |number| self.keys.is(*number, key)).copied()
     }
 
     pub(super) fn key(&self, number: u32) -> BlockKey {
@@ -83,11 +86,20 @@ impl Catalog {
 
     /// The block that a late completion speaks of, if it is still the same one.
     pub(super) fn resolve(&self, block: BlockRef) -> Option<u32> {
-        (block.number < self.numbers && self[block.number].stamp == block.stamp).then_some(block.number)
+        let known = block.number < self.numbers && u32::from(self[block.number].stamp) == block.stamp;
+        known.then_some(block.number)
     }
 
     pub(super) fn reference(&self, number: u32) -> BlockRef {
-        BlockRef { number, stamp: self[number].stamp }
+        BlockRef { number, stamp: self[number].stamp.into() }
+    }
+
+    /// About so many blocks will be added: tables begin a little below the size that they will have.
+    pub(super) fn expect(&mut self, blocks: u64) {
+        let least = usize::try_from(blocks).unwrap_or(usize::MAX).min(BLOCKS_MAX as usize) / 10 * 9;
+        for (part, table) in self.by_key.iter_mut().enumerate() {
+            table.reserve(Keys::share(part, least), |number| self.keys.hash_of(*number));
+        }
     }
 
     /// Adds a block that is in no tier yet; `None` where there are as many as there may be.
@@ -104,7 +116,7 @@ impl Catalog {
         self[number] = Entry::new(self[number].stamp, depth);
         self.keys.set(number, &key);
         let keys = &self.keys;
-        self.by_key.insert_unique(key.hash64(), number, |other| keys.hash64(*other));
+        self.by_key[Keys::part(&key)].insert_unique(Keys::hash(&key), number, |other| keys.hash_of(*other));
         self.attach(number, parent);
         Some(number)
     }
@@ -145,13 +157,24 @@ impl Catalog {
     pub(super) fn remove(&mut self, number: u32) {
         debug_assert!(!is_block(self[number].first_child), "has children");
         self.detach(number);
-        if let Ok(found) = self.by_key.find_entry(self.keys.hash64(number), |other| *other == number) {
+        let key = self.key(number);
+        if let Ok(found) = self.by_key[Keys::part(&key)].find_entry(Keys::hash(&key), |other| *other == number) {
             found.remove();
         }
         self.rest(number);
         self.give(number, NOBODY);
         self[number] = Entry { stamp: self[number].stamp.wrapping_add(1), ..Entry::BLANK };
-        self.vacant.push(number);
+        self.leaving.push(number);
+    }
+
+    /// An event begins, so that all that the one before has caused is done: what it made vacant may be used again.
+    pub(super) fn begin(&mut self) {
+        self.vacant.append(&mut self.leaving);
+    }
+
+    /// The keys, for those who read them.
+    pub(super) fn keys(&self) -> &Arc<Keys> {
+        self.keys.shared()
     }
 
     pub(super) fn children(&self, number: u32) -> impl Iterator<Item = u32> + '_ {
@@ -165,15 +188,18 @@ impl Catalog {
 
     /// Bytes of keys, of entries with vacant numbers, and of the table of numbers by key.
     pub(super) fn bytes(&self) -> [usize; 3] {
-        let vacant = self.vacant.capacity() * size_of::<u32>();
-        [self.keys.bytes(), self.entries.bytes() + vacant, self.by_key.allocation_size()]
+        let vacant = (self.vacant.capacity() + self.leaving.capacity()) * size_of::<u32>();
+        let by_key = self.by_key.iter().map(|part| part.allocation_size() + size_of_val(part)).sum();
+        [self.keys.bytes(), self.entries.bytes() + vacant, by_key]
     }
 
     /// Each number is one block's, found under its key, or is vacant once. O(blocks).
     pub(super) fn check(&self) -> Result<(), String> {
         let known = self.iter().count();
-        if known != self.by_key.len() || known + self.vacant.len() != self.numbers as usize {
-            let (keys, vacant, all) = (self.by_key.len(), self.vacant.len(), self.numbers);
+        let (keys, vacant) =
+            (self.by_key.iter().map(HashTable::len).sum::<usize>(), self.vacant.len() + self.leaving.len());
+        if known != keys || known + vacant != self.numbers as usize {
+            let all = self.numbers;
             return Err(format!("{known} blocks under {keys} keys and {vacant} vacant numbers, of {all}"));
         }
         if let Some((number, _)) = self.iter().find(|(number, _)| self.find(&self.key(*number)) != Some(*number)) {

@@ -33,7 +33,7 @@ impl Planner {
                 }
                 _ => None,
             };
-            let has_bytes = entry.has_bytes() && !active.doomed;
+            let has_bytes = entry.has_bytes() && !entry.doomed;
             let readable = has_bytes && above.is_some_and(|(readable, _)| readable);
             if entry.is_readable() != readable {
                 return fail(number, "readable exactly when it and all ancestors have bytes");
@@ -48,7 +48,7 @@ impl Planner {
             if entry.is_ghost() && active.leases == 0 && !is_block(entry.first_child) && active.reads == 0 {
                 return fail(number, "a ghost without children is forgotten");
             }
-            if active.doomed && !self.catalog.is_moving(number) {
+            if entry.doomed && !self.catalog.is_moving(number) {
                 return fail(number, "what is doomed goes when nothing moves it any more");
             }
             if entry.ram == Ram::Offered && active.put == NO_PUT {
@@ -72,7 +72,7 @@ impl Planner {
         self.check_leases()?;
         self.check_slots(&self.ram, "RAM", |entry, active| {
             let has_slot = matches!(entry.ram, Ram::Filling | Ram::Resident);
-            has_slot.then_some((active.ram_class, active.ram_slot))
+            has_slot.then_some((entry.ram_class, active.ram_slot))
         })?;
         self.check_slots(&self.nvme, "NVMe", |entry, _| {
             let has_slot = matches!(entry.nvme, Nvme::Writing | Nvme::Resident);

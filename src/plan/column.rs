@@ -27,6 +27,11 @@ impl<T: Copy> Column<T> {
         }
     }
 
+    /// An element, blank where it does not exist.
+    pub(super) fn get(&self, number: u32) -> T {
+        self.chunks.get(number as usize / CHUNK).map_or(self.blank, |chunk| chunk[number as usize % CHUNK])
+    }
+
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
         self.chunks.len() * CHUNK * size_of::<T>() + self.chunks.capacity() * size_of::<usize>()

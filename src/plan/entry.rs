@@ -65,8 +65,12 @@ pub(super) enum Reach {
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub(super) struct Entry {
-    /// How often this record was another block's.
-    pub stamp: u32,
+    /// How often this record was another block's. A completion that speaks of another one is late by no more than what
+    /// waits for the planner, so that 16 bits tell.
+    pub stamp: u16,
+    pub ram_class: u8,
+    /// It goes as soon as what moves it ends.
+    pub doomed: bool,
     pub parent: u32,
     pub first_child: u32,
     pub next_sibling: u32,
@@ -102,9 +106,11 @@ impl Entry {
     /// A record that is no block's yet.
     pub(super) const BLANK: Self = Self { active: VACANT, ..Self::new(0, 0) };
 
-    pub(super) const fn new(stamp: u32, depth: u32) -> Self {
+    pub(super) const fn new(stamp: u16, depth: u32) -> Self {
         Self {
             stamp,
+            ram_class: 0,
+            doomed: false,
             parent: UNKNOWN,
             first_child: NONE,
             next_sibling: NONE,

@@ -298,16 +298,27 @@ pub enum LeaseError {
 /// Where a readable block is: what is published to readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Residence {
-    /// In RAM: slot, class and generation.
-    pub ram: Option<(SlotId, SlotClass, u64)>,
-    /// Whether RAM has all its ancestors too: then it counts as a hit in RAM.
-    pub ram_run: bool,
-    /// Whether NVMe has it.
+    /// Its place in RAM.
+    pub ram: Option<InRam>,
+    /// Whether NVMe has it. Where is the planner's to say.
     pub nvme: bool,
+}
+
+/// A block's place in RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InRam {
+    /// Which slot.
+    pub slot: SlotId,
+    /// Its size.
+    pub class: SlotClass,
+    /// Generation that readers must name.
+    pub generation: u64,
     /// Bytes of the payload.
     pub length: u32,
     /// Checksum, seeded with the key.
     pub crc: u64,
+    /// Whether RAM has all its ancestors too: then it counts as a hit in RAM.
+    pub run: bool,
 }
 
 /// A block to be written to NVMe with its row.
@@ -401,6 +412,8 @@ pub enum Command {
     /// Tell lookups that the block is readable.
     Publish {
         /// Which block.
+        block: BlockRef,
+        /// Its key.
         key: BlockKey,
         /// Where it is.
         residence: Residence,
@@ -408,6 +421,8 @@ pub enum Command {
     /// Tell lookups that it is not.
     Unpublish {
         /// Which block.
+        block: BlockRef,
+        /// Its key.
         key: BlockKey,
     },
 }

@@ -42,8 +42,8 @@ impl Planner {
     }
 
     pub(super) fn drop_from_ram(&mut self, number: u32) {
-        let (active, at) = (*self.catalog.active(number), self.catalog.ram_number(number));
-        let (slot, number_of_class) = (active.ram_slot, active.ram_class);
+        let entry = &self.catalog[number];
+        let (at, number_of_class, slot) = (entry.active, entry.ram_class, self.catalog.active(number).ram_slot);
         self.set_ram(number, Ram::Absent);
         if std::mem::take(&mut self.catalog.active_mut(number).leaving) {
             // Out of the order and promised since it began to leave.
@@ -91,7 +91,7 @@ impl Planner {
 
     /// Lets a block go that was erased while it was being moved. Whether it was.
     pub(super) fn finish_doomed(&mut self, number: u32) -> bool {
-        if !self.catalog.active(number).doomed || self.catalog.is_moving(number) {
+        if !self.catalog[number].doomed || self.catalog.is_moving(number) {
             return false;
         }
         self.drop_everywhere(number);
@@ -100,14 +100,14 @@ impl Planner {
 
     pub(super) fn drop_everywhere(&mut self, number: u32) {
         // Lookups are not told of one place after the other: it is gone from the first one on.
-        self.catalog.active_mut(number).doomed = true;
+        self.catalog[number].doomed = true;
         if self.catalog[number].ram == Ram::Resident {
             self.drop_from_ram(number);
         }
         if self.catalog[number].nvme == Nvme::Resident {
             self.drop_from_nvme(number);
         }
-        self.catalog.active_mut(number).doomed = false;
+        self.catalog[number].doomed = false;
         self.prune(number);
     }
 
@@ -143,7 +143,7 @@ impl Planner {
         let matches = |number: u32, entry: &super::entry::Entry| {
             let owner = self.catalog.owner(number);
             !entry.is_ghost()
-                && !self.catalog.active(number).doomed
+                && !entry.doomed
                 && filter.namespace.is_none_or(|namespace| namespace == owner.namespace)
                 && filter.account.is_none_or(|account| account == owner.account)
                 && filter.user.is_none_or(|user| user == owner.user)
@@ -161,7 +161,7 @@ impl Planner {
             self.counters.removed += 1;
             if self.catalog.is_moving(number) {
                 // Unreadable from now on; its slots go when what moves it ends.
-                self.catalog.active_mut(number).doomed = true;
+                self.catalog[number].doomed = true;
                 self.refresh(number);
             } else {
                 self.drop_everywhere(number);

@@ -64,6 +64,11 @@ impl Extent {
         (0_u16..=u16::MAX).zip(&self.owners).filter(|(_, owner)| **owner == NOBODY).map(|(index, _)| index)
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.owners)
+    }
+
     /// The block in a slot.
     pub(super) fn owner(&self, index: u16) -> Option<u32> {
         self.owners.get(usize::from(index)).copied().filter(|owner| *owner != NOBODY)

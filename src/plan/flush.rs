@@ -67,10 +67,8 @@ impl Planner {
         if entry.nvme == Nvme::Absent {
             return false;
         }
-        let at = entry.active;
-        let active = self.catalog.active_mut(number);
-        active.leaving = true;
-        let class = active.ram_class;
+        let (class, at) = (entry.ram_class, entry.active);
+        self.catalog.active_mut(number).leaving = true;
         self.ram.remove(at);
         self.ram.promise(class, 1);
         true
@@ -88,7 +86,7 @@ impl Planner {
             self.prune(number);
             return;
         }
-        let (class, at) = (active.ram_class, self.catalog[number].active);
+        let (class, at) = (self.catalog[number].ram_class, self.catalog[number].active);
         self.catalog.active_mut(number).leaving = false;
         self.ram.insert(class, at, Heat::Hot, self.now);
         self.evict_from_ram(class);
@@ -112,7 +110,7 @@ impl Planner {
         self.set_ram(number, Ram::Absent);
         self.ram.remove(at);
         self.chill_descendants(number);
-        if active.doomed {
+        if self.catalog[number].doomed {
             self.finish_doomed(number);
         }
         if let Some(number) = self.catalog.resolve(block) {

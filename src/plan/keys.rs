@@ -4,9 +4,12 @@
 //! The words of a key are plain atomics: what orders them is the lock under which a number is published. A number is
 //! published after its key was written, and its key is not written again before it was withdrawn (the planner keeps a
 //! number that has become vacant until its next event), so that whoever finds a published number finds its own key.
+//!
+//! Tables by key come in parts of different shares, so that not all of them are to grow at once: a table that has just
+//! doubled is half empty, and one that doubles is copied.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::vocab::BlockKey;
 use crate::vocab::limits::BLOCKS_MAX;
@@ -16,62 +19,168 @@ const CHUNK: usize = 1 << 14;
 /// Chunks of a shelf, and shelves in all: 4 KiB each.
 const SHELF: usize = 1 << 8;
 
-type Words = [AtomicU64; 4];
-type Shelf = Box<[OnceLock<Box<[Words]>>]>;
+/// Bits of a key that tell its part.
+const PART_BITS: u32 = 12;
+/// The part of each value of those bits.
+static PARTS_OF: [u8; 1 << PART_BITS] = parts();
 
-/// The keys.
-#[derive(Debug)]
-pub(super) struct Keys {
-    shelves: Box<[OnceLock<Shelf>]>,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        const { assert!(BLOCKS_MAX as usize == CHUNK * SHELF * SHELF, "every number has its place") };
-        Self { shelves: blank(SHELF) }
+/// The share of each part is 2^(1/64) times that of the one before, so that the last has nearly twice the share of the
+/// first, and of 64 tables that double at the same number of keys each does so in its turn.
+const fn parts() -> [u8; 1 << PART_BITS] {
+    /// 2^(1/64) in 32 bits behind the point.
+    const RATIO: u64 = 4_341_736_423;
+    // The first share: the shares' sum is (2 - 1) / (RATIO - 1) times that, in 32 bits behind the point.
+    let mut share = (RATIO - (1 << 32)) << PART_BITS;
+    let mut parts = [0; 1 << PART_BITS];
+    let (mut part, mut filled, mut end) = (0, 0, 0);
+    while part < Keys::PARTS {
+        end += share;
+        share = (share * (RATIO >> 8)) >> 24;
+        while filled < parts.len() && ((filled as u64) << 32 < end || part + 1 == Keys::PARTS) {
+            parts[filled] = part as u8;
+            filled += 1;
+        }
+        part += 1;
     }
+    parts
 }
 
-impl Keys {
-    /// Writes the key of a number. The caller is the only one who writes.
-    pub(super) fn set(&self, number: u32, key: &BlockKey) {
-        let (shelf, chunk, at) = place(number);
-        let chunk = self.shelves[shelf].get_or_init(|| blank(SHELF))[chunk].get_or_init(|| blank(CHUNK));
-        for (word, value) in chunk[at].iter().zip(key.words()) {
+/// A key that one thread writes and others read.
+#[derive(Debug, Default)]
+#[repr(align(32))]
+struct SharedKey([AtomicU64; 4]);
+
+impl SharedKey {
+    fn set(&self, key: &BlockKey) {
+        for (word, value) in self.0.iter().zip(key.words()) {
             word.store(value, Ordering::Relaxed);
         }
     }
 
-    fn words(&self, number: u32) -> Option<[u64; 4]> {
-        let (shelf, chunk, at) = place(number);
-        let words = &self.shelves[shelf].get()?[chunk].get()?[at];
-        Some(std::array::from_fn(|word| words[word].load(Ordering::Relaxed)))
+    fn words(&self) -> [u64; 4] {
+        std::array::from_fn(|word| self.0[word].load(Ordering::Relaxed))
     }
 
-    /// The key of a number; zeroes for one that was never given.
+    fn hash(&self) -> u64 {
+        self.0[3].load(Ordering::Relaxed)
+    }
+
+    fn is(&self, key: &BlockKey) -> bool {
+        // Without a branch a word: keys that come this far are nearly always equal.
+        self.words().iter().zip(key.words()).fold(0, |differ, (word, other)| differ | (word ^ other)) == 0
+    }
+}
+
+type Chunk = Arc<[SharedKey; CHUNK]>;
+type Shelf = Box<[OnceLock<Chunk>]>;
+
+/// The keys, as others read them.
+#[derive(Debug)]
+pub struct Keys {
+    shelves: Box<[OnceLock<Shelf>]>,
+}
+
+impl Keys {
+    /// Parts of a table by key.
+    pub const PARTS: usize = 64;
+
+    /// The part of a key, by its first bits, so that an index that gives its rows in the order of keys fills one part
+    /// after another, each of which a core's cache can hold.
     #[must_use]
+    pub fn part(key: &BlockKey) -> usize {
+        usize::from(PARTS_OF[(key.words()[0].swap_bytes() >> (u64::BITS - PART_BITS)) as usize])
+    }
+
+    /// What hashes a key within its part: its last bits, since it is a hash already.
+    #[must_use]
+    pub fn hash(key: &BlockKey) -> u64 {
+        key.words()[3]
+    }
+
+    /// How many of so many keys a part has, more or less.
+    #[must_use]
+    pub fn share(part: usize, keys: usize) -> usize {
+        let share = PARTS_OF.iter().filter(|of| usize::from(**of) == part).count();
+        keys / PARTS_OF.len() * share
+    }
+
+    fn new() -> Self {
+        const { assert!(BLOCKS_MAX as usize == CHUNK * SHELF * SHELF, "every number has its place") };
+        Self { shelves: blank(SHELF) }
+    }
+
+    fn at(&self, number: u32) -> Option<&SharedKey> {
+        let number = number as usize;
+        let shelf = self.shelves.get(number / CHUNK / SHELF)?.get()?;
+        Some(&shelf[number / CHUNK % SHELF].get()?[number % CHUNK])
+    }
+
+    /// Whether this is the key of a number; no number has a key that was never given.
+    #[must_use]
+    pub fn is(&self, number: u32, key: &BlockKey) -> bool {
+        self.at(number).is_some_and(|shared| shared.is(key))
+    }
+
+    /// The [hash](Self::hash) of the key of a number.
+    #[must_use]
+    pub fn hash_of(&self, number: u32) -> u64 {
+        self.at(number).map_or(0, SharedKey::hash)
+    }
+}
+
+/// The keys, as the planner writes them: the only one who does.
+#[derive(Debug)]
+pub(super) struct KeysWriter {
+    /// The chunks, where they can be had without asking whether they are there.
+    chunks: Vec<Chunk>,
+    shared: Arc<Keys>,
+}
+
+impl Default for KeysWriter {
+    fn default() -> Self {
+        Self { chunks: Vec::new(), shared: Arc::new(Keys::new()) }
+    }
+}
+
+impl KeysWriter {
+    /// Writes the key of a number. Numbers are given one after another.
+    pub(super) fn set(&mut self, number: u32, key: &BlockKey) {
+        while self.chunks.len() <= number as usize / CHUNK {
+            let next = self.chunks.len();
+            let shelf = self.shared.shelves[next / SHELF].get_or_init(|| blank(SHELF));
+            self.chunks.push(Arc::clone(shelf[next % SHELF].get_or_init(chunk)));
+        }
+        self.at(number).set(key);
+    }
+
+    fn at(&self, number: u32) -> &SharedKey {
+        &self.chunks[number as usize / CHUNK][number as usize % CHUNK]
+    }
+
+    /// The key of a number that was given.
     pub(super) fn get(&self, number: u32) -> BlockKey {
-        BlockKey::from_words(self.words(number).unwrap_or_default())
+        BlockKey::from_words(self.at(number).words())
     }
 
-    /// Whether this is the key of a number.
-    #[must_use]
+    /// Whether this is the key of a number that was given.
     pub(super) fn is(&self, number: u32, key: &BlockKey) -> bool {
-        self.words(number) == Some(key.words())
+        self.at(number).is(key)
     }
 
-    /// What [`BlockKey::hash64`] says of the key of a number.
-    #[must_use]
-    pub(super) fn hash64(&self, number: u32) -> u64 {
-        self.words(number).unwrap_or_default()[0]
+    /// The [hash](Keys::hash) of the key of a number that was given.
+    pub(super) fn hash_of(&self, number: u32) -> u64 {
+        self.at(number).hash()
     }
 
-    /// Bytes that it takes.
-    #[must_use]
+    /// The keys for those who read them.
+    pub(super) fn shared(&self) -> &Arc<Keys> {
+        &self.shared
+    }
+
+    /// Bytes that they take.
     pub(super) fn bytes(&self) -> usize {
-        let shelves = self.shelves.iter().filter_map(OnceLock::get);
-        let chunks = shelves.clone().flat_map(|shelf| shelf.iter()).filter_map(OnceLock::get).count();
-        (1 + shelves.count()) * SHELF * size_of::<OnceLock<Shelf>>() + chunks * CHUNK * size_of::<Words>()
+        let directory = SHELF * size_of::<OnceLock<Shelf>>() * (1 + self.chunks.len().div_ceil(SHELF));
+        self.chunks.len() * size_of::<[SharedKey; CHUNK]>() + directory + self.chunks.capacity() * size_of::<Chunk>()
     }
 }
 
@@ -79,9 +188,9 @@ fn blank<T: Default>(len: usize) -> Box<[T]> {
     std::iter::repeat_with(T::default).take(len).collect()
 }
 
-fn place(number: u32) -> (usize, usize, usize) {
-    let number = number as usize;
-    (number / CHUNK / SHELF % SHELF, number / CHUNK % SHELF, number % CHUNK)
+fn chunk() -> Chunk {
+    let keys: Arc<[SharedKey]> = std::iter::repeat_with(SharedKey::default).take(CHUNK).collect();
+    keys.try_into().unwrap_or_else(|_| unreachable!("an array of as many as were taken"))
 }
 
 #[cfg(test)]
@@ -89,18 +198,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_keeps_its_own_key() {
+    fn the_shares_of_parts_grow_from_one_to_two() {
+        let mut shares = [0_u32; Keys::PARTS];
+        for at in 0..=u16::MAX {
+            let mut bytes = [0; 32];
+            bytes[..2].copy_from_slice(&at.to_be_bytes());
+            shares[Keys::part(&BlockKey::from_bytes(bytes))] += 1;
+        }
+        for (part, share) in (0..).zip(shares) {
+            let ideal = 65_536.0 * (2_f64.powf(f64::from(part + 1) / 64.0) - 2_f64.powf(f64::from(part) / 64.0));
+            assert!((f64::from(share) - ideal).abs() <= 16.0, "part {part} has {share} of 65,536, not {ideal}");
+        }
+    }
+
+    #[test]
+    fn every_number_keeps_its_own_key_for_all_who_read_it() {
         let key = |number: u32| BlockKey::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
-        let keys = Keys::default();
-        let numbers = [0, 1, 16_383, 16_384, 1 << 22, (1 << 22) + 1, BLOCKS_MAX - 1];
+        let mut keys = KeysWriter::default();
+        let numbers = [0, 1, 16_383, 16_384, 1 << 22, (1 << 22) + 1];
         for number in numbers {
             keys.set(number, &key(number));
         }
+        let shared = Arc::clone(keys.shared());
         for number in numbers {
             assert_eq!(keys.get(number), key(number));
-            assert!(keys.is(number, &key(number)) && !keys.is(number, &key(number + 1)));
-            assert_eq!(keys.hash64(number), key(number).hash64());
+            for (is, other) in [(true, number), (false, number + 1)] {
+                assert_eq!((keys.is(number, &key(other)), shared.is(number, &key(other))), (is, is));
+            }
+            let hash = Keys::hash(&key(number));
+            assert_eq!((keys.hash_of(number), shared.hash_of(number)), (hash, hash));
         }
-        assert!(!keys.is(9 << 22, &BlockKey::from_bytes([0; 32])), "a number that was never given has no key");
+        keys.set(1, &key(7));
+        assert!(shared.is(1, &key(7)) && !shared.is(1, &key(1)), "a number that is used again has another key");
+        for never_given in [2 << 22, BLOCKS_MAX - 1, u32::MAX] {
+            assert!(!shared.is(never_given, &BlockKey::from_bytes([0; 32])));
+        }
     }
 }

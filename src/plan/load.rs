@@ -43,7 +43,7 @@ impl Planner {
             block: self.reference(number),
             key: self.catalog.key(number),
             from: (entry.nvme_slot, self.nvme.class(entry.nvme_class)),
-            to: (active.ram_slot, self.ram.class(active.ram_class)),
+            to: (active.ram_slot, self.ram.class(entry.ram_class)),
             length: entry.length,
             crc: entry.crc,
         }));
@@ -69,12 +69,10 @@ impl Planner {
                 self.finish_doomed(number);
             }
             Transfer::Failed | Transfer::Refused => {
-                let (key, doomed) = (self.catalog.key(number), self.catalog.active(number).doomed);
+                let (key, doomed) = (self.catalog.key(number), self.catalog[number].doomed);
                 self.commands.push(Command::Unloadable { key });
                 self.abandon_ram(number);
-                if doomed {
-                    self.catalog.active_mut(number).doomed = true;
-                }
+                self.catalog[number].doomed = doomed;
                 if outcome == Transfer::Failed {
                     self.lose(number);
                 }
@@ -122,14 +120,13 @@ impl Planner {
 
     /// The bytes on NVMe are gone or wrong. To a cache that is a miss, not an error.
     pub(super) fn lose(&mut self, number: u32) {
-        let active = *self.catalog.active(number);
-        if active.doomed {
+        if self.catalog[number].doomed {
             return;
         }
         self.counters.lost += 1;
-        if active.reads > 0 {
+        if self.catalog.active(number).reads > 0 {
             // Others still read the slot: they will see the same, and the last of them lets it go.
-            self.catalog.active_mut(number).doomed = true;
+            self.catalog[number].doomed = true;
             self.refresh(number);
         } else if self.catalog[number].nvme == Nvme::Resident {
             self.drop_from_nvme(number);

@@ -28,7 +28,7 @@ impl Planner {
             let resident = |number: &u32| self.catalog[*number].nvme == Nvme::Resident;
             let blocks = self.nvme.space.extent(extent).into_iter().flat_map(|extent| extent.blocks());
             let blocks: Vec<u32> =
-                blocks.filter(resident).filter(|number| !self.catalog.active(*number).doomed).take(left).collect();
+                blocks.filter(resident).filter(|number| !self.catalog[*number].doomed).take(left).collect();
             if blocks.is_empty() {
                 self.lost_extents.pop();
                 continue;

@@ -31,6 +31,7 @@ mod policy;
 mod put;
 mod reach;
 mod recover;
+mod seen;
 mod shelf;
 mod space;
 mod wear;
@@ -39,12 +40,13 @@ mod write;
 pub use admission::AdmissionKind;
 pub use counters::{Counters, Holdings};
 pub use event::{
-    Answer, BlockRef, Command, Event, Filter, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId, Residence,
-    Transfer, Wanted, Write,
+    Answer, BlockRef, Command, Event, Filter, InRam, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId,
+    Residence, Transfer, Wanted, Write,
 };
+pub use keys::Keys;
 pub use planner::{Inspection, Options, Planner};
 pub use policy::{Heat, Policy, PolicyKind};
-pub use recover::Recovered;
+pub use recover::{Recovered, Recovery};
 
 /// The length of the unbroken run of `true` from 0 on, below `len`, where after the first `false` all is `false`.
 ///

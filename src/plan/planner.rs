@@ -1,6 +1,7 @@
 //! The planner itself: its state, and which rule answers which event.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::active::NO_PUT;
 use super::admission::AdmissionKind;
@@ -8,9 +9,11 @@ use super::catalog::Catalog;
 use super::counters::{Counters, Holdings};
 use super::entry::{Nvme, ROOT, Ram, is_block};
 use super::event::{Answer, BlockRef, Command, Event, PutId};
+use super::keys::Keys;
 use super::lease::Leases;
 use super::policy::PolicyKind;
 use super::put::Put;
+use super::seen::Seen;
 use super::shelf::Shelf;
 use super::wear::Wear;
 use crate::vocab::limits::WRITE_QUEUE_BYTES;
@@ -68,6 +71,7 @@ pub struct Planner {
     pub(super) writing_bytes: u64,
     pub(super) admission: AdmissionKind,
     pub(super) wear: Wear,
+    pub(super) seen: Seen,
     /// Extents of lost drives whose blocks have not all been let go yet.
     pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
@@ -102,15 +106,18 @@ impl Planner {
             writing_bytes: 0,
             admission: options.admission,
             wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
+            seen: Seen::default(),
             lost_extents: Vec::new(),
             held: Held::default(),
             stack: Vec::new(),
         }
     }
 
-    /// Takes in one event and appends what follows from it to `commands`, in the order to do it.
+    /// Takes in one event and appends what follows from it to `commands`, in the order to do it. What lookups are to be
+    /// told is to be done before the next event.
     pub fn on(&mut self, now: Timestamp, event: Event, commands: &mut Vec<Command>) -> Answer {
         self.now = self.now.max(now);
+        self.catalog.begin();
         std::mem::swap(&mut self.commands, commands);
         let answer = self.decide(event);
         std::mem::swap(&mut self.commands, commands);
@@ -151,6 +158,12 @@ impl Planner {
         let ram = super::gallop(hit, |at| known(at).is_some_and(|number| self.catalog[number].is_ram_run()));
         let count = |blocks: usize| u32::try_from(blocks).unwrap_or(u32::MAX);
         TierCounts { engine: 0, ram: count(ram), nvme: count(hit - ram), missed: count(keys.len() - hit) }
+    }
+
+    /// The keys of all blocks by number, for those who look them up.
+    #[must_use]
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(self.catalog.keys())
     }
 
     /// What was counted since the start.

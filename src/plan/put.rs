@@ -59,8 +59,7 @@ impl Planner {
         let Some(key) = offer.parent else { return (offer.depth == 0).then_some(ROOT) };
         let number = self.catalog.find(&key)?;
         let entry = &self.catalog[number];
-        let there = !entry.is_ghost() && !self.catalog.active(number).doomed;
-        (there && entry.depth + 1 == offer.depth).then_some(number)
+        (!entry.is_ghost() && !entry.doomed && entry.depth + 1 == offer.depth).then_some(number)
     }
 
     /// The block of this key under `parent`. `None` where the chain contradicts what is known: a key stands for its
@@ -68,7 +67,7 @@ impl Planner {
     fn link(&mut self, key: BlockKey, parent: u32, depth: u32) -> Option<u32> {
         let Some(number) = self.catalog.find(&key) else { return self.catalog.add(key, parent, depth) };
         let entry = &self.catalog[number];
-        if entry.depth != depth || self.catalog.active(number).doomed {
+        if entry.depth != depth || entry.doomed {
             return None;
         }
         if entry.parent == UNKNOWN {
@@ -79,7 +78,8 @@ impl Planner {
 
     pub(super) fn need(&mut self, block: BlockRef) -> Answer {
         let Some(number) = self.catalog.resolve(block) else { return Answer::NoRoom };
-        if self.catalog[number].ram != Ram::Offered || self.catalog.active(number).doomed {
+        let entry = &self.catalog[number];
+        if entry.ram != Ram::Offered || entry.doomed {
             return Answer::NoRoom;
         }
         if self.take_ram_slot(number, Heat::Hot) { Answer::Done } else { Answer::NoRoom }
@@ -96,7 +96,7 @@ impl Planner {
         if grant == Grant::AfterEviction {
             return false;
         }
-        self.catalog.active_mut(number).ram_class = class;
+        self.catalog[number].ram_class = class;
         let at = self.catalog.ram_number(number);
         self.ram.insert(class, at, heat, self.now);
         self.set_ram(number, Ram::Waiting);
@@ -120,7 +120,7 @@ impl Planner {
             self.load_into_slot(number);
         } else {
             let put = super::event::PutId(active.put);
-            let class = self.ram.class(active.ram_class);
+            let class = self.ram.class(self.catalog[number].ram_class);
             self.commands.push(Command::Fill { put, block: self.reference(number), slot, class });
         }
     }
@@ -140,7 +140,7 @@ impl Planner {
             return Answer::Done;
         }
         self.chill_unreachable(number);
-        self.admit_at_first_use(number);
+        self.admit_when_filled(number);
         Answer::Done
     }
 
@@ -169,8 +169,8 @@ impl Planner {
 
     /// A block will not get its bytes in RAM after all.
     pub(super) fn abandon_ram(&mut self, number: u32) {
-        let (state, active) = (self.catalog[number].ram, *self.catalog.active(number));
-        let (class, slot) = (active.ram_class, active.ram_slot);
+        let entry = &self.catalog[number];
+        let (state, class, slot) = (entry.ram, entry.ram_class, self.catalog.active(number).ram_slot);
         self.set_ram(number, Ram::Absent);
         match state {
             Ram::Waiting => {
@@ -188,7 +188,7 @@ impl Planner {
             let at = self.catalog.ram_number(number);
             self.ram.remove(at);
         }
-        self.catalog.active_mut(number).doomed = false;
+        self.catalog[number].doomed = false;
         self.chill_descendants(number);
         self.prune(number);
     }

@@ -3,7 +3,7 @@
 
 use super::active::NO_PUT;
 use super::entry::{Nvme, ROOT, Ram, Reach, is_block};
-use super::event::{Command, Residence};
+use super::event::{Command, InRam, Residence};
 use super::planner::Planner;
 
 impl Planner {
@@ -33,7 +33,8 @@ impl Planner {
         if self.catalog[number].is_readable() {
             self.publish(number);
         } else if matches!(before, Reach::Readable | Reach::Run) {
-            self.commands.push(Command::Unpublish { key: self.catalog.key(number) });
+            let (block, key) = (self.reference(number), self.catalog.key(number));
+            self.commands.push(Command::Unpublish { block, key });
         }
         self.chill_unreachable(number);
         true
@@ -42,7 +43,7 @@ impl Planner {
     /// Who can reach a block, by its own state and its parent's.
     pub(super) fn reach_of(&self, number: u32) -> Reach {
         let entry = &self.catalog[number];
-        if !entry.has_bytes() || self.catalog.active(number).doomed {
+        if !entry.has_bytes() || entry.doomed {
             return Reach::Nobody;
         }
         let above = match entry.parent {
@@ -62,7 +63,7 @@ impl Planner {
         let entry = &self.catalog[number];
         let active = self.catalog.active(number);
         if entry.ram == Ram::Resident && !entry.is_ram_run() && !active.leaving && !self.is_run_coming(number) {
-            self.ram.chill(active.ram_class, entry.active);
+            self.ram.chill(entry.ram_class, entry.active);
         }
         if entry.nvme == Nvme::Resident && entry.is_orphan() {
             self.nvme.chill(entry.nvme_class, number);
@@ -85,17 +86,22 @@ impl Planner {
     }
 
     fn publish(&mut self, number: u32) {
+        let (block, key, residence) = (self.reference(number), self.catalog.key(number), self.residence(number));
+        self.commands.push(Command::Publish { block, key, residence });
+    }
+
+    /// Where lookups find a readable block.
+    pub(super) fn residence(&self, number: u32) -> Residence {
         let (entry, active) = (&self.catalog[number], self.catalog.active(number));
-        let ram = (entry.ram == Ram::Resident)
-            .then(|| (active.ram_slot, self.ram.class(active.ram_class), active.generation));
-        let residence = Residence {
-            ram,
-            ram_run: entry.is_ram_run(),
-            nvme: entry.nvme == Nvme::Resident,
+        let ram = (entry.ram == Ram::Resident).then(|| InRam {
+            slot: active.ram_slot,
+            class: self.ram.class(entry.ram_class),
+            generation: active.generation,
             length: entry.length,
             crc: entry.crc,
-        };
-        self.commands.push(Command::Publish { key: self.catalog.key(number), residence });
+            run: entry.is_ram_run(),
+        });
+        Residence { ram, nvme: entry.nvme == Nvme::Resident }
     }
 
     /// Changes a block's state in RAM and all that counts it.
@@ -171,7 +177,7 @@ impl Planner {
                 Ram::Resident => entry.is_ram_run() && !self.catalog.active(at).leaving,
             };
             if in_ram_order {
-                self.ram.touch(self.catalog.active(at).ram_class, entry.active, self.now);
+                self.ram.touch(entry.ram_class, entry.active, self.now);
             }
             if matches!(entry.ram, Ram::Filling | Ram::Resident) {
                 self.ram.space.touch(self.catalog.active(at).ram_slot, self.now);

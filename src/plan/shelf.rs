@@ -196,6 +196,22 @@ impl Shelf {
         Timestamp(u64::from(self.used_s[block]) * 1_000)
     }
 
+    /// The same in seconds; 0 for a block that never was.
+    pub(super) fn used_s(&self, block: u32) -> u32 {
+        self.used_s.get(block)
+    }
+
+    /// Notes that a block was used no earlier than this, whether or not it is in the order of going yet. False where
+    /// that is known.
+    pub(super) fn use_later(&mut self, block: u32, used_s: u32) -> bool {
+        self.used_s.reach(block);
+        let later = self.used_s[block] < used_s;
+        if later {
+            self.used_s[block] = used_s;
+        }
+        later
+    }
+
     pub(super) fn insert(&mut self, number: u8, block: u32, heat: Heat, used: Timestamp) {
         self.used_s.reach(block);
         self.used_s[block] = used.seconds();

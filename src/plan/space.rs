@@ -300,6 +300,14 @@ impl Space {
         }
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let lanes = self.classes.iter().flat_map(|class| &class.lanes);
+        let freed: usize = lanes.map(|lane| lane.freed.capacity() * size_of::<SlotId>()).sum();
+        let owners: usize = self.extents().map(|(_, extent)| extent.bytes()).sum();
+        freed + owners + self.extents.capacity() * size_of::<Option<Extent>>()
+    }
+
     /// Bytes of slots in use.
     pub(super) fn used_bytes(&self) -> u64 {
         self.classes.iter().map(|class| class.used * u64::from(class.class.bytes())).sum()

@@ -10,14 +10,19 @@ use crate::vocab::limits::{ALIGNMENT, WEAR_HEAD_BLOCKS};
 use crate::vocab::{ByteCount, SlotId, Tier};
 
 impl Planner {
-    /// The block's bytes have come in: a first use.
-    pub(super) fn admit_at_first_use(&mut self, number: u32) {
-        let admits = self.admission == AdmissionKind::Always && !self.is_spared(number);
-        if admits {
-            self.admit_to_nvme(number);
-        } else if self.may_be_written(number) {
-            self.counters.nvme_write_deferred += 1;
+    /// The block's bytes have come in: a first use, unless it was put before and forgotten unwritten.
+    pub(super) fn admit_when_filled(&mut self, number: u32) {
+        if self.admission == AdmissionKind::Always && !self.is_spared(number) {
+            return self.admit_to_nvme(number);
         }
+        if self.admission == AdmissionKind::RamEviction || !self.may_be_written(number) {
+            return;
+        }
+        if self.seen.again(&self.catalog.key(number)) {
+            // What hangs before it was used as often.
+            return self.admit_with_ancestors(number);
+        }
+        self.counters.nvme_write_deferred += 1;
     }
 
     /// The block is used again, and with it all before it.
@@ -39,9 +44,8 @@ impl Planner {
 
     fn may_be_written(&self, number: u32) -> bool {
         let entry = &self.catalog[number];
-        let in_ram_only = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent;
-        let eligible = in_ram_only && !self.catalog.active(number).doomed && !self.catalog.owner(number).ram_only;
-        eligible && self.nvme.exists()
+        let in_ram_only = entry.ram == Ram::Resident && entry.nvme == Nvme::Absent && !entry.doomed;
+        in_ram_only && self.nvme.exists() && !self.catalog.owner(number).ram_only
     }
 
     /// Starts the write of a block that RAM has and NVMe has not, if its parent is there or on its way there. A write
@@ -118,7 +122,7 @@ impl Planner {
         self.commands.push(Command::Write(Write {
             block: self.reference(number),
             key: self.catalog.key(number),
-            from: (active.ram_slot, self.ram.class(active.ram_class), active.generation),
+            from: (active.ram_slot, self.ram.class(entry.ram_class), active.generation),
             to: (slot, self.nvme.class(entry.nvme_class)),
             length: entry.length,
             crc: entry.crc,

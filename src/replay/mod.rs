@@ -13,6 +13,7 @@ pub mod simulate;
 pub mod trace;
 
 mod chance;
+mod crash;
 mod line;
 #[cfg(test)]
 mod shared;

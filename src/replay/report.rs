@@ -36,9 +36,28 @@ pub struct ReplayReport {
     /// Blocks that fit the NVMe tier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nvme_blocks: Option<u64>,
+    /// Blocks written to NVMe: what wears the drive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks_written: Option<u64>,
+    /// Where the daemon was killed on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crash: Option<CrashFigures>,
     /// What only a run with real bytes has; its fields stand beside the others.
     #[serde(flatten)]
     pub live: Option<LiveFigures>,
+}
+
+/// How warm the start after a crash was.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CrashFigures {
+    /// Requests before it.
+    pub after_requests: u64,
+    /// Blocks that NVMe had.
+    pub blocks_recovered: u64,
+    /// Requests after it that are looked at.
+    pub next_requests: u64,
+    /// Their token-weighted hit rate.
+    pub next_hit_rate: f64,
 }
 
 /// Tokens by tier.
@@ -113,6 +132,19 @@ impl Tally {
         share(self.hits.ram + self.hits.nvme, self.prompt_tokens)
     }
 
+    /// Requests so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// The hit rate of the requests after `earlier`.
+    #[must_use]
+    pub fn hit_rate_since(&self, earlier: &Self) -> f64 {
+        let hits = |tally: &Self| tally.hits.ram + tally.hits.nvme;
+        share(hits(self) - hits(earlier), self.prompt_tokens - earlier.prompt_tokens)
+    }
+
     /// The report, without what only some replays have.
     #[must_use]
     pub fn report(&self, policy: &str, capacity_blocks: u64) -> ReplayReport {
@@ -130,6 +162,8 @@ impl Tally {
             by_tier: self.hits,
             ram_blocks: None,
             nvme_blocks: None,
+            blocks_written: None,
+            crash: None,
             live: None,
         }
     }

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crash::{REQUESTS_AFTER_CRASH, Rows};
+use super::report::CrashFigures;
 use super::{ReplayReport, RequestView, Tally, Trace};
 use crate::plan::{
     AdmissionKind, Answer, Command, Event, InstanceNo, LeaseError, Offer, Options, Planner, PolicyKind, PutId, Transfer,
@@ -23,13 +25,37 @@ pub struct SimulateOptions {
     pub policy: PolicyKind,
     /// What is written to NVMe.
     pub admission: AdmissionKind,
+    /// Blocks a day that the drive may be written before its wear budget counts.
+    pub wear_blocks_per_day: Option<u64>,
+    /// The daemon is killed after so many requests and starts again at once.
+    pub crash_after: Option<u64>,
 }
 
 impl SimulateOptions {
     /// Tiers of so many blocks with the daemon's defaults.
     #[must_use]
     pub fn lru(ram_blocks: u64, nvme_blocks: u64) -> Self {
-        Self { ram_blocks, nvme_blocks, policy: PolicyKind::Lru, admission: AdmissionKind::default() }
+        Self {
+            ram_blocks,
+            nvme_blocks,
+            policy: PolicyKind::Lru,
+            admission: AdmissionKind::default(),
+            wear_blocks_per_day: None,
+            crash_after: None,
+        }
+    }
+
+    fn planner(&self) -> Planner {
+        let tier = |blocks| {
+            SlotClass::of_bytes(SLOT_BYTES).map_or(TierShape::NONE, |class| TierShape::of_slots(blocks, class))
+        };
+        Planner::new(Options {
+            policy: self.policy,
+            admission: self.admission,
+            wear_bytes_per_day: self.wear_blocks_per_day.map(|blocks| blocks.saturating_mul(SLOT_BYTES.into())),
+            write_queue_bytes: u64::MAX,
+            ..Options::new(tier(self.ram_blocks), tier(self.nvme_blocks))
+        })
     }
 }
 
@@ -41,6 +67,11 @@ pub struct Simulation {
     pending: Vec<Event>,
     requests: u64,
     tally: Tally,
+    /// Blocks written to NVMe before the last crash.
+    written: u64,
+    rows: Option<Rows>,
+    /// Blocks recovered by the start after the crash, and the tally when it happened and at the end of what it is judged by.
+    crash: Option<(u64, Tally, Tally)>,
 }
 
 /// Slots of simulated tiers: the smallest there are, since nothing is put into them.
@@ -50,16 +81,17 @@ impl Simulation {
     /// An empty cache.
     #[must_use]
     pub fn new(options: SimulateOptions) -> Self {
-        let tier = |blocks| {
-            SlotClass::of_bytes(SLOT_BYTES).map_or(TierShape::NONE, |class| TierShape::of_slots(blocks, class))
-        };
-        let planner = Planner::new(Options {
-            policy: options.policy,
-            admission: options.admission,
-            write_queue_bytes: u64::MAX,
-            ..Options::new(tier(options.ram_blocks), tier(options.nvme_blocks))
-        });
-        Self { planner, options, commands: Vec::new(), pending: Vec::new(), requests: 0, tally: Tally::default() }
+        Self {
+            planner: options.planner(),
+            options,
+            commands: Vec::new(),
+            pending: Vec::new(),
+            requests: 0,
+            tally: Tally::default(),
+            written: 0,
+            rows: options.crash_after.map(|_| Rows::default()),
+            crash: None,
+        }
     }
 
     /// Replays one request.
@@ -67,6 +99,24 @@ impl Simulation {
         let keys: Arc<[BlockKey]> = request.hash_ids.iter().map(|id| trace_key(*id)).collect();
         let counts = self.visit(Timestamp(request.timestamp_ms), &keys);
         self.tally.add(request, counts, block_tokens);
+        if self.options.crash_after == Some(self.requests) {
+            self.die();
+        } else if let Some((_, _, after)) = &mut self.crash
+            && self.options.crash_after.is_some_and(|died| self.requests <= died + REQUESTS_AFTER_CRASH)
+        {
+            *after = self.tally;
+        }
+    }
+
+    fn die(&mut self) {
+        self.written += self.planner.counters().nvme_written;
+        let planner = self.options.planner();
+        let recovered;
+        (self.planner, recovered) = match &self.rows {
+            Some(rows) => rows.restart(planner),
+            None => (planner, 0),
+        };
+        self.crash = Some((recovered, self.tally, self.tally));
     }
 
     /// Looks a chain up, loads what is hit, stores what is missed.
@@ -98,6 +148,9 @@ impl Simulation {
     fn on(&mut self, now: Timestamp, event: Event) -> Answer {
         let answer = self.planner.on(now, event, &mut self.commands);
         while !self.commands.is_empty() {
+            if let Some(rows) = &mut self.rows {
+                self.commands.iter().for_each(|command| rows.follow(command, now));
+            }
             self.pending.extend(self.commands.drain(..).filter_map(done));
             for event in self.pending.drain(..) {
                 self.planner.on(now, event, &mut self.commands);
@@ -120,7 +173,14 @@ impl Simulation {
         let mut report = self.tally.report(policy.name(), capacity);
         if nvme_blocks > 0 {
             (report.ram_blocks, report.nvme_blocks) = (Some(ram_blocks), Some(nvme_blocks));
+            report.blocks_written = Some(self.written + self.planner.counters().nvme_written);
         }
+        report.crash = self.crash.map(|(blocks_recovered, before, after)| CrashFigures {
+            after_requests: before.requests(),
+            blocks_recovered,
+            next_requests: after.requests() - before.requests(),
+            next_hit_rate: after.hit_rate_since(&before),
+        });
         report
     }
 
@@ -199,6 +259,27 @@ mod tests {
             let expected = hit as f64 / prompt as f64;
             assert_eq!(hit_rate(&trace, 250, capacity as u64), expected, "{capacity}");
         }
+    }
+
+    #[test]
+    fn after_a_crash_what_was_always_written_is_warm_and_what_was_written_late_is_not() {
+        let trace = generated();
+        let next = |admission| {
+            let options = SimulateOptions { admission, crash_after: Some(150), ..SimulateOptions::lru(250, 2_000) };
+            simulate(&trace, options, |_, _| {}).crash.unwrap()
+        };
+        let [always, second, eviction] = AdmissionKind::ALL.map(next);
+        assert_eq!((always.after_requests, always.next_requests), (150, 150));
+        assert!(
+            always.blocks_recovered > second.blocks_recovered && always.blocks_recovered > eviction.blocks_recovered
+        );
+        assert!(always.next_hit_rate > second.next_hit_rate, "{always:?} {second:?}");
+        assert!(always.next_hit_rate > eviction.next_hit_rate, "{always:?} {eviction:?}");
+        let uncrashed = simulate(&trace, SimulateOptions::lru(250, 2_000), |_, _| {});
+        let crashed = SimulateOptions { crash_after: Some(150), ..SimulateOptions::lru(250, 2_000) };
+        let crashed = simulate(&trace, crashed, |_, _| {});
+        assert_eq!(crashed.hit_tokens, uncrashed.hit_tokens, "nothing that NVMe has is lost by a crash");
+        assert!(crashed.by_tier.ram < uncrashed.by_tier.ram);
     }
 
     #[test]

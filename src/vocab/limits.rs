@@ -86,8 +86,11 @@ pub const DRIVE_FAILURE_WEIGHT: u32 = 16;
 /// How long a drive may be written at full speed before its wear budget counts: a burst of long prompts is taken whole.
 pub const WEAR_BURST: Duration = Duration::from_secs(3_600);
 /// Blocks from a chain's start that are written even past the wear budget: system prompts and first turns, which most
-/// others hang on (in the traces at hand half of all hits lie within the first 8 blocks of 512 tokens).
+/// others hang on (of the hits that an endless cache would have on the published traces, a third and a sixth lie there).
 pub const WEAR_HEAD_BLOCKS: u32 = 8;
+/// Blocks used once and not written that are remembered, twice over, so that their second use is known as one: 10 MiB,
+/// and more than the blocks of an hour of the published conversation trace.
+pub const SEEN_BLOCKS: usize = 1 << 18;
 /// How often a class that is short of slots looks for an extent of another class: the look costs one pass over all extents.
 pub const EXTENT_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Extents that such a look tries, from the coldest on: what hangs on a leased block stays, and many in a row mean that
@@ -171,6 +174,14 @@ pub const LOCK_RETRY: Duration = Duration::from_millis(20);
 pub const CATALOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Memory of the catalog's read cache. Rows are read at start, in one pass, and by hand.
 pub const CATALOG_CACHE_BYTES: usize = 8 << 20;
+/// Threads that read the catalog at start: with as many, the planner that takes the rows in is what takes time.
+pub const SCAN_THREADS: usize = 4;
+/// Rows that a thread reading the catalog hands over at a time: about 150 KiB.
+pub const SCAN_BATCH_ROWS: usize = 1_024;
+/// Batches that such a thread may be ahead.
+pub const SCAN_AHEAD_BATCHES: usize = 8;
+/// Stale rows that are deleted at a time.
+pub const STALE_BATCH_ROWS: usize = 4_096;
 /// Bytes of the catalog's write-ahead log: what a restart has to replay, under a second.
 pub const CATALOG_WAL_BYTES: u64 = 64 << 20;
 /// Shards of one block: the bits of a row's shard bitmap.

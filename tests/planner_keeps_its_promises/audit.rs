@@ -40,15 +40,20 @@ impl World {
         assert_eq!(places, (in_ram.get(key).copied(), on_nvme.get(key).copied()), "places of {key:?}");
         let (Some(told), Some(known)) = (told, known) else { return };
         assert_eq!(told.nvme, known.nvme_slot.is_some(), "{key:?} on NVMe, as published");
-        assert_eq!(told.ram.map(|(slot, ..)| slot), known.ram_slot, "{key:?} in RAM, as published");
-        assert_eq!((told.length, told.crc), payload(key), "{key:?}");
-        if let Some((slot, _, generation)) = told.ram {
-            assert_eq!(self.generations.get(&slot), Some(&generation), "generation of {key:?}");
+        assert_eq!(told.ram.map(|place| place.slot), known.ram_slot, "{key:?} in RAM, as published");
+        assert_eq!((known.length, known.crc), payload(key), "{key:?}");
+        if let Some(place) = told.ram {
+            assert_eq!((place.length, place.crc), payload(key), "{key:?}");
+            assert_eq!(self.generations.get(&place.slot), Some(&place.generation), "generation of {key:?}");
         }
         let above = known.parent.and_then(|parent| self.published.get(&parent));
         assert!(known.first || above.is_some(), "{key:?} is readable and its parent is not");
-        let run_above = known.first || above.is_some_and(|above| above.ram_run);
-        assert_eq!(told.ram_run, told.ram.is_some() && run_above, "{key:?} is in RAM with all its ancestors");
+        let run_above = known.first || above.and_then(|above| above.ram).is_some_and(|above| above.run);
+        assert_eq!(
+            told.ram.is_some_and(|place| place.run),
+            told.ram.is_some() && run_above,
+            "{key:?} is in RAM with all its ancestors"
+        );
     }
 
     fn audit_leases(&self) {
@@ -75,7 +80,7 @@ impl World {
     /// Lookups are told of a block's coming or going once, not of both in one breath.
     pub(crate) fn audit_news(commands: &[Command]) {
         let gone = commands.iter().filter_map(|command| match command {
-            Command::Unpublish { key } => Some(key),
+            Command::Unpublish { key, .. } => Some(key),
             _ => None,
         });
         for gone in gone {
@@ -87,7 +92,7 @@ impl World {
     /// What is let go to make room is a leaf: nothing that is kept hangs on it.
     pub(crate) fn audit_evictions(&self, commands: &[Command]) {
         for command in commands {
-            let Command::Unpublish { key } = command else { continue };
+            let Command::Unpublish { key, .. } = command else { continue };
             let hangs = |child: &BlockKey| {
                 let known = self.planner.inspect(child);
                 known.is_some_and(|known| {
@@ -107,7 +112,7 @@ impl World {
             keys[run..].iter().all(|key| !holds(key)).then_some(run as u32)
         };
         let hit = run(&|key| self.published.contains_key(key))?;
-        let ram = run(&|key| self.published.get(key).is_some_and(|place| place.ram_run))?;
+        let ram = run(&|key| self.published.get(key).and_then(|place| place.ram).is_some_and(|place| place.run))?;
         Some((hit, ram))
     }
 }

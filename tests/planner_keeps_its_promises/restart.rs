@@ -1,6 +1,6 @@
 //! The daemon dies at any moment and starts again from its rows.
 
-use kvtier::plan::{Options, Planner, Recovered};
+use kvtier::plan::{Options, Planner, Recovered, Recovery};
 use kvtier::vocab::{BlockKey, SlotClass, SlotId, TierShape};
 
 use super::slots::Slots;
@@ -19,14 +19,15 @@ impl World {
         }
         self.lost_drives.clear();
         self.options = Options { boot: self.options.boot + 1, nvme, ..self.options };
-        self.planner = Planner::new(self.options);
-        let mut commands = Vec::new();
-        let stale = self.planner.recover(rows, &mut commands);
-        for key in &stale {
-            self.rows.remove(key);
+        let mut recovery = Recovery::new(Planner::new(self.options), rows.len() as u64);
+        for row in &rows {
+            if !recovery.row(row) {
+                self.rows.remove(&row.key);
+            }
         }
         self.nvme = Slots::recovered(self.rows.iter().map(|(key, row)| (row.slot, row.class, *key)));
-        self.take_all(commands);
+        self.published = recovery.readable().map(|(_, key, residence)| (key, residence)).collect();
+        self.planner = recovery.finish();
         self.audit();
     }
 
@@ -72,7 +73,12 @@ impl World {
             created_s: row.write.created_s,
             last_use_s: u32::from(key.as_bytes()[0] % 4),
         };
-        self.rows.iter().map(recovered).collect()
+        let mut rows: Vec<Recovered> = self.rows.iter().map(recovered).collect();
+        // The order of rows is that of hashes: children come before their parents or after them.
+        for at in 1..rows.len() {
+            rows.swap(at, self.chance.below(at as u64 + 1) as usize);
+        }
+        rows
     }
 
     fn corrupt(&mut self, key: BlockKey) {

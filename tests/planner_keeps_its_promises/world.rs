@@ -247,19 +247,19 @@ impl World {
                 Job::Erase { key, slot }
             }
             Command::Retire { slot, class: _ } => {
-                let open = self.published.values().any(|place| place.ram.is_some_and(|(of, ..)| of == slot));
+                let open = self.published.values().any(|place| place.ram.is_some_and(|place| place.slot == slot));
                 assert!(!open, "RAM slot {slot} is closed before lookups were told");
                 self.ram.going(slot);
                 Job::Retire { slot }
             }
-            Command::Publish { key, residence } => {
+            Command::Publish { block: _, key, residence } => {
                 self.published.insert(key, residence);
                 if residence.ram.is_some() {
                     self.awaited.remove(&key);
                 }
                 return;
             }
-            Command::Unpublish { key } => {
+            Command::Unpublish { block: _, key } => {
                 assert!(self.published.remove(&key).is_some(), "{key:?} is unpublished twice");
                 return;
             }
