@@ -204,12 +204,13 @@ impl Cache {
         let permit = self.driver.peek(key).await.ok()??;
         let Peek { slot, class, length, crc, .. } = permit.peek();
         let (reply, bytes) = tokio::sync::oneshot::channel();
+        let complaints = Arc::clone(&self.complaints);
         nvme.read(key, Place { slot, class, length, crc }, ReadInto::Heap, move |result| {
             let (outcome, bytes) = match result {
                 Ok(ReadDone::Bytes(bytes)) => (Transfer::Done(0), Some(bytes)),
                 Ok(ReadDone::Slot(_)) | Err(ReadError::QueueFull) => (Transfer::Refused, None),
                 Err(error) => {
-                    tracing::warn!(%key, %slot, %error, "a block is lost: served as a miss");
+                    complaints.lost(&key, slot, &error);
                     (Transfer::Failed, None)
                 }
             };

@@ -81,7 +81,7 @@ impl Recovery {
             }
         }
         self.planner.nvme.open_queues();
-        for ((number, parent), row) in work.iter_mut().zip(rows).filter(|((number, _), _)| *number != NONE) {
+        for ((_, parent), row) in work.iter_mut().zip(rows).filter(|((number, _), _)| *number != NONE) {
             *parent = self.parent(row);
         }
         let taken = || work.iter().copied().zip(rows).filter(|((number, _), _)| *number != NONE);
