@@ -13,6 +13,7 @@ use super::complaints::Complaints;
 use super::error::Error;
 use super::flight::{Flights, Landing};
 use super::index::Index;
+use super::peek::PeekPermit;
 use super::residency::Residency;
 use crate::plan::{Answer, BlockRef, Command, Event, Load, Planner, PutId, Transfer, Wanted, Write};
 use crate::tiers::{
@@ -44,6 +45,8 @@ enum Message {
         length: u32,
         crc: u64,
     },
+    /// Somebody wants to read a block past RAM, and is told through here.
+    Peek(BlockKey, Driver, oneshot::Sender<Option<PeekPermit>>),
     Look(Look),
     Quiet(oneshot::Sender<()>),
     /// The list of what is finished is not empty.
@@ -147,6 +150,13 @@ impl Driver {
         }
     }
 
+    /// Asks for the right to read a block past RAM; none where there is nothing to read.
+    pub(super) async fn peek(&self, key: BlockKey) -> Result<Option<PeekPermit>, Error> {
+        let (reply, permit) = oneshot::channel();
+        self.send(Message::Peek(key, self.clone(), reply)).await?;
+        permit.await.map_err(|_| Error::Closing)
+    }
+
     /// A read past RAM has ended.
     pub(super) fn peeked(&self, block: BlockRef, outcome: Transfer) {
         self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(Finished::Peeked(block, outcome));
@@ -196,6 +206,11 @@ impl Run {
                     self.event(event, Some(reply));
                 }
                 Message::Filled { block, writer, length, crc } => self.filled(block, writer, length, crc),
+                Message::Peek(key, driver, reply) => {
+                    let Answer::Peek(peek) = self.on(Event::Peek { key }) else { continue };
+                    // Who has left drops it, and with that ends it.
+                    reply.send(peek.map(|peek| PeekPermit::new(peek, driver))).ok();
+                }
                 Message::Look(look) => look(&self.planner),
                 Message::Quiet(reply) => waiting_for_quiet.push(reply),
                 Message::Wake => {}

@@ -200,15 +200,11 @@ impl Cache {
 
     /// Reads a block from NVMe past RAM.
     async fn peek(&self, key: &BlockKey) -> Option<(Tier, u64, Bytes)> {
-        let answer = self.driver.ask(Event::Peek { key: *key }).await.ok()?;
-        let Answer::Peek(peek) = answer else { return None };
-        let Peek { block, slot, class, length, crc } = peek?;
-        let Some(nvme) = &self.nvme else {
-            self.driver.peeked(block, Transfer::Refused);
-            return None;
-        };
+        let (nvme, key) = (self.nvme.as_ref()?, *key);
+        let permit = self.driver.peek(key).await.ok()??;
+        let Peek { slot, class, length, crc, .. } = permit.peek();
         let (reply, bytes) = tokio::sync::oneshot::channel();
-        let (driver, complaints, key) = (self.driver.clone(), Arc::clone(&self.complaints), *key);
+        let complaints = Arc::clone(&self.complaints);
         nvme.read(key, Place { slot, class, length, crc }, ReadInto::Heap, move |result| {
             let (outcome, bytes) = match result {
                 Ok(ReadDone::Bytes(bytes)) => (Transfer::Done(0), Some(bytes)),
@@ -218,7 +214,7 @@ impl Cache {
                     (Transfer::Failed, None)
                 }
             };
-            driver.peeked(block, outcome);
+            permit.end(outcome);
             reply.send(bytes).ok();
         });
         bytes.await.ok().flatten().map(|bytes| (Tier::Nvme, crc, bytes))

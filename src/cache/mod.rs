@@ -19,6 +19,7 @@ pub mod load;
 pub mod lookup;
 pub mod meter;
 pub mod names;
+mod peek;
 pub mod put;
 pub mod residency;
 pub mod scrub;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cache;
 use super::error::Error;
-use crate::plan::{Answer, Event, Peek, Transfer};
+use crate::plan::{Peek, Transfer};
 use crate::tiers::{IndexError, NvmeShelf, Place, ReadError, ReadInto};
 use crate::vocab::limits::{
     ALIGNMENT, SCRUB_BATCH, SCRUB_PASS_EVERY, SCRUB_REPORTS_MAX, VERIFY_PROBLEMS_MAX, VERIFY_READS,
@@ -162,24 +162,17 @@ fn share(key: &BlockKey) -> f64 {
 
 impl Cache {
     /// Reads one block in the background and checks it.
-    async fn check(self: &Arc<Self>, nvme: &Arc<NvmeShelf>, key: BlockKey) -> Checked {
-        let (cache, nvme) = (Arc::clone(self), Arc::clone(nvme));
-        // A task of its own, so that whoever waits may leave: the planner has to be told of the end.
-        tokio::spawn(async move { cache.read_and_check(&nvme, key).await }).await.unwrap_or(Checked::Skipped)
-    }
-
-    async fn read_and_check(&self, nvme: &NvmeShelf, key: BlockKey) -> Checked {
-        let Ok(Answer::Peek(Some(peek))) = self.driver.ask(Event::Peek { key }).await else { return Checked::Skipped };
-        let Peek { block, slot, class, length, crc } = peek;
+    async fn check(&self, nvme: &NvmeShelf, key: BlockKey) -> Checked {
+        let Ok(Some(permit)) = self.driver.peek(key).await else { return Checked::Skipped };
+        let Peek { slot, class, length, crc, .. } = permit.peek();
         let (reply, read) = oneshot::channel();
-        let driver = self.driver.clone();
         nvme.read(key, Place { slot, class, length, crc }, ReadInto::Scrub, move |result| {
             let outcome = match &result {
                 // To the planner nothing was read: nobody was served.
                 Ok(_) | Err(ReadError::QueueFull) => Transfer::Refused,
                 Err(_) => Transfer::Failed,
             };
-            driver.peeked(block, outcome);
+            permit.end(outcome);
             reply.send(result.map(drop)).ok();
         });
         let checked = match read.await {
@@ -228,7 +221,7 @@ impl Cache {
     }
 
     /// The next block of the endless walk: the bytes that it counts for, `None` at the end of a pass.
-    async fn scrub_one(self: &Arc<Self>, walk: &mut Walk) -> Option<u64> {
+    async fn scrub_one(&self, walk: &mut Walk) -> Option<u64> {
         let nvme = self.nvme.as_ref()?;
         let next = walk.next(nvme).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the scrub can't read the catalog: it begins again later");

@@ -133,8 +133,10 @@ impl Daemon {
     pub async fn stop(self) {
         let Self { opened, closing, serving, socket, flush_max, .. } = self;
         closing.cancel();
+        // One limit for all servers, which drain at the same time.
+        let until = tokio::time::Instant::now() + DRAIN_MAX;
         for mut serving in serving {
-            if tokio::time::timeout(DRAIN_MAX, &mut serving).await.is_err() {
+            if tokio::time::timeout_at(until, &mut serving).await.is_err() {
                 tracing::warn!("requests were still under way after {} s: cut off", DRAIN_MAX.as_secs());
                 serving.abort();
             }

@@ -257,3 +257,14 @@ fn writes_past_the_queues_bytes_are_dropped_and_counted() {
     assert_eq!(parked.0.lock().unwrap().len() as u64, fits);
     assert_eq!(ram.pins() as u64, fits);
 }
+
+#[test]
+fn a_read_that_nobody_waits_for_goes_after_those_that_somebody_does() {
+    let parked = Arc::new(Parked::default());
+    let bench = Bench::new(Arc::<Parked>::clone(&parked));
+    let place = Place { slot: SlotId { extent: 0, index: 0 }, class: bench.class(), length: LENGTH, crc: 0 };
+    for (into, background) in [(ReadInto::Heap, false), (bench.ram_slot(), false), (ReadInto::Scrub, true)] {
+        bench.shelf.read(key(1), place, into, |_| {});
+        assert_eq!(parked.0.lock().unwrap().pop().unwrap().background, background);
+    }
+}

@@ -7,6 +7,8 @@
 mod a_drive_is_lost;
 mod bad_input;
 mod benches_run;
+mod host;
+mod impatient_readers;
 mod kill_minus_nine;
 mod live_replay;
 mod many_clients;

@@ -110,29 +110,27 @@ async fn a_verification_of_a_running_daemon_names_what_it_finds_and_finds_it_onc
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_verification_at_a_time() {
+async fn one_verification_at_a_time_and_one_whose_reader_leaves_ends() {
     let dir = tempfile::tempdir().unwrap();
-    stored(dir.path()).await;
     let server = start(dir.path(), 0).await;
-    let mut streams = Vec::new();
-    for _ in 0..16 {
-        streams.push(server.admin().verify(proto::VerifyRequest {}).await.unwrap().into_inner());
+    let (session, _stream) = server.session("engine").await;
+    let layout = server.register(spec()).await;
+    // Enough that a verification has more to say than its channel holds.
+    for seed in 0..4 {
+        server.put(session, chain(&layout, seed, 100), |block| payload(seed, block)).await;
+        server.quiesce().await;
     }
-    let (mut done, mut busy) = (0, 0);
-    for mut stream in streams {
-        loop {
-            match stream.message().await {
-                Ok(Some(reply)) => done += u32::from(reply.done),
-                Ok(None) => break,
-                Err(status) => {
-                    refused::<()>(Err(status), tonic::Code::ResourceExhausted, &["a verification is under way"]);
-                    busy += 1;
-                    break;
-                }
-            }
-        }
-    }
-    assert!(done >= 1 && done + busy == 16, "{done} done, {busy} refused");
+    let (found, mut reader) = tokio::sync::mpsc::channel(1);
+    let cache = std::sync::Arc::clone(server.daemon.cache());
+    let first = tokio::spawn(async move { cache.verify(&found).await });
+    assert!(!reader.recv().await.unwrap().unwrap().done, "it is under way");
+    let mut second = server.admin().verify(proto::VerifyRequest {}).await.unwrap().into_inner();
+    refused(second.message().await, tonic::Code::ResourceExhausted, &["a verification is under way"]);
+    drop(reader);
+    first.await.unwrap().unwrap();
+    let last = verify(&server).await.pop().unwrap();
+    assert_eq!((last.done, last.blocks, last.corrupt), (true, 400, 0));
+    server.quiesce().await;
     server.stop().await;
 }
 
