@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashTable;
 
-use crate::plan::{Keys, Residence, gallop};
+use crate::plan::{Keys, Planner, Residence, gallop};
 use crate::vocab::{BlockKey, TierCounts};
 
 /// A block's number, and in its highest bit, which no number uses, whether RAM has it.
@@ -29,7 +29,7 @@ impl Mark {
 
 const _: () = assert!(crate::vocab::limits::BLOCKS_MAX <= Mark::IN_RAM, "the highest bit of a number is free");
 
-/// The readable blocks of one part of all keys. The key is a hash, so its first bytes hash the tables.
+/// The readable blocks of one part of all keys. The key is a hash, so its last bytes hash the tables.
 #[derive(Debug, Default)]
 struct Shard {
     readable: HashTable<Mark>,
@@ -54,24 +54,24 @@ impl Residency {
     #[must_use]
     pub fn get(&self, key: &BlockKey) -> Option<Residence> {
         let shard = self.shards[Keys::part(key)].read().unwrap_or_else(PoisonError::into_inner);
-        let mark = *shard.readable.find(key.hash64(), |mark| self.keys.is(mark.number(), key))?;
+        let mark = *shard.readable.find(Keys::hash(key), |mark| self.keys.is(mark.number(), key))?;
         if !mark.in_ram() {
             return Some(Residence { ram: None, nvme: true });
         }
-        shard.in_ram.find(key.hash64(), |(number, _)| *number == mark.number()).map(|(_, residence)| *residence)
+        shard.in_ram.find(Keys::hash(key), |(number, _)| *number == mark.number()).map(|(_, residence)| *residence)
     }
 
     /// Makes a block readable, or changes where it is.
     pub(super) fn publish(&self, number: u32, key: &BlockKey, residence: Residence) {
-        let (hash, keys) = (key.hash64(), &self.keys);
+        let (hash, keys) = (Keys::hash(key), &self.keys);
         let mut shard = self.shards[Keys::part(key)].write().unwrap_or_else(PoisonError::into_inner);
         let mark = Mark(if residence.ram.is_some() { number | Mark::IN_RAM } else { number });
-        let rehash = |mark: &Mark| keys.hash64(mark.number());
+        let rehash = |mark: &Mark| keys.hash_of(mark.number());
         let mut known = shard.readable.entry(hash, |mark| mark.number() == number, rehash).or_insert(mark);
         let before = std::mem::replace(known.get_mut(), mark);
         let is_here = |(known, _): &(u32, Residence)| *known == number;
         if mark.in_ram() {
-            let rehash = |(number, _): &(u32, Residence)| keys.hash64(*number);
+            let rehash = |(number, _): &(u32, Residence)| keys.hash_of(*number);
             let mut place = shard.in_ram.entry(hash, is_here, rehash).or_insert((number, residence));
             place.get_mut().1 = residence;
         } else if before.in_ram()
@@ -81,13 +81,33 @@ impl Residency {
         }
     }
 
+    /// Makes all blocks readable that a planner has found so at its start; on several threads, of which each has parts of
+    /// its own.
+    pub(super) fn fill(&self, planner: &Planner, threads: usize) {
+        let blocks = usize::try_from(planner.holdings().nvme_blocks).unwrap_or(usize::MAX);
+        let fill = |thread: usize| {
+            for part in (thread..Keys::PARTS).step_by(threads) {
+                let mut shard = self.shards[part].write().unwrap_or_else(PoisonError::into_inner);
+                // A little below the size that it will have.
+                let least = Keys::share(part, blocks) / 10 * 9;
+                shard.readable.reserve(least, |mark| self.keys.hash_of(mark.number()));
+            }
+            let own = planner.readable().filter(|(_, key, _)| Keys::part(key) % threads == thread);
+            own.for_each(|(block, key, residence)| self.publish(block.number(), &key, residence));
+        };
+        std::thread::scope(|scope| {
+            (1..threads).for_each(|thread| drop(scope.spawn(move || fill(thread))));
+            fill(0);
+        });
+    }
+
     /// Makes a block unreadable.
     pub(super) fn unpublish(&self, number: u32, key: &BlockKey) {
         let mut shard = self.shards[Keys::part(key)].write().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(found) = shard.readable.find_entry(key.hash64(), |mark| mark.number() == number) {
+        if let Ok(found) = shard.readable.find_entry(Keys::hash(key), |mark| mark.number() == number) {
             found.remove();
         }
-        if let Ok(found) = shard.in_ram.find_entry(key.hash64(), |(known, _)| *known == number) {
+        if let Ok(found) = shard.in_ram.find_entry(Keys::hash(key), |(known, _)| *known == number) {
             found.remove();
         }
     }
@@ -120,7 +140,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::plan::{Answer, Command, Event, Offer, Options, Planner, PutId, Transfer};
+    use crate::plan::{Answer, Command, Event, Offer, Options, PutId, Transfer};
     use crate::vocab::{Owner, TierShape, Timestamp};
 
     const SLOT: u32 = 4_096;

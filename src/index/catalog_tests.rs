@@ -115,7 +115,7 @@ fn damage_that_a_scan_meets_is_reported_and_can_be_rebuilt() {
     let catalog = opened(&path);
     let error = catalog.scan(|_, _| {}).unwrap_err();
     assert!(matches!(error, IndexError::Damaged(_)), "{error}");
-    assert_eq!(catalog.scan_on(2, |_, _| (), |()| {}).unwrap_err(), error);
+    assert_eq!(catalog.scan_on(2, |_, _| (), |_| {}).unwrap_err(), error);
     drop(catalog);
     assert_eq!(keys(&Catalog::rebuild(&path, &error.to_string()).unwrap()), vec![]);
 }

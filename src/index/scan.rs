@@ -1,34 +1,34 @@
 //! One pass over all blocks on several threads: what a start waits for.
 //!
-//! The keys are hashes, so equal runs of them hold as many rows each. Every thread reads its runs a batch at a time in
-//! turn, and the batches are taken in the same turn, so that rows come in the same order whatever the number of threads,
-//! and no thread is ahead of the one who takes them by more than a few batches.
+//! Keys are hashes, so equal ranges of them hold about as many rows each. Threads take the ranges in turn, and their rows
+//! are taken in the order of keys, whatever the number of threads. A thread is ahead of that by a few batches at most.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::ScopedJoinHandle;
 
 use rocksdb::{DB, DBRawIteratorWithThreadMode};
 
-use super::catalog::{Catalog, Scanned};
+use super::catalog::{Catalog, Scanned, one_pass};
 use super::row::Row;
 use super::store::{BLOCKS, IndexError};
 use crate::vocab::BlockKey;
 use crate::vocab::limits::{SCAN_AHEAD_BATCHES, SCAN_BATCH_ROWS};
 
-/// Runs of keys, by their first four bits.
-const RUNS: u8 = 16;
+/// Ranges of keys, by their first 12 bits: so many that a range of 100 million rows fits what a thread may be ahead.
+const RANGES: u16 = 1 << 12;
 
-/// Some rows of a run.
+/// Some rows of a range.
 struct Batch<T> {
     rows: Vec<T>,
     /// There are no more in it.
     last: bool,
 }
 
-/// One run as it is read.
-struct Run<'a> {
+/// One thread's way through its ranges.
+struct Reader<'a> {
+    catalog: &'a Catalog,
     iterator: DBRawIteratorWithThreadMode<'a, DB>,
-    ended: bool,
+    scanned: Scanned,
 }
 
 impl Catalog {
@@ -40,8 +40,8 @@ impl Catalog {
         Ok(self.db.property_int_value_cf(self.family(BLOCKS)?, "rocksdb.estimate-num-keys")?.unwrap_or(0))
     }
 
-    /// Gives every block to `visit`, as [`scan`](Self::scan) does, but reads on `threads` threads, which also make of each
-    /// row what is wanted of it. The order of rows is always the same, and not that of keys.
+    /// Gives all blocks to `visit` in the order of keys, some at a time, as [`scan`](Self::scan) does one by one; but reads
+    /// on `threads` threads, which also make of each row what is wanted of it.
     ///
     /// # Errors
     /// As [`scan`](Self::scan).
@@ -49,95 +49,108 @@ impl Catalog {
         &self,
         threads: usize,
         pick: impl Fn(BlockKey, Row) -> T + Sync,
-        visit: impl FnMut(T),
+        visit: impl FnMut(Vec<T>),
     ) -> Result<Scanned, IndexError> {
-        let threads = threads.clamp(1, usize::from(RUNS));
+        let threads = threads.clamp(1, usize::from(RANGES));
         let scanned = std::thread::scope(|scope| {
             let (mut readers, mut batches) = (Vec::new(), Vec::new());
             for thread in 0..threads {
                 let (sender, receiver) = sync_channel(SCAN_AHEAD_BATCHES);
                 let (pick, builder) = (&pick, std::thread::Builder::new().name("catalog-scan".into()));
-                let read = move || self.read_runs((0..RUNS).skip(thread).step_by(threads), pick, &sender);
+                let read = move || Reader::open(self)?.read((0..RANGES).skip(thread).step_by(threads), pick, &sender);
                 let reader = builder.spawn_scoped(scope, read).map_err(|error| IndexError::Io(error.to_string()))?;
                 readers.push(reader);
                 batches.push(receiver);
             }
-            take_turns(batches, visit);
+            take_in_order(&batches, visit);
+            // Who is ahead of a thread that has failed must not wait for ever.
+            drop(batches);
             join(readers)
         })?;
         self.tell_undecodable(scanned);
         Ok(scanned)
     }
+}
 
-    /// Reads some runs, a batch of each in turn, until all have ended or nobody takes them.
-    fn read_runs<T>(
-        &self,
-        runs: impl Iterator<Item = u8>,
+impl<'a> Reader<'a> {
+    fn open(catalog: &'a Catalog) -> Result<Self, IndexError> {
+        let mut iterator = catalog.db.raw_iterator_cf_opt(catalog.family(BLOCKS)?, one_pass());
+        iterator.seek_to_first();
+        Ok(Self { catalog, iterator, scanned: Scanned::default() })
+    }
+
+    /// Reads these ranges, until all have ended or nobody takes their rows.
+    fn read<T>(
+        mut self,
+        ranges: impl Iterator<Item = u16>,
         pick: impl Fn(BlockKey, Row) -> T,
         batches: &SyncSender<Batch<T>>,
     ) -> Result<Scanned, IndexError> {
-        let mut runs = runs.map(|run| self.open_run(run)).collect::<Result<Vec<_>, _>>()?;
-        let mut scanned = Scanned::default();
-        while runs.iter().any(|run| !run.ended) {
-            for run in runs.iter_mut().filter(|run| !run.ended) {
-                let batch = self.read_batch(run, &pick, &mut scanned)?;
+        for range in ranges {
+            // Where rows are few, one range's search for its end has passed over others.
+            if self.range().is_some_and(|at| at < range) {
+                let start = (range << 4).to_be_bytes();
+                // Without zeroes at its end, which are after a key that is too short to have them.
+                let len = start.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+                self.iterator.seek(&start[..len]);
+            }
+            loop {
+                let batch = self.read_batch(range, &pick)?;
+                let last = batch.last;
                 if batches.send(batch).is_err() {
-                    return Ok(scanned);
+                    return Ok(self.scanned);
+                }
+                if last {
+                    break;
                 }
             }
         }
-        Ok(scanned)
+        Ok(self.scanned)
     }
 
-    fn open_run(&self, run: u8) -> Result<Run<'_>, IndexError> {
-        let mut options = super::catalog::one_pass();
-        if run + 1 < RUNS {
-            options.set_iterate_upper_bound([(run + 1) << 4]);
-        }
-        let mut iterator = self.db.raw_iterator_cf_opt(self.family(BLOCKS)?, options);
-        // The first run begins before all keys, also those that are none.
-        if run == 0 {
-            iterator.seek_to_first();
-        } else {
-            iterator.seek([run << 4]);
-        }
-        Ok(Run { iterator, ended: false })
+    /// The range of the next key; `None` past the last. A key that is too short to be one belongs where it stands.
+    fn range(&self) -> Option<u16> {
+        let key = self.iterator.key()?;
+        let byte = |at| u16::from(key.get(at).copied().unwrap_or(0));
+        Some((byte(0) << 4) | (byte(1) >> 4))
     }
 
-    fn read_batch<T>(
-        &self,
-        run: &mut Run<'_>,
-        pick: impl Fn(BlockKey, Row) -> T,
-        scanned: &mut Scanned,
-    ) -> Result<Batch<T>, IndexError> {
-        let (mut rows, mut bad) = (Vec::with_capacity(SCAN_BATCH_ROWS), Vec::new());
+    fn read_batch<T>(&mut self, range: u16, pick: impl Fn(BlockKey, Row) -> T) -> Result<Batch<T>, IndexError> {
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        let mut last = false;
         while rows.len() + bad.len() < SCAN_BATCH_ROWS {
-            let Some((key, bytes)) = run.iterator.item() else {
-                run.iterator.status()?;
-                run.ended = true;
-                break;
-            };
+            last = self.range() != Some(range);
+            let Some((key, bytes)) = self.iterator.item().filter(|_| !last) else { break };
             match (<[u8; 32]>::try_from(key), Row::decode(bytes)) {
-                (Ok(key), Ok(row)) => rows.push(pick(BlockKey::from_bytes(key), row)),
+                (Ok(key), Ok(row)) => {
+                    if rows.is_empty() {
+                        rows.reserve_exact(SCAN_BATCH_ROWS);
+                    }
+                    rows.push(pick(BlockKey::from_bytes(key), row));
+                }
                 _ => bad.push(key.into()),
             }
-            run.iterator.next();
+            self.iterator.next();
         }
-        scanned.rows += rows.len() as u64;
-        scanned.undecodable += bad.len() as u64;
-        self.delete_raw(BLOCKS, &mut bad)?;
-        Ok(Batch { rows, last: run.ended })
+        self.iterator.status()?;
+        self.scanned.rows += rows.len() as u64;
+        self.scanned.undecodable += bad.len() as u64;
+        self.catalog.delete_raw(BLOCKS, &mut bad)?;
+        Ok(Batch { rows, last })
     }
 }
 
-/// Takes a batch of each run in turn, until all have ended or a thread has given up.
-fn take_turns<T>(batches: Vec<Receiver<Batch<T>>>, mut visit: impl FnMut(T)) {
-    let mut ended = [false; RUNS as usize];
-    while ended.iter().any(|ended| !ended) {
-        for (run, ended) in ended.iter_mut().enumerate().filter(|(_, ended)| !**ended) {
-            let Ok(batch) = batches[run % batches.len()].recv() else { return };
-            batch.rows.into_iter().for_each(&mut visit);
-            *ended = batch.last;
+/// Takes one range after another, until all have ended or a thread has given up.
+fn take_in_order<T>(batches: &[Receiver<Batch<T>>], mut visit: impl FnMut(Vec<T>)) {
+    for range in 0..usize::from(RANGES) {
+        loop {
+            let Ok(batch) = batches[range % batches.len()].recv() else { return };
+            if !batch.rows.is_empty() {
+                visit(batch.rows);
+            }
+            if batch.last {
+                break;
+            }
         }
     }
 }

@@ -60,7 +60,7 @@ impl IndexMut<u32> for Catalog {
 
 impl Catalog {
     pub(super) fn find(&self, key: &BlockKey) -> Option<u32> {
-        self.by_key[Keys::part(key)].find(key.hash64(), |number| self.keys.is(*number, key)).copied()
+        self.by_key[Keys::part(key)].find(Keys::hash(key), |number| self.keys.is(*number, key)).copied()
     }
 
     pub(super) fn key(&self, number: u32) -> BlockKey {
@@ -98,7 +98,7 @@ impl Catalog {
     pub(super) fn expect(&mut self, blocks: u64) {
         let least = usize::try_from(blocks).unwrap_or(usize::MAX).min(BLOCKS_MAX as usize) / 10 * 9;
         for (part, table) in self.by_key.iter_mut().enumerate() {
-            table.reserve(Keys::share(part, least), |number| self.keys.hash64(*number));
+            table.reserve(Keys::share(part, least), |number| self.keys.hash_of(*number));
         }
     }
 
@@ -116,7 +116,7 @@ impl Catalog {
         self[number] = Entry::new(self[number].stamp, depth);
         self.keys.set(number, &key);
         let keys = &self.keys;
-        self.by_key[Keys::part(&key)].insert_unique(key.hash64(), number, |other| keys.hash64(*other));
+        self.by_key[Keys::part(&key)].insert_unique(Keys::hash(&key), number, |other| keys.hash_of(*other));
         self.attach(number, parent);
         Some(number)
     }
@@ -158,7 +158,7 @@ impl Catalog {
         debug_assert!(!is_block(self[number].first_child), "has children");
         self.detach(number);
         let key = self.key(number);
-        if let Ok(found) = self.by_key[Keys::part(&key)].find_entry(key.hash64(), |other| *other == number) {
+        if let Ok(found) = self.by_key[Keys::part(&key)].find_entry(Keys::hash(&key), |other| *other == number) {
             found.remove();
         }
         self.rest(number);
@@ -215,6 +215,17 @@ impl Catalog {
             Some(((owner, held), blocks)) => Err(format!("owner {owner} of {blocks} blocks is held {held} times")),
             None => self.check_actives(),
         }
+    }
+
+    /// Numbers that were ever given.
+    pub(super) fn numbers(&self) -> u32 {
+        self.numbers
+    }
+
+    /// As [`iter`](Self::iter), to change them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Entry)> + '_ {
+        let known = (0..self.numbers).zip(self.entries.iter_mut());
+        known.filter(|(_, entry)| entry.active != VACANT)
     }
 
     /// Every block, in the order of their numbers.

@@ -61,6 +61,10 @@ impl SharedKey {
         std::array::from_fn(|word| self.0[word].load(Ordering::Relaxed))
     }
 
+    fn hash(&self) -> u64 {
+        self.0[3].load(Ordering::Relaxed)
+    }
+
     fn is(&self, key: &BlockKey) -> bool {
         // Without a branch a word: keys that come this far are nearly always equal.
         self.words().iter().zip(key.words()).fold(0, |differ, (word, other)| differ | (word ^ other)) == 0
@@ -80,10 +84,17 @@ impl Keys {
     /// Parts of a table by key.
     pub const PARTS: usize = 64;
 
-    /// The part of a key: its last bits, which are as good as random and not those that hash a table.
+    /// The part of a key, by its first bits, so that an index that gives its rows in the order of keys fills one part
+    /// after another, each of which a core's cache can hold.
     #[must_use]
     pub fn part(key: &BlockKey) -> usize {
-        usize::from(PARTS_OF[(key.words()[3] >> (u64::BITS - PART_BITS)) as usize])
+        usize::from(PARTS_OF[(key.words()[0].swap_bytes() >> (u64::BITS - PART_BITS)) as usize])
+    }
+
+    /// What hashes a key within its part: its last bits, since it is a hash already.
+    #[must_use]
+    pub fn hash(key: &BlockKey) -> u64 {
+        key.words()[3]
     }
 
     /// How many of so many keys a part has, more or less.
@@ -110,10 +121,10 @@ impl Keys {
         self.at(number).is_some_and(|shared| shared.is(key))
     }
 
-    /// What [`BlockKey::hash64`] says of the key of a number.
+    /// The [hash](Self::hash) of the key of a number.
     #[must_use]
-    pub fn hash64(&self, number: u32) -> u64 {
-        self.at(number).map_or(0, |shared| shared.0[0].load(Ordering::Relaxed))
+    pub fn hash_of(&self, number: u32) -> u64 {
+        self.at(number).map_or(0, SharedKey::hash)
     }
 }
 
@@ -156,9 +167,9 @@ impl KeysWriter {
         self.at(number).is(key)
     }
 
-    /// What [`BlockKey::hash64`] says of the key of a number that was given.
-    pub(super) fn hash64(&self, number: u32) -> u64 {
-        self.at(number).0[0].load(Ordering::Relaxed)
+    /// The [hash](Keys::hash) of the key of a number that was given.
+    pub(super) fn hash_of(&self, number: u32) -> u64 {
+        self.at(number).hash()
     }
 
     /// The keys for those who read them.
@@ -191,7 +202,7 @@ mod tests {
         let mut shares = [0_u32; Keys::PARTS];
         for at in 0..=u16::MAX {
             let mut bytes = [0; 32];
-            bytes[30..].copy_from_slice(&at.to_le_bytes());
+            bytes[..2].copy_from_slice(&at.to_be_bytes());
             shares[Keys::part(&BlockKey::from_bytes(bytes))] += 1;
         }
         for (part, share) in (0..).zip(shares) {
@@ -214,7 +225,8 @@ mod tests {
             for (is, other) in [(true, number), (false, number + 1)] {
                 assert_eq!((keys.is(number, &key(other)), shared.is(number, &key(other))), (is, is));
             }
-            assert_eq!((keys.hash64(number), shared.hash64(number)), (key(number).hash64(), key(number).hash64()));
+            let hash = Keys::hash(&key(number));
+            assert_eq!((keys.hash_of(number), shared.hash_of(number)), (hash, hash));
         }
         keys.set(1, &key(7));
         assert!(shared.is(1, &key(7)) && !shared.is(1, &key(1)), "a number that is used again has another key");

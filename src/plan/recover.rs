@@ -1,14 +1,11 @@
 //! A warm start: the catalog as the index's rows tell it, row by row, in whatever order they come.
 //!
-//! A row whose parent has not come yet hangs on a ghost, which becomes the parent when its row comes. What is kept
-//! until the last row is when each block was used, in the place where a running planner keeps it; the order of going is
-//! made from that in the end.
+//! A row whose parent has not come yet hangs on a ghost, which becomes the parent when its row comes. What takes all rows
+//! to know is worked out in the end: see `recover_order.rs`.
 
-use super::entry::{Nvme, ROOT, Reach, UNKNOWN, is_block};
-use super::event::{BlockRef, Residence};
+use super::entry::{NONE, Nvme, ROOT, UNKNOWN, is_block};
 use super::owner::Deed;
 use super::planner::Planner;
-use super::policy::Heat;
 use crate::vocab::{BlockKey, Owner, SlotClass, SlotId};
 
 /// One row of the index.
@@ -41,107 +38,112 @@ pub struct Recovered {
 /// A planner that takes in the rows of an index, before any event.
 pub struct Recovery {
     planner: Planner,
+    /// Working memory: the number of each row's block, `NONE` where it is not taken, and of its parent.
+    work: Vec<(u32, u32)>,
 }
-
-/// A block's place in the order of going: orphans first, then the least recent, then the deepest, and its number.
-/// Twelve bytes that compare as they stand.
-type Turn = [u32; 3];
 
 impl Recovery {
     /// Begins with a planner that has had no event; `blocks` is about how many rows will come.
     #[must_use]
     pub fn new(mut planner: Planner, blocks: u64) -> Self {
         planner.catalog.expect(blocks);
-        Self { planner }
+        Self { planner, work: Vec::new() }
     }
 
-    /// Takes in one row. False for one that can't be true (a slot outside the tier, or one that another row has named,
-    /// or an extent of another class): it is stale. A key that has come before is known, whatever its second row says.
+    /// Takes in one row. False where it is stale: see [`rows`](Self::rows).
     pub fn row(&mut self, row: &Recovered) -> bool {
-        // What a refused row has made vacant is used for the next.
+        let mut good = true;
+        self.rows(std::slice::from_ref(row), |_| good = false);
+        good
+    }
+
+    /// Takes in some rows, of distinct keys. Those that can't be true (a slot outside the tier, or one that another row has
+    /// named, or an extent of another class) are `stale`.
+    ///
+    /// Each step for a row touches memory that no step before it has touched. So each is done for all rows in a short loop,
+    /// where a processor that waits for one row's memory asks for the next ones'.
+    pub fn rows(&mut self, rows: &[Recovered], mut stale: impl FnMut(BlockKey)) {
+        // What refused rows have made vacant is used for these.
         self.planner.catalog.begin();
-        let number = match self.planner.catalog.find(&row.key) {
-            Some(number) if !self.planner.catalog[number].is_ghost() => return true,
-            Some(ghost) => ghost,
-            None => match self.planner.catalog.add(row.key, UNKNOWN, row.depth) {
-                Some(number) => number,
-                None => return false,
-            },
-        };
-        if !self.planner.nvme.space.occupy(row.slot, row.class, number) {
-            self.planner.prune(number);
-            return false;
+        let mut work = std::mem::take(&mut self.work);
+        work.extend(rows.iter().map(|row| (self.number(row), UNKNOWN)));
+        for ((number, _), row) in work.iter_mut().zip(rows).filter(|((number, _), _)| *number != NONE) {
+            if !self.planner.nvme.space.occupy(row.slot, row.class, *number) {
+                self.planner.prune(std::mem::replace(number, NONE));
+                stale(row.key);
+            }
         }
         self.planner.nvme.open_queues();
-        self.adjust_depth(number, row.depth);
-        self.fill_in(number, row);
-        self.hang(number, row);
-        self.spread_use(number);
-        self.planner.spread_reach(number);
-        true
+        for ((_, parent), row) in work.iter_mut().zip(rows).filter(|((number, _), _)| *number != NONE) {
+            *parent = self.parent(row);
+        }
+        let taken = || work.iter().copied().zip(rows).filter(|((number, _), _)| *number != NONE);
+        taken().for_each(|((number, _), row)| self.fill_in(number, row));
+        taken().for_each(|((number, parent), row)| self.hang(number, parent, row));
+        work.clear();
+        self.work = work;
     }
 
-    /// A ghost has the depth that its first child expected. Children that contradict its row are not its own.
+    /// The number of a row's block, which is new or a ghost. `NONE` for one that is known already, or one too many.
+    fn number(&mut self, row: &Recovered) -> u32 {
+        let catalog = &mut self.planner.catalog;
+        match catalog.find(&row.key) {
+            Some(number) if catalog[number].is_ghost() => number,
+            Some(_) => NONE,
+            None => catalog.add(row.key, UNKNOWN, row.depth).unwrap_or(NONE),
+        }
+    }
+
+    fn fill_in(&mut self, number: u32, row: &Recovered) {
+        self.adjust_depth(number, row.depth);
+        let Planner { catalog, nvme, .. } = &mut self.planner;
+        let owner = catalog.owners.hold(Deed { owner: row.owner, payload_max: row.payload_max });
+        let entry = &mut catalog[number];
+        (entry.nvme_slot, entry.nvme_class) = (row.slot, nvme.space.class_of(row.slot).unwrap_or_default());
+        (entry.length, entry.crc, entry.created_s, entry.owner) = (row.length, row.crc, row.created_s, owner);
+        nvme.use_later(number, row.last_use_s);
+        self.planner.set_nvme(number, Nvme::Resident);
+    }
+
+    /// A ghost has the depth that its first child expected. Children that its row contradicts are not its own.
     fn adjust_depth(&mut self, number: u32, depth: u32) {
         let catalog = &mut self.planner.catalog;
         if catalog[number].depth == depth {
             return;
         }
         catalog[number].depth = depth;
+        catalog[number].nvme_children = 0;
         while is_block(catalog[number].first_child) {
             let child = catalog[number].first_child;
             catalog.detach(child);
         }
-        catalog[number].nvme_children = 0;
     }
 
-    fn fill_in(&mut self, number: u32, row: &Recovered) {
-        let Planner { catalog, nvme, held, .. } = &mut self.planner;
-        let owner = catalog.owners.hold(Deed { owner: row.owner, payload_max: row.payload_max });
-        let entry = &mut catalog[number];
-        (entry.nvme_slot, entry.nvme_class) = (row.slot, nvme.space.class_of(row.slot).unwrap_or_default());
-        (entry.length, entry.crc, entry.created_s, entry.owner) = (row.length, row.crc, row.created_s, owner);
-        entry.reach = Reach::Orphan;
-        held.orphans += 1;
-        nvme.use_later(number, row.last_use_s);
-        self.planner.set_nvme(number, Nvme::Resident);
+    /// The number of a row's parent; `NONE` for one that has not come yet.
+    fn parent(&self, row: &Recovered) -> u32 {
+        match row.parent {
+            None => ROOT,
+            Some(_) if row.depth == 0 => UNKNOWN,
+            Some(key) => self.planner.catalog.find(&key).unwrap_or(NONE),
+        }
     }
 
     /// Hangs a block under its parent, or under a ghost in its place, unless the two contradict each other.
-    fn hang(&mut self, number: u32, row: &Recovered) {
+    fn hang(&mut self, number: u32, parent: u32, row: &Recovered) {
         let catalog = &mut self.planner.catalog;
-        let parent = match (row.parent, row.depth.checked_sub(1)) {
-            (None, _) => ROOT,
-            (Some(key), Some(depth)) => {
-                let known = catalog.find(&key).or_else(|| catalog.add(key, UNKNOWN, depth));
-                known.filter(|parent| catalog[*parent].depth == depth).unwrap_or(UNKNOWN)
+        let parent = match row.parent {
+            // A row before this one may have made the ghost.
+            Some(key) if parent == NONE => {
+                catalog.find(&key).or_else(|| catalog.add(key, UNKNOWN, row.depth - 1)).unwrap_or(UNKNOWN)
             }
-            (Some(_), None) => UNKNOWN,
+            _ => parent,
         };
-        if parent != UNKNOWN {
+        if !is_block(parent) {
+            catalog[number].parent = parent;
+        } else if catalog[parent].depth + 1 == row.depth {
             catalog.attach(number, parent);
-        }
-        if is_block(parent) {
             catalog[parent].nvme_children += 1;
         }
-    }
-
-    /// A use of a block was one of all its ancestors, though rows know only when each was written.
-    fn spread_use(&mut self, number: u32) {
-        let Planner { catalog, nvme, .. } = &mut self.planner;
-        let used = nvme.used_s(number);
-        let mut at = catalog[number].parent;
-        while is_block(at) && nvme.use_later(at, used) {
-            at = catalog[at].parent;
-        }
-    }
-
-    /// The blocks that lookups may find, with their keys: what a running planner would have published.
-    pub fn readable(&self) -> impl Iterator<Item = (BlockRef, BlockKey, Residence)> + '_ {
-        let Planner { catalog, .. } = &self.planner;
-        let readable = catalog.iter().filter(|(_, entry)| entry.is_readable());
-        readable
-            .map(|(number, _)| (self.planner.reference(number), catalog.key(number), self.planner.residence(number)))
     }
 
     /// The planner so far.
@@ -150,47 +152,9 @@ impl Recovery {
         &self.planner
     }
 
-    /// All rows have come.
+    /// All rows have come: finds out what can be reached and in which order blocks go.
     #[must_use]
     pub fn finish(self) -> Planner {
-        let mut turns = self.turns();
-        turns.sort_unstable();
-        let mut planner = self.planner;
-        for [_, _, number] in turns {
-            let (class, slot) = (planner.catalog[number].nvme_class, planner.catalog[number].nvme_slot);
-            let used = planner.nvme.used(number);
-            planner.nvme.space.touch(slot, used);
-            planner.nvme.insert(class, number, Heat::Hot, used);
-        }
-        planner.nvme.space.occupied();
-        planner
-    }
-
-    fn turns(&self) -> Vec<Turn> {
-        let Planner { catalog, nvme, held, .. } = &self.planner;
-        let mut turns = Vec::with_capacity(usize::try_from(held.nvme_blocks).unwrap_or_default());
-        for (number, entry) in catalog.iter().filter(|(_, entry)| entry.nvme == Nvme::Resident) {
-            const SHALLOWEST: u32 = u32::MAX >> 1;
-            let (used, shallow) = (nvme.used_s(number), SHALLOWEST - entry.depth.min(SHALLOWEST));
-            let reached = u32::from(entry.is_readable());
-            turns.push([(reached << 31) | (used >> 1), (used << 31) | shallow, number]);
-        }
-        turns
-    }
-}
-
-impl Planner {
-    /// A block that has come may be reached, and with it what hangs on it.
-    fn spread_reach(&mut self, number: u32) {
-        let mut stack = std::mem::take(&mut self.stack);
-        stack.push(number);
-        while let Some(at) = stack.pop() {
-            if self.catalog[at].is_orphan() && self.reach_of(at) == Reach::Readable {
-                self.catalog[at].reach = Reach::Readable;
-                self.held.orphans -= 1;
-                stack.extend(self.catalog.children(at));
-            }
-        }
-        self.stack = stack;
+        super::recover_order::settle(self.planner)
     }
 }
