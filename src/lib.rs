@@ -8,13 +8,15 @@
 //! [`vocab`] words · [`proto`] the wire · [`plan`] the mind, pure · `media` the hands: memory and devices · `index` the
 //! catalog database · `ledger` the usage database · `tiers` shelves without opinions · `session` engine instances ·
 //! `cache` the walks · `rpc` the gate · [`client`] what workers use · `replay` traces · `offline` stopped folders ·
-//! `daemon` wiring · `cli` one file a subcommand.
+//! `bench` this machine's limits · `daemon` wiring · `cli` one file a subcommand.
 
 pub mod client;
 pub mod plan;
 pub mod proto;
 pub mod vocab;
 
+#[cfg(feature = "server")]
+pub mod bench;
 #[cfg(feature = "server")]
 pub mod cache;
 #[cfg(feature = "server")]

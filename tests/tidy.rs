@@ -23,6 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("client", &["vocab", "proto"]),
     ("replay", &["vocab", "plan", "client", "ledger"]),
     ("offline", &["vocab", "index", "ledger", "tiers"]),
+    ("bench", &["vocab", "media", "index", "tiers"]),
     (
         "daemon",
         &[
@@ -30,7 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "client", "replay", "offline",
         ],
     ),
-    ("cli", &["vocab", "client", "replay", "offline", "daemon"]),
+    ("cli", &["vocab", "client", "replay", "offline", "bench", "daemon"]),
 ];
 
 /// The two files at the root, which name every room.
@@ -55,7 +56,7 @@ const BELONGS: &[(&str, Homes, &str)] = &[
     ("std::env", Homes::Only(&["cli", "main", "daemon"]), "an argument"),
     (
         "std::fs",
-        Homes::Only(&["media", "tiers", "index", "ledger", "replay", "offline", "daemon", "cli"]),
+        Homes::Only(&["media", "tiers", "index", "ledger", "replay", "offline", "bench", "daemon", "cli"]),
         "`media::Device`, or bytes as an argument",
     ),
     ("std::thread", Homes::Not(&["vocab", "plan"]), "a plain function: decisions have no tasks"),

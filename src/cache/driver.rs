@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::complaints::Complaints;
 use super::error::Error;
 use super::flight::{Flights, Landing};
+use super::index::Index;
 use super::residency::Residency;
 use crate::plan::{Answer, BlockRef, Command, Event, Load, Planner, PutId, Transfer, Wanted, Write};
 use crate::tiers::{
@@ -73,6 +75,7 @@ pub(super) struct Hands {
     pub(super) residency: Arc<Residency>,
     pub(super) flights: Arc<Flights>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) complaints: Arc<Complaints>,
 }
 
 impl Driver {
@@ -93,7 +96,8 @@ impl Driver {
         }
         let wake = inbox.downgrade();
         let (puts, commands, events) = (HashMap::new(), Vec::new(), VecDeque::new());
-        let mut run = Run { planner, hands, puts, commands, events, finished: Arc::clone(&finished), wake };
+        let (index, finishes) = (Index::default(), Arc::clone(&finished));
+        let mut run = Run { planner, hands, puts, commands, events, index, finished: finishes, wake };
         let thread = std::thread::Builder::new().name("planner".into()).spawn(move || run.run(messages))?;
         Ok((Self { inbox, finished }, thread))
     }
@@ -173,6 +177,7 @@ struct Run {
     commands: Vec<Command>,
     /// Events that carrying out commands has caused.
     events: VecDeque<Event>,
+    index: Index,
     finished: Finishes,
     wake: mpsc::WeakSender<Message>,
 }
@@ -183,6 +188,7 @@ impl Run {
         let mut done = Vec::new();
         let mut freed = Vec::new();
         while let Some(message) = messages.blocking_recv() {
+            let tick = matches!(message, Message::Event(Event::Tick, _));
             match message {
                 Message::Event(event, reply) => self.event(event, reply),
                 Message::Offer(event, put, slots, reply) => {
@@ -202,6 +208,7 @@ impl Run {
             for slot in freed.drain(..) {
                 self.on(Event::RamFreed { slot });
             }
+            self.look_at_index(tick);
             if !waiting_for_quiet.is_empty() && self.planner.is_quiet() {
                 waiting_for_quiet.drain(..).for_each(|reply| reply.send(()).unwrap_or(()));
             }
@@ -317,10 +324,12 @@ impl Run {
         let (slot, class, generation) = write.from;
         let finish = self.finisher();
         let pin = self.hands.ram.pin(slot, class, generation, write.length);
+        // Deleted later, the row of old would take the new one along.
+        let pin = pin.filter(|_| !self.index.still_names(&write.key));
         let (Some(nvme), Some(pin)) = (&self.hands.nvme, pin) else {
             return self.events.push_back(Event::Wrote { block: write.block, outcome: Transfer::Refused });
         };
-        let block = write.block;
+        let (block, complaints) = (write.block, Arc::clone(&self.hands.complaints));
         nvme.write(write.key, pin, row(&write), move |result| {
             finish(Finished::Wrote(
                 block,
@@ -328,7 +337,7 @@ impl Run {
                     Ok(()) => Transfer::Done(0),
                     Err(WriteError::QueueFull) => Transfer::Refused,
                     Err(error) => {
-                        tracing::warn!(key = %write.key, slot = %write.to.0, %error, "a block could not be written");
+                        complaints.unwritten(&write.key, write.to.0, &error);
                         Transfer::Failed
                     }
                 },
@@ -343,15 +352,19 @@ impl Run {
             return self.events.push_back(Event::Loaded { block: load.block, outcome: Transfer::Refused });
         };
         let place = Place { slot: load.from.0, class: load.from.1, length: load.length, crc: load.crc };
+        let complaints = Arc::clone(&self.hands.complaints);
         nvme.read(load.key, place, ReadInto::Slot(writer), move |result| {
-            finish(Finished::Loaded(load.block, match result {
-                Ok(ReadDone::Slot(writer)) => Ok(writer),
-                Ok(ReadDone::Bytes(_)) | Err(ReadError::QueueFull) => Err(Transfer::Refused),
-                Err(error) => {
-                    tracing::warn!(key = %load.key, slot = %load.from.0, %error, "a block is lost: served as a miss");
-                    Err(Transfer::Failed)
-                }
-            }));
+            finish(Finished::Loaded(
+                load.block,
+                match result {
+                    Ok(ReadDone::Slot(writer)) => Ok(writer),
+                    Ok(ReadDone::Bytes(_)) | Err(ReadError::QueueFull) => Err(Transfer::Refused),
+                    Err(error) => {
+                        complaints.lost(&load.key, load.from.0, &error);
+                        Err(Transfer::Failed)
+                    }
+                },
+            ));
         });
     }
 
@@ -362,8 +375,36 @@ impl Run {
             Ok(()) => self.events.push_back(Event::Erased { slot }),
             // The slot stays out of use: its row may still name it.
             Err(error) => {
-                tracing::error!(%key, %slot, %error, "a row could not be deleted: its slot is lost until a restart");
+                self.hands.complaints.undeleted(&key, slot, &error);
+                self.index.keep(key, slot);
             }
+        }
+    }
+}
+
+impl Run {
+    /// Tells the planner when rows can't be written any more, has the catalog opened again, and deletes then what could not
+    /// be deleted.
+    fn look_at_index(&mut self, tick: bool) {
+        let Some(nvme) = self.hands.nvme.clone() else { return };
+        let failing = nvme.catalog().is_failing();
+        if failing && !self.index.failing {
+            self.index.failing = true;
+            self.on(Event::IndexFailing { failing });
+        }
+        if !self.index.failing || !tick {
+            return;
+        }
+        if failing {
+            return self.index.mend(&nvme, &self.hands.complaints);
+        }
+        for slot in self.index.delete_some(nvme.catalog()) {
+            self.on(Event::Erased { slot });
+        }
+        if self.index.is_clean() && !nvme.catalog().is_failing() {
+            tracing::warn!("the catalog can be written again: blocks come to the drives as before");
+            self.index.failing = false;
+            self.on(Event::IndexFailing { failing: false });
         }
     }
 }

@@ -208,13 +208,13 @@ impl Cache {
             return None;
         };
         let (reply, bytes) = tokio::sync::oneshot::channel();
-        let (driver, key) = (self.driver.clone(), *key);
+        let (driver, complaints, key) = (self.driver.clone(), Arc::clone(&self.complaints), *key);
         nvme.read(key, Place { slot, class, length, crc }, ReadInto::Heap, move |result| {
             let (outcome, bytes) = match result {
                 Ok(ReadDone::Bytes(bytes)) => (Transfer::Done(0), Some(bytes)),
                 Ok(ReadDone::Slot(_)) | Err(ReadError::QueueFull) => (Transfer::Refused, None),
                 Err(error) => {
-                    tracing::warn!(%key, %slot, %error, "a block is lost: served as a miss");
+                    complaints.lost(&key, slot, &error);
                     (Transfer::Failed, None)
                 }
             };

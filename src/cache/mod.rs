@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod chain;
+mod complaints;
 mod delivery;
 mod driver;
 pub mod drives;
@@ -13,6 +14,7 @@ mod error;
 mod flight;
 pub mod flush;
 pub mod footprint;
+mod index;
 pub mod load;
 pub mod lookup;
 pub mod meter;
@@ -43,6 +45,7 @@ use crate::vocab::{ByteCount, Clock, InstanceId, NamespaceName, NamespaceSpec, T
 /// The cache: everything behind the gate.
 pub struct Cache {
     driver: driver::Driver,
+    complaints: Arc<complaints::Complaints>,
     residency: Arc<residency::Residency>,
     flights: Arc<flight::Flights>,
     ram: Arc<RamShelf>,

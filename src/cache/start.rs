@@ -73,18 +73,20 @@ impl Cache {
             // Before anybody can ask: what was recovered is readable from the first lookup on.
             residency.fill(&planner, threads);
         }
-        let flights = Arc::default();
+        let (flights, complaints) = (Arc::default(), Arc::<super::complaints::Complaints>::default());
         let hands = Hands {
             ram: Arc::clone(&ram),
             nvme: nvme.clone(),
             residency: Arc::clone(&residency),
             flights: Arc::clone(&flights),
             clock: Arc::clone(&clock),
+            complaints: Arc::clone(&complaints),
         };
         let (driver, thread) = Driver::start(planner, hands)?;
         let started = clock.now();
         let cache = Self {
             driver,
+            complaints,
             residency,
             flights,
             ram,

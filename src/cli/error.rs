@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::size::SizeError;
+use crate::bench::BenchError;
 use crate::client::{AddressError, ClientError};
 use crate::daemon::StartError;
 use crate::offline::OfflineError;
@@ -44,6 +45,9 @@ pub enum CliError {
     /// A daemon can't start here.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Nothing can be measured here.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// A server's address in the environment that can't be used.
     #[error(transparent)]
     Address(AddressError),
@@ -112,6 +116,7 @@ impl CliError {
                 | Self::Word(_)
                 | Self::Size(_)
                 | Self::Config { .. }
+                | Self::Bench(BenchError::TooSmall { .. })
                 | Self::Start(StartError::Config(_))
         )
     }

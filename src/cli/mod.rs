@@ -3,6 +3,7 @@
 //! A command that reports takes `--json` and then prints exactly one JSON document on stdout; logs and progress go to
 //! stderr. Exit status: 0 ok, 1 failed, 2 usage.
 
+mod bench;
 mod block;
 mod chain;
 mod demo;
@@ -76,6 +77,8 @@ enum Command {
     Trace(trace::Trace),
     /// Replay a trace: simulated on the planner, or live with real bytes.
     Replay(replay::Replay),
+    /// This machine's limits, and kvtier's share of each, measured in turn.
+    Bench(bench::Bench),
 }
 
 /// Runs the program with `args`, the first of which is its own name.
@@ -103,6 +106,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Verify(verify) => verify.run(&mut output),
         Command::Trace(trace) => trace.run(&mut output),
         Command::Replay(replay) => replay.run(&mut output),
+        Command::Bench(bench) => bench.run(&mut output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,8 @@ pub fn init(level: &str) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // A line that can't be written, as on a full disk, is dropped: to complain of it on the same stderr would panic.
+    let log = log.log_internal_errors(false);
     // A second daemon in one process (a test) logs to the first one's subscriber.
     log.try_init().ok();
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::path::Path;
 
-use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{Direction, IteratorMode, ReadOptions, WriteOptions};
 
+use super::database::{Database, family_of};
 use super::life::Life;
 use super::namespace::NamespaceRow;
 use super::row::Row;
-use super::store::{self, BLOCKS, IndexError, META, NAMESPACES, TENANTS};
+use super::store::{BLOCKS, IndexError, META, NAMESPACES, TENANTS};
 use crate::vocab::{AccountId, BlockKey, NamespaceId, TenantName};
 
 /// What the whole database is written in; another one means to start empty.
@@ -21,7 +22,7 @@ const DELETE_BATCH: usize = 1024;
 
 /// The catalog of one data folder.
 pub struct Catalog {
-    pub(super) db: DB,
+    pub(super) db: Database,
     /// Opened for a look only: rows that can't be read are counted and kept.
     read_only: bool,
     /// It has begun a life of its own, which ends when it is dropped.
@@ -78,7 +79,7 @@ impl Catalog {
     /// # Errors
     /// `Damaged` where there is none, or one that can't be read.
     pub fn open_existing(path: &Path) -> Result<Self, IndexError> {
-        let catalog = Self { db: store::open_read_only(path)?, read_only: true, alive: false };
+        let catalog = Self { db: Database::open_read_only(path)?, read_only: true, alive: false };
         match catalog.meta(SCHEMA_KEY)? {
             Some(schema) if schema != SCHEMA => Err(IndexError::Damaged("its schema is of another version".into())),
             // Its maker died before it had written anything: it is empty, as a daemon would find it.
@@ -87,7 +88,7 @@ impl Catalog {
     }
 
     fn open_whole(path: &Path) -> Result<Self, IndexError> {
-        let mut catalog = Self { db: store::open(path)?, read_only: false, alive: false };
+        let mut catalog = Self { db: Database::open(path)?, read_only: false, alive: false };
         let schema = catalog.meta(SCHEMA_KEY)?;
         match &schema {
             Some(schema) if schema == SCHEMA => {}
@@ -120,15 +121,33 @@ impl Catalog {
 
     fn change_life(&self, change: impl FnOnce(Life) -> Life, options: &WriteOptions) -> Result<(), IndexError> {
         let Some(life) = self.meta(LIFE_KEY)?.as_deref().and_then(Life::decode) else { return Ok(()) };
-        Ok(self.db.put_cf_opt(self.family(META)?, LIFE_KEY, change(life).encode(), options)?)
+        self.db.write(options, |db, batch| {
+            batch.put_cf(family_of(db, META)?, LIFE_KEY, change(life).encode());
+            Ok(())
+        })
+    }
+
+    /// Whether a write has failed: all are refused until the catalog was [mended](Self::mend).
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.db.is_failing()
+    }
+
+    /// Opens the database again after a write has failed. Rows whose put failed are not there afterwards; deletions that
+    /// failed have to be repeated. While it is being opened, which takes as long as at a start, every call fails.
+    ///
+    /// # Errors
+    /// When it can't be opened or written to: then it is still failing.
+    pub fn mend(&self) -> Result<(), IndexError> {
+        self.db.mend()
     }
 
     /// Remembers a block whose payload was written.
     ///
     /// # Errors
-    /// When the database refuses; then there is no row.
+    /// When the database refuses; then there is no row, or none after it was [mended](Self::mend).
     pub fn put(&self, key: BlockKey, row: &Row) -> Result<(), IndexError> {
-        Ok(self.db.put_cf(self.family(BLOCKS)?, key.as_bytes(), row.encode())?)
+        self.db.put(BLOCKS, key.as_bytes(), &row.encode())
     }
 
     /// Remembers all of these blocks or none.
@@ -136,11 +155,11 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn put_batch<'a>(&self, rows: impl IntoIterator<Item = (BlockKey, &'a Row)>) -> Result<(), IndexError> {
-        let (blocks, mut batch) = (self.family(BLOCKS)?, WriteBatch::default());
-        for (key, row) in rows {
-            batch.put_cf(blocks, key.as_bytes(), row.encode());
-        }
-        Ok(self.db.write(batch)?)
+        self.db.write(&WriteOptions::default(), |db, batch| {
+            let blocks = family_of(db, BLOCKS)?;
+            rows.into_iter().for_each(|(key, row)| batch.put_cf(blocks, key.as_bytes(), row.encode()));
+            Ok(())
+        })
     }
 
     /// Forgets a block; known or not.
@@ -148,7 +167,7 @@ impl Catalog {
     /// # Errors
     /// When the database refuses; then the row may still be there, and its slot must not be reused.
     pub fn delete(&self, key: BlockKey) -> Result<(), IndexError> {
-        Ok(self.db.delete_cf(self.family(BLOCKS)?, key.as_bytes())?)
+        self.delete_batch([key])
     }
 
     /// Forgets all of these blocks or none.
@@ -156,11 +175,11 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn delete_batch(&self, keys: impl IntoIterator<Item = BlockKey>) -> Result<(), IndexError> {
-        let (blocks, mut batch) = (self.family(BLOCKS)?, WriteBatch::default());
-        for key in keys {
-            batch.delete_cf(blocks, key.as_bytes());
-        }
-        Ok(self.db.write(batch)?)
+        self.db.write(&WriteOptions::default(), |db, batch| {
+            let blocks = family_of(db, BLOCKS)?;
+            keys.into_iter().for_each(|key| batch.delete_cf(blocks, key.as_bytes()));
+            Ok(())
+        })
     }
 
     /// A block's row; `None` also where it can't be decoded.
@@ -168,8 +187,10 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn get(&self, key: BlockKey) -> Result<Option<Row>, IndexError> {
-        let bytes = self.db.get_pinned_cf(self.family(BLOCKS)?, key.as_bytes())?;
-        Ok(bytes.and_then(|bytes| Row::decode(&bytes).ok()))
+        self.db.with(|db| {
+            let bytes = db.get_pinned_cf(family_of(db, BLOCKS)?, key.as_bytes())?;
+            Ok(bytes.and_then(|bytes| Row::decode(&bytes).ok()))
+        })
     }
 
     /// Gives every block to `visit`, in the order of keys. Rows that can't be decoded are counted and deleted.
@@ -178,24 +199,26 @@ impl Catalog {
     /// `Damaged` when the pass met bytes that RocksDB itself refuses: what was visited is good, what was not is lost, and
     /// the catalog should be [rebuilt](Self::rebuild).
     pub fn scan(&self, mut visit: impl FnMut(BlockKey, Row)) -> Result<Scanned, IndexError> {
-        let blocks = self.family(BLOCKS)?;
         let (mut scanned, mut bad) = (Scanned::default(), Vec::new());
-        for entry in self.db.iterator_cf_opt(blocks, one_pass(), IteratorMode::Start) {
-            let (key, bytes) = entry?;
-            match (<[u8; 32]>::try_from(&key[..]), Row::decode(&bytes)) {
-                (Ok(key), Ok(row)) => {
-                    scanned.rows += 1;
-                    visit(BlockKey::from_bytes(key), row);
-                }
-                _ => {
-                    scanned.undecodable += 1;
-                    bad.push(key);
-                    if bad.len() >= DELETE_BATCH {
-                        self.delete_raw(BLOCKS, &mut bad)?;
+        self.db.with(|db| {
+            for entry in db.iterator_cf_opt(family_of(db, BLOCKS)?, one_pass(), IteratorMode::Start) {
+                let (key, bytes) = entry?;
+                match (<[u8; 32]>::try_from(&key[..]), Row::decode(&bytes)) {
+                    (Ok(key), Ok(row)) => {
+                        scanned.rows += 1;
+                        visit(BlockKey::from_bytes(key), row);
+                    }
+                    _ => {
+                        scanned.undecodable += 1;
+                        bad.push(key);
+                        if bad.len() >= DELETE_BATCH {
+                            self.delete_raw(BLOCKS, &mut bad)?;
+                        }
                     }
                 }
             }
-        }
+            Ok(())
+        })?;
         self.delete_raw(BLOCKS, &mut bad)?;
         self.tell_undecodable(scanned);
         Ok(scanned)
@@ -216,14 +239,17 @@ impl Catalog {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut keys = Vec::with_capacity(most);
-        for entry in self.db.iterator_cf_opt(self.family(BLOCKS)?, options, start.unwrap_or(IteratorMode::Start)) {
-            let (found, _) = entry?;
-            let found = <[u8; 32]>::try_from(&found[..]).map(BlockKey::from_bytes);
-            keys.extend(found.ok().filter(|found| Some(*found) != key));
-            if keys.len() >= most {
-                break;
+        self.db.with(|db| {
+            for entry in db.iterator_cf_opt(family_of(db, BLOCKS)?, options, start.unwrap_or(IteratorMode::Start)) {
+                let (found, _) = entry?;
+                let found = <[u8; 32]>::try_from(&found[..]).map(BlockKey::from_bytes);
+                keys.extend(found.ok().filter(|found| Some(*found) != key));
+                if keys.len() >= most {
+                    break;
+                }
             }
-        }
+            Ok(())
+        })?;
         Ok(keys)
     }
 
@@ -232,7 +258,7 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn put_namespace(&self, row: &NamespaceRow) -> Result<(), IndexError> {
-        Ok(self.db.put_cf(self.family(NAMESPACES)?, row.id.0.to_be_bytes(), row.encode())?)
+        self.db.put(NAMESPACES, &row.id.0.to_be_bytes(), &row.encode())
     }
 
     /// All namespaces by number. Rows that can't be read are deleted: blocks whose namespace is not listed are to be
@@ -249,7 +275,7 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn put_tenant(&self, id: AccountId, name: &TenantName) -> Result<(), IndexError> {
-        Ok(self.db.put_cf(self.family(TENANTS)?, id.0.to_be_bytes(), name.as_str())?)
+        self.db.put(TENANTS, &id.0.to_be_bytes(), name.as_str().as_bytes())
     }
 
     /// All tenants by number; as [`namespaces`](Self::namespaces).
@@ -268,7 +294,7 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, IndexError> {
-        Ok(self.db.get_cf(self.family(META)?, key)?)
+        self.db.with(|db| Ok(db.get_cf(family_of(db, META)?, key)?))
     }
 
     /// Remembers such a value.
@@ -276,19 +302,25 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn put_meta(&self, key: &str, value: &[u8]) -> Result<(), IndexError> {
-        Ok(self.db.put_cf(self.family(META)?, key, value)?)
+        self.db.write(&WriteOptions::default(), |db, batch| {
+            batch.put_cf(family_of(db, META)?, key, value);
+            Ok(())
+        })
     }
 
     fn list<T>(&self, family: &str, decode: impl Fn(u16, &[u8]) -> Option<T>) -> Result<Vec<T>, IndexError> {
         let (mut rows, mut bad) = (Vec::new(), Vec::new());
-        for entry in self.db.iterator_cf_opt(self.family(family)?, one_pass(), IteratorMode::Start) {
-            let (key, bytes) = entry?;
-            let id = <[u8; 2]>::try_from(&key[..]).map(u16::from_be_bytes);
-            match id.ok().and_then(|id| decode(id, &bytes)) {
-                Some(row) => rows.push(row),
-                None => bad.push(key),
+        self.db.with(|db| {
+            for entry in db.iterator_cf_opt(family_of(db, family)?, one_pass(), IteratorMode::Start) {
+                let (key, bytes) = entry?;
+                let id = <[u8; 2]>::try_from(&key[..]).map(u16::from_be_bytes);
+                match id.ok().and_then(|id| decode(id, &bytes)) {
+                    Some(row) => rows.push(row),
+                    None => bad.push(key),
+                }
             }
-        }
+            Ok(())
+        })?;
         if !bad.is_empty() && !self.read_only {
             tracing::warn!(family, rows = bad.len(), "catalog rows that could not be read were deleted");
             self.delete_raw(family, &mut bad)?;
@@ -301,15 +333,11 @@ impl Catalog {
             keys.clear();
             return Ok(());
         }
-        let (family, mut batch) = (self.family(family)?, WriteBatch::default());
-        for key in keys.drain(..) {
-            batch.delete_cf(family, key);
-        }
-        Ok(self.db.write(batch)?)
-    }
-
-    pub(super) fn family(&self, name: &str) -> Result<&ColumnFamily, IndexError> {
-        self.db.cf_handle(name).ok_or_else(|| IndexError::Damaged(format!("it has no {name}")))
+        self.db.write(&WriteOptions::default(), |db, batch| {
+            let family = family_of(db, family)?;
+            keys.drain(..).for_each(|key| batch.delete_cf(family, key));
+            Ok(())
+        })
     }
 }
 

@@ -61,17 +61,61 @@ fn rows_come_back_after_a_restart() {
 fn rows_that_cannot_be_read_are_counted_and_deleted_and_never_misread() {
     let folder = tempfile::tempdir().unwrap();
     let catalog = opened(&folder.path().join("catalog"));
-    let blocks = catalog.family(BLOCKS).unwrap();
     let newer = [&[9], &row().encode()[1..]].concat();
     catalog.put(key(1), &row()).unwrap();
-    catalog.db.put_cf(blocks, key(2).as_bytes(), newer).unwrap();
-    catalog.db.put_cf(blocks, b"short key", row().encode()).unwrap();
-    catalog.db.put_cf(catalog.family(NAMESPACES).unwrap(), [0, 1], b"{}").unwrap();
-    catalog.db.put_cf(catalog.family(TENANTS).unwrap(), [0, 1], b"two words").unwrap();
+    catalog.db.put(BLOCKS, key(2).as_bytes(), &newer).unwrap();
+    catalog.db.put(BLOCKS, b"short key", &row().encode()).unwrap();
+    catalog.db.put(NAMESPACES, &[0, 1], b"{}").unwrap();
+    catalog.db.put(TENANTS, &[0, 1], b"two words").unwrap();
     assert_eq!(catalog.get(key(2)).unwrap(), None);
     assert_eq!(catalog.scan(|_, _| {}).unwrap(), Scanned { rows: 1, undecodable: 2 });
     assert_eq!(catalog.scan(|_, _| {}).unwrap(), Scanned { rows: 1, undecodable: 0 });
     assert_eq!((catalog.namespaces().unwrap(), catalog.tenants().unwrap()), (vec![], vec![]));
+}
+
+#[test]
+fn after_a_failed_write_none_is_tried_until_it_is_mended_and_what_was_put_in_vain_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog");
+    let catalog = opened(&path);
+    catalog.put_batch([(key(1), &row()), (key(2), &row())]).unwrap();
+    catalog.db.lie(true);
+    assert!(matches!(catalog.put(key(3), &row()), Err(IndexError::Io(_))));
+    assert_eq!(catalog.get(key(3)).unwrap(), Some(row()), "it is there, by the database's log");
+    for error in [catalog.put(key(4), &row()), catalog.delete(key(1)), catalog.put_meta("boot", b"7")] {
+        assert!(matches!(error, Err(IndexError::Failing(_))), "{error:?}");
+    }
+    assert!(catalog.is_failing());
+    catalog.db.lie(false);
+    assert!(catalog.put(key(4), &row()).is_err(), "nobody knows what the first one has left");
+
+    catalog.mend().unwrap();
+    assert!(!catalog.is_failing());
+    assert_eq!(keys(&catalog), [key(1), key(2)]);
+    catalog.put(key(4), &row()).unwrap();
+    catalog.delete(key(1)).unwrap();
+    drop(catalog);
+    assert_eq!(keys(&opened(&path)), [key(2), key(4)]);
+}
+
+#[test]
+fn what_can_not_be_opened_is_not_mended_and_not_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, away) = (folder.path().join("catalog"), folder.path().join("away"));
+    let catalog = opened(&path);
+    catalog.put(key(1), &row()).unwrap();
+    catalog.db.lie(true);
+    catalog.put(key(2), &row()).unwrap_err();
+    catalog.db.lie(false);
+    std::fs::rename(&path, &away).unwrap();
+    catalog.mend().unwrap_err();
+    assert!(catalog.is_failing());
+    assert!(matches!(catalog.get(key(1)), Err(IndexError::Failing(_))));
+    assert!(matches!(catalog.scan(|_, _| {}), Err(IndexError::Failing(_))));
+    drop(std::fs::remove_dir_all(&path));
+    std::fs::rename(&away, &path).unwrap();
+    catalog.mend().unwrap();
+    assert_eq!(keys(&catalog), [key(1)]);
 }
 
 #[test]
@@ -104,7 +148,7 @@ fn damage_that_a_scan_meets_is_reported_and_can_be_rebuilt() {
     let catalog = opened(&path);
     let row = row();
     catalog.put_batch((0..200).map(|byte| (key(byte), &row))).unwrap();
-    catalog.db.flush_cf(catalog.family(BLOCKS).unwrap()).unwrap();
+    catalog.db.with(|db| Ok(db.flush_cf(family_of(db, BLOCKS)?)?)).unwrap();
     drop(catalog);
     let table = files(&path, ".sst").into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     let mut bytes = std::fs::read(&table).unwrap();
@@ -152,8 +196,8 @@ fn a_look_changes_nothing_and_creates_nothing() {
     assert!(!path.join("CURRENT").exists());
     let catalog = opened(&path);
     catalog.put(key(1), &row()).unwrap();
-    catalog.db.put_cf(catalog.family(BLOCKS).unwrap(), b"short", b"no row").unwrap();
-    catalog.db.put_cf(catalog.family(NAMESPACES).unwrap(), b"no", b"namespace").unwrap();
+    catalog.db.put(BLOCKS, b"short", b"no row").unwrap();
+    catalog.db.put(NAMESPACES, b"no", b"namespace").unwrap();
     drop(catalog);
     for _ in 0..2 {
         let look = Catalog::open_existing(&path).unwrap();

@@ -4,6 +4,7 @@
 //! leaves this room.
 
 mod catalog;
+mod database;
 mod life;
 mod namespace;
 mod row;

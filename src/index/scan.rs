@@ -9,13 +9,43 @@ use std::thread::ScopedJoinHandle;
 use rocksdb::{DB, DBRawIteratorWithThreadMode};
 
 use super::catalog::{Catalog, Scanned, one_pass};
+use super::database::family_of;
 use super::row::Row;
 use super::store::{BLOCKS, IndexError};
 use crate::vocab::BlockKey;
 use crate::vocab::limits::{SCAN_AHEAD_BATCHES, SCAN_BATCH_ROWS};
 
-/// Ranges of keys, by their first 12 bits: so many that a range of 100 million rows fits what a thread may be ahead.
-const RANGES: u16 = 1 << 12;
+/// Ranges of keys by their first bits: 12 at most, so many that a range of 100 million rows fits what a thread may be
+/// ahead; fewer where there are few rows, since each range is handed over by itself.
+#[derive(Clone, Copy, Debug)]
+struct Ranges {
+    bits: u32,
+}
+
+impl Ranges {
+    const BITS_MAX: u32 = 12;
+
+    fn of(rows: u64) -> Self {
+        let wanted = (rows / SCAN_BATCH_ROWS as u64).max(1).next_power_of_two();
+        Self { bits: wanted.trailing_zeros().min(Self::BITS_MAX) }
+    }
+
+    fn count(self) -> u16 {
+        1 << self.bits
+    }
+
+    /// The range of a key. One that is too short to be a key belongs where it stands.
+    fn range_of(self, key: &[u8]) -> u16 {
+        let byte = |at| key.get(at).copied().unwrap_or(0);
+        let first = u32::from(u16::from_be_bytes([byte(0), byte(1)]));
+        (first >> (16 - self.bits)) as u16
+    }
+
+    /// What the first key of a range begins with.
+    fn start(self, range: u16) -> [u8; 2] {
+        ((u32::from(range) << (16 - self.bits)) as u16).to_be_bytes()
+    }
+}
 
 /// Some rows of a range.
 struct Batch<T> {
@@ -28,6 +58,7 @@ struct Batch<T> {
 struct Reader<'a> {
     catalog: &'a Catalog,
     iterator: DBRawIteratorWithThreadMode<'a, DB>,
+    ranges: Ranges,
     scanned: Scanned,
 }
 
@@ -37,7 +68,8 @@ impl Catalog {
     /// # Errors
     /// When the database refuses.
     pub fn estimated_blocks(&self) -> Result<u64, IndexError> {
-        Ok(self.db.property_int_value_cf(self.family(BLOCKS)?, "rocksdb.estimate-num-keys")?.unwrap_or(0))
+        let property = "rocksdb.estimate-num-keys";
+        self.db.with(|db| Ok(db.property_int_value_cf(family_of(db, BLOCKS)?, property)?.unwrap_or(0)))
     }
 
     /// Gives all blocks to `visit` in the order of keys, some at a time, as [`scan`](Self::scan) does one by one; but reads
@@ -51,18 +83,29 @@ impl Catalog {
         pick: impl Fn(BlockKey, Row) -> T + Sync,
         visit: impl FnMut(Vec<T>),
     ) -> Result<Scanned, IndexError> {
-        let threads = threads.clamp(1, usize::from(RANGES));
+        self.scan_in(Ranges::of(self.estimated_blocks()?), threads, pick, visit)
+    }
+
+    fn scan_in<T: Send>(
+        &self,
+        ranges: Ranges,
+        threads: usize,
+        pick: impl Fn(BlockKey, Row) -> T + Sync,
+        visit: impl FnMut(Vec<T>),
+    ) -> Result<Scanned, IndexError> {
+        let threads = threads.clamp(1, usize::from(ranges.count()));
         let scanned = std::thread::scope(|scope| {
             let (mut readers, mut batches) = (Vec::new(), Vec::new());
             for thread in 0..threads {
                 let (sender, receiver) = sync_channel(SCAN_AHEAD_BATCHES);
                 let (pick, builder) = (&pick, std::thread::Builder::new().name("catalog-scan".into()));
-                let read = move || Reader::open(self)?.read((0..RANGES).skip(thread).step_by(threads), pick, &sender);
+                let own = (0..ranges.count()).skip(thread).step_by(threads);
+                let read = move || self.db.with(|db| Reader::open(self, db, ranges)?.read(own, pick, &sender));
                 let reader = builder.spawn_scoped(scope, read).map_err(|error| IndexError::Io(error.to_string()))?;
                 readers.push(reader);
                 batches.push(receiver);
             }
-            take_in_order(&batches, visit);
+            take_in_order(ranges, &batches, visit);
             // Who is ahead of a thread that has failed must not wait for ever.
             drop(batches);
             join(readers)
@@ -73,10 +116,10 @@ impl Catalog {
 }
 
 impl<'a> Reader<'a> {
-    fn open(catalog: &'a Catalog) -> Result<Self, IndexError> {
-        let mut iterator = catalog.db.raw_iterator_cf_opt(catalog.family(BLOCKS)?, one_pass());
+    fn open(catalog: &'a Catalog, db: &'a DB, ranges: Ranges) -> Result<Self, IndexError> {
+        let mut iterator = db.raw_iterator_cf_opt(family_of(db, BLOCKS)?, one_pass());
         iterator.seek_to_first();
-        Ok(Self { catalog, iterator, scanned: Scanned::default() })
+        Ok(Self { catalog, iterator, ranges, scanned: Scanned::default() })
     }
 
     /// Reads these ranges, until all have ended or nobody takes their rows.
@@ -89,7 +132,7 @@ impl<'a> Reader<'a> {
         for range in ranges {
             // Where rows are few, one range's search for its end has passed over others.
             if self.range().is_some_and(|at| at < range) {
-                let start = (range << 4).to_be_bytes();
+                let start = self.ranges.start(range);
                 // Without zeroes at its end, which are after a key that is too short to have them.
                 let len = start.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
                 self.iterator.seek(&start[..len]);
@@ -108,11 +151,10 @@ impl<'a> Reader<'a> {
         Ok(self.scanned)
     }
 
-    /// The range of the next key; `None` past the last. A key that is too short to be one belongs where it stands.
+    /// The range of the next key; `None` past the last.
     fn range(&self) -> Option<u16> {
         let key = self.iterator.key()?;
-        let byte = |at| u16::from(key.get(at).copied().unwrap_or(0));
-        Some((byte(0) << 4) | (byte(1) >> 4))
+        Some(self.ranges.range_of(key))
     }
 
     fn read_batch<T>(&mut self, range: u16, pick: impl Fn(BlockKey, Row) -> T) -> Result<Batch<T>, IndexError> {
@@ -141,8 +183,8 @@ impl<'a> Reader<'a> {
 }
 
 /// Takes one range after another, until all have ended or a thread has given up.
-fn take_in_order<T>(batches: &[Receiver<Batch<T>>], mut visit: impl FnMut(Vec<T>)) {
-    for range in 0..usize::from(RANGES) {
+fn take_in_order<T>(ranges: Ranges, batches: &[Receiver<Batch<T>>], mut visit: impl FnMut(Vec<T>)) {
+    for range in 0..usize::from(ranges.count()) {
         loop {
             let Ok(batch) = batches[range % batches.len()].recv() else { return };
             if !batch.rows.is_empty() {

@@ -23,6 +23,9 @@ pub enum IndexError {
     /// The file system refused; the catalog may be whole.
     #[error("the catalog can't be read or written: {0}")]
     Io(String),
+    /// A write failed before; nothing was tried. It has to be mended.
+    #[error("the catalog takes no writes: {0}")]
+    Failing(String),
     /// A folder could not be moved aside.
     #[error("{path}: {why}")]
     Folder {
@@ -47,11 +50,13 @@ impl From<rocksdb::Error> for IndexError {
     }
 }
 
-/// Opens or creates the database.
-pub(super) fn open(path: &Path) -> Result<DB, IndexError> {
+/// Opens the database; creates it, where that is wanted.
+pub(super) fn open(path: &Path, create: bool) -> Result<DB, IndexError> {
     let families = [BLOCKS, NAMESPACES, TENANTS, META];
     let families = families.map(|name| ColumnFamilyDescriptor::new(name, options()));
-    Ok(DB::open_cf_descriptors(&options(), path, families)?)
+    let mut options = options();
+    options.create_if_missing(create);
+    Ok(DB::open_cf_descriptors(&options, path, families)?)
 }
 
 /// Opens the database for a look at it: nothing in it is changed, and none is created.

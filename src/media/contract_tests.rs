@@ -60,6 +60,7 @@ fn slot_file(path: &Path, size: u64, is_direct: bool) -> SlotFile {
 }
 
 /// `None`, with a word on stderr, where this host has no io_uring.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn uring(name: &str, file: &SlotFile, arena: Option<Arc<Arena>>) -> Option<UringDevice> {
     UringDevice::start(name, file, BOUND, arena)
         .inspect_err(|refusal| eprintln!("skipped: {}", refusal.sentence()))
@@ -112,7 +113,7 @@ fn keeps_the_contract(device: &dyn Device, arena: &Arc<Arena>) {
     slots_move_without_a_copy(device, arena);
     many_at_once_all_complete(device);
     let before = device.gauges();
-    assert_eq!((before.queued, before.inflight_bytes), (0, 0));
+    assert_eq!((before.queued, before.inflight_bytes), (0, 0), "{}", device.kind());
     write(device, 0, &payload(4097, 1)).unwrap();
     read(device, 0, 4096).unwrap();
     let after = device.gauges();
@@ -165,7 +166,6 @@ fn many_at_once_all_complete(device: &dyn Device) {
 fn every_body_keeps_the_contract() {
     let (folder, arena) = (tempfile::tempdir().unwrap(), arena());
     for device in bodies(folder.path(), &arena) {
-        eprintln!("{}", device.kind());
         keeps_the_contract(&*device, &arena);
     }
 }
@@ -357,8 +357,8 @@ fn ticks(name: &str) -> u64 {
         head.contains(name).then(|| fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap())
     };
     let found: Vec<u64> = stats.filter_map(of_thread).collect();
-    assert!(found.len() >= 3, "its ring and the two that report");
-    found.iter().sum()
+    // Its ring and the two that report; a new thread gives itself its name.
+    if found.len() < 3 { ticks(name) } else { found.iter().sum() }
 }
 
 #[test]

@@ -27,7 +27,8 @@ pub(super) struct Engine<R: Ring> {
     pub(super) segments: Option<Segments>,
     pub(super) moved: Arc<Moved>,
     pub(super) size: u64,
-    pub(super) landed: Vec<Weight>,
+    /// Over, and not yet reported.
+    pub(super) landed: Vec<Landed>,
 }
 
 impl<R: Ring> Engine<R> {
@@ -41,10 +42,12 @@ impl<R: Ring> Engine<R> {
 
     fn serve(&mut self) -> io::Result<()> {
         let (mut jobs, mut answers) = (Vec::new(), Vec::new());
-        while self.inbox.take(&mut self.landed, self.flights.is_empty(), &mut jobs) {
+        while self.inbox.take(self.flights.is_empty(), &mut jobs) {
             for (io, weight) in jobs.drain(..) {
                 self.launch(io, weight);
             }
+            // Some may have ended without the kernel, and must not wait for those that have not.
+            self.report();
             if !self.flights.is_empty() {
                 self.exchange(&mut answers)?;
             }
@@ -58,7 +61,7 @@ impl<R: Ring> Engine<R> {
     fn launch(&mut self, io: Io, weight: Weight) {
         let result = io.check(self.size);
         if result.is_err() || io.length == 0 {
-            return self.land(Landed { io, weight, result });
+            return self.landed.push(Landed { io, weight, result });
         }
         let segment = self.segments.as_mut().and_then(|segments| segments.of(&io.buffer, io.length));
         let transfer = self.flights.launch(io, weight, segment);
@@ -72,7 +75,7 @@ impl<R: Ring> Engine<R> {
             // Not reached: a ring has room for every place of the queues.
             let full = io::Error::other("the ring is full");
             if let Next::Landed(landed) = self.flights.refused(transfer.id, full) {
-                self.land(landed);
+                self.landed.push(landed);
             }
         }
     }
@@ -101,18 +104,25 @@ impl<R: Ring> Engine<R> {
         for (id, answer) in answers.drain(..) {
             match self.flights.answered(id, answer) {
                 Next::Continue(transfer) => self.push(transfer),
-                Next::Landed(landed) => self.land(landed),
+                Next::Landed(landed) => self.landed.push(landed),
                 Next::Unknown => tracing::error!(id, answer, "io_uring answered what was not asked"),
             }
         }
+        self.report();
     }
 
-    fn land(&mut self, landed: Landed) {
-        if landed.result.is_ok() {
-            self.moved.add(landed.io.op, landed.io.length);
+    /// Has reported what landed, after its bytes were given back: whoever is told of its job sees them gone.
+    fn report(&mut self) {
+        if self.landed.is_empty() {
+            return;
         }
-        self.landed.push(landed.weight);
-        self.reports.send(landed);
+        self.inbox.landed(self.landed.iter().map(|landed| landed.weight));
+        for landed in self.landed.drain(..) {
+            if landed.result.is_ok() {
+                self.moved.add(landed.io.op, landed.io.length);
+            }
+            self.reports.send(landed);
+        }
     }
 
     /// The ring is broken. What waits is refused; what the kernel has is waited for, but not for ever.
@@ -139,6 +149,7 @@ impl<R: Ring> Engine<R> {
 impl<R: Ring> Drop for Engine<R> {
     /// However the thread ends, also by a panic: nothing waits for it for ever. (What is in flight sees to itself.)
     fn drop(&mut self) {
+        self.report();
         self.refuse_queued();
     }
 }

@@ -81,10 +81,13 @@ impl Ring for Fake {
     }
 }
 
+/// Of the job at an offset.
+type Outcome = (u64, io::Result<Vec<u8>>);
+
 struct Drive {
     inbox: Arc<Inbox>,
     threads: Vec<JoinHandle<()>>,
-    outcomes: Arc<Mutex<Vec<(u64, io::Result<Vec<u8>>)>>>,
+    outcomes: Arc<Mutex<Vec<Outcome>>>,
 }
 
 impl Drive {
@@ -117,7 +120,7 @@ impl Drive {
     }
 
     /// Stops it, and gives each job's end, by offset.
-    fn outcomes(self) -> Vec<(u64, io::Result<Vec<u8>>)> {
+    fn outcomes(self) -> Vec<Outcome> {
         self.inbox.close();
         for thread in self.threads {
             drop(thread.join());

@@ -1,5 +1,7 @@
 //! What the faulty drive breaks, on purpose and by seed.
 
+use std::sync::mpsc::channel;
+
 use super::super::contract_tests::{heap, payload, read, write};
 use super::super::{AlignedBuf, MemDevice};
 use super::*;
@@ -41,7 +43,7 @@ fn short_jobs_are_half_done_and_say_that_they_ended_early() {
     write(&device, 0, &old).unwrap();
     device.set_faults(Faults { short_write: 1.0, short_read: 1.0, ..Faults::default() });
     assert_eq!(write(&device, 0, &new).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    let (sender, receiver) = std::sync::mpsc::channel();
+    let (sender, receiver) = channel();
     let done = Box::new(move |buffer: Buffer, result| sender.send((buffer, result)).unwrap());
     device.submit(Io::read(0, 16_384, Buffer::Heap(AlignedBuf::with_room_for(16_384)), done)).unwrap();
     let (buffer, result) = receiver.recv().unwrap();

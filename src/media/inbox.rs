@@ -62,13 +62,16 @@ impl Inbox {
         self.change(|queues| queues.ended(weight));
     }
 
-    /// Takes all jobs that may go now, after those of `landed` are done. Waits for one where the ring is empty and there
-    /// is none; where it then is over, returns false. Otherwise the caller's next step is to wait in the ring.
-    pub(super) fn take(&self, landed: &mut Vec<Weight>, is_ring_empty: bool, jobs: &mut Vec<(Io, Weight)>) -> bool {
+    /// The drive is done with these. Wakes nobody: the ring's thread is who says so.
+    pub(super) fn landed(&self, weights: impl Iterator<Item = Weight>) {
         let mut state = lock(&self.state);
-        for weight in landed.drain(..) {
-            state.queues.landed(weight);
-        }
+        weights.for_each(|weight| state.queues.landed(weight));
+    }
+
+    /// Takes all jobs that may go now. Waits for one where the ring is empty and there is none; where it then is over,
+    /// returns false. Otherwise the caller's next step is to wait in the ring.
+    pub(super) fn take(&self, is_ring_empty: bool, jobs: &mut Vec<(Io, Weight)>) -> bool {
+        let mut state = lock(&self.state);
         if is_ring_empty {
             state.sleep = Sleep::Idle;
             let waits = |state: &mut State| !state.queues.is_over() && !state.queues.has_work();

@@ -131,7 +131,7 @@ impl Ring for KernelRing {
 }
 
 /// The ring with the flags that suit one thread, or with fewer where the kernel is older than they are.
-fn build() -> io::Result<IoUring> {
+pub(super) fn build() -> io::Result<IoUring> {
     // Since 6.1: answers are worked on when this thread asks for them, and not in the middle of something else. Since
     // 5.19: at least not by an interrupt.
     let flags: [fn(&mut Builder); 3] = [
@@ -166,7 +166,7 @@ fn check(ring: &IoUring) -> Result<(), Refusal> {
     knows_all.then_some(()).ok_or(Refusal::Incomplete)
 }
 
-fn entry(transfer: Transfer) -> squeue::Entry {
+pub(super) fn entry(transfer: Transfer) -> squeue::Entry {
     let file = types::Fixed(0);
     let Transfer { op, id, offset, address, length, segment } = transfer;
     let entry = match (op, segment) {
@@ -179,7 +179,7 @@ fn entry(transfer: Transfer) -> squeue::Entry {
 }
 
 /// `IoSlice` is guaranteed to be `struct iovec`, under a name that does not need the crate `libc`.
-fn iovecs<'a, T>(slices: &'a [IoSlice<'_>]) -> &'a [T] {
+pub(super) fn iovecs<'a, T>(slices: &'a [IoSlice<'_>]) -> &'a [T] {
     const { assert!(size_of::<T>() == size_of::<IoSlice<'_>>() && align_of::<T>() == align_of::<IoSlice<'_>>()) };
     // SAFETY: `T` is inferred as `iovec`, which is what `IoSlice` is by its documentation, and checked for its size.
     unsafe { std::slice::from_raw_parts(slices.as_ptr().cast(), slices.len()) }

@@ -44,7 +44,8 @@ impl Segment {
     /// Has the kernel make all its pages now, whoever uses it meanwhile.
     pub(super) fn populate(&self) -> io::Result<()> {
         // SAFETY: within the mapping; it makes pages as a write to them would, and changes no byte.
-        Ok(unsafe { madvise(self.base.as_ptr().cast(), self.len, Advice::LinuxPopulateWrite)? })
+        unsafe { madvise(self.base.as_ptr().cast(), self.len, Advice::LinuxPopulateWrite) }?;
+        Ok(())
     }
 
     /// The descriptor, to be mapped by others.

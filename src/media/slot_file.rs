@@ -102,7 +102,7 @@ impl SlotFile {
 }
 
 /// Opens with `O_DIRECT`, and where that is refused here already, without, and says why.
-fn open_direct(path: &Path) -> io::Result<(File, Option<String>)> {
+pub(super) fn open_direct(path: &Path) -> io::Result<(File, Option<String>)> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     match options.clone().custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path) {

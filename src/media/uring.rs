@@ -121,3 +121,40 @@ impl Drop for UringDevice {
         self.stop();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    use super::super::contract_tests::{completion, heap};
+    use super::*;
+
+    /// Long enough for any host, and shorter than for ever.
+    const HANGS: Duration = Duration::from_secs(30);
+
+    /// On a pipe instead of a file: a read of it is in flight for as long as the test wants.
+    #[test]
+    fn a_job_does_not_wait_for_one_that_is_in_flight() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let file = Arc::new(File::from(OwnedFd::from(reader)));
+        let file = SlotFile { file, len: 4096, direct: false, buffered_because: None };
+        let Ok(device) = UringDevice::start("test", &file, u64::MAX, None) else { return };
+        let (done, slow) = completion();
+        device.submit(Io::read(0, 4096, heap(&[0; 4096]), done)).unwrap();
+        while device.gauges().inflight_bytes == 0 {
+            thread::yield_now();
+        }
+        for _ in 0..1_000 {
+            let (done, outcome) = completion();
+            device.submit(Io::read(4096, 4096, heap(&[0; 4096]), done)).unwrap();
+            assert_eq!(outcome.recv_timeout(HANGS).unwrap().1.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        assert!(slow.try_recv().is_err());
+        writer.write_all(&[7; 4096]).unwrap();
+        let (buffer, result) = slow.recv_timeout(HANGS).unwrap();
+        assert!(result.is_ok() && buffer.bytes() == [7; 4096]);
+    }
+}

@@ -81,6 +81,12 @@ pub enum Event {
         /// The NVMe slot that it named.
         slot: SlotId,
     },
+    /// Rows can't be put or deleted any more, or can again. Meanwhile nothing is admitted to NVMe, and nothing lets go of its
+    /// slot there for that.
+    IndexFailing {
+        /// Whether it is so from now on.
+        failing: bool,
+    },
     /// The end of a [`Command::Retire`]: nobody reads the slot any more.
     RamFreed {
         /// Which slot.

@@ -72,6 +72,8 @@ pub struct Planner {
     pub(super) admission: AdmissionKind,
     pub(super) wear: Wear,
     pub(super) seen: Seen,
+    /// Rows can't be written: nothing is admitted to NVMe.
+    pub(super) index_failing: bool,
     /// Extents of lost drives whose blocks have not all been let go yet.
     pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
@@ -107,6 +109,7 @@ impl Planner {
             admission: options.admission,
             wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
             seen: Seen::default(),
+            index_failing: false,
             lost_extents: Vec::new(),
             held: Held::default(),
             stack: Vec::new(),
@@ -143,6 +146,10 @@ impl Planner {
             Event::InstanceGone { instance, namespaces } => self.instance_gone(instance, &namespaces),
             Event::Tick => self.tick(),
             Event::DriveLost { drive } => self.lose_drive(drive),
+            Event::IndexFailing { failing } => {
+                self.index_failing = failing;
+                Answer::Done
+            }
             Event::Flush => self.flush(),
             Event::Evict { key } => self.evict(&key),
             Event::Purge(filter) => self.purge(&filter),

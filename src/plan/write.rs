@@ -77,6 +77,9 @@ impl Planner {
     }
 
     fn take_nvme_slot(&mut self, number: u32) -> bool {
+        if self.index_failing {
+            return false;
+        }
         let Some(class) = self.nvme.class_number(self.catalog.payload_max(number)) else { return false };
         if self.writing_bytes + u64::from(self.nvme.class(class).bytes()) > self.write_queue_bytes {
             return false;

@@ -217,3 +217,9 @@ pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(20);
 /// Messages of one put waiting for the wire: 4 MiB hide the making of the next payload.
 pub const PUT_CHANNEL: usize = 4;
+/// How often the same trouble is told in the log, however often it comes: a disk that fails fails every block.
+pub const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+/// How often the catalog is tried to be opened again after a write of it has failed: some tens of milliseconds each.
+pub const MEND_EVERY: Duration = Duration::from_secs(1);
+/// Rows that could not be deleted and are deleted at a time, once that works again: some milliseconds of the planner's thread.
+pub const UNDELETED_BATCH: usize = 1_024;

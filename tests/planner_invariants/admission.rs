@@ -128,6 +128,19 @@ fn an_extent_with_a_leased_block_stays_where_it_is() {
 }
 
 #[test]
+fn room_is_not_made_by_letting_go_what_the_new_block_hangs_on() {
+    let mut cache = cache(AdmissionKind::Always, 16, 8);
+    cache.put(0..4);
+    sleep(&mut cache, 10);
+    cache.put(10..14);
+    sleep(&mut cache, 10);
+    cache.payload = 2 * SLOT;
+    // Its head lies in the extent that was used longest ago.
+    assert_eq!(cache.put(0..5), 5);
+    assert_eq!((cache.places(4), cache.hit(0..5), cache.hit(10..14)), ((true, true), 5, 0));
+}
+
+#[test]
 fn a_size_that_is_not_used_any_more_gives_all_its_room_back() {
     let mut cache = cache(AdmissionKind::Always, 32, 32);
     for first in 0..8 {
