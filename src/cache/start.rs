@@ -170,3 +170,7 @@ fn recovered(key: BlockKey, row: &Row, payloads: &HashMap<u16, u32>) -> Option<R
         last_use_s: row.last_use_s,
     })
 }
+
+#[cfg(test)]
+#[path = "start_tests.rs"]
+mod tests;
