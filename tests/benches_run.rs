@@ -6,10 +6,19 @@ mod hashing;
 #[cfg(test)]
 #[path = "../benches/bodies/planner.rs"]
 mod planner;
+#[cfg(test)]
+#[path = "../benches/bodies/reopen.rs"]
+mod reopen;
 
 #[cfg(test)]
 mod tests {
-    use super::{hashing, planner};
+    use std::sync::Arc;
+
+    use kvtier::cache::lookup::LookupOptions;
+    use kvtier::cache::{Chain, Keys};
+    use kvtier::vocab::{BlockKey, Owner, TenantName};
+
+    use super::{hashing, planner, reopen};
 
     #[test]
     fn the_planner_bench_replays_its_trace() {
@@ -42,5 +51,35 @@ mod tests {
         let folded = hashing::fold_engine_keys(&packed);
         *packed.last_mut().unwrap() ^= 1;
         assert_ne!(hashing::fold_engine_keys(&packed), folded);
+    }
+
+    #[test]
+    fn the_reopen_bench_finds_every_block_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let rows = 3 * reopen::GROUP + 100;
+        for owners in [reopen::Owners::Few, reopen::Owners::Many] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("catalog");
+            reopen::generate(&path, rows, owners);
+            let reopened = reopen::Reopened::start(&path, rows);
+            let cache = &reopened.cache;
+            assert!(reopened.open.as_nanos() > 0 && reopened.start.as_nanos() > 0);
+            let keys: Arc<[BlockKey]> = (0..=rows).map(reopen::key).collect();
+            let (namespace, tenant) = (cache.names().namespaces()[0].clone(), TenantName::parse("bench").unwrap());
+            let (owner, keys) = (Owner::default(), Keys::Known(keys));
+            let chain = Chain { namespace, tenant, owner, depth: 0, parent: None, keys, tokens: None };
+            let options = LookupOptions { membership: true, ..LookupOptions::default() };
+            let found = runtime.block_on(cache.lookup(&chain, &options, None)).unwrap();
+            assert_eq!((found.counts.nvme, found.counts.missed), (rows, 1), "every block, and none that has no row");
+            for number in (0..rows).step_by(97) {
+                let known = runtime.block_on(cache.inspect(reopen::key(number))).unwrap().unwrap();
+                let parent = reopen::place_in_chain(number).0.map(reopen::key);
+                assert_eq!((known.parent, known.first, known.readable), (parent, parent.is_none(), true), "{number}");
+                assert_eq!(known.crc, reopen::key(number).hash64());
+            }
+            let parts = runtime.block_on(cache.footprint()).unwrap();
+            assert!(parts.iter().map(|(_, bytes)| bytes).sum::<usize>() > rows as usize * 100, "{parts:?}");
+            reopened.stop();
+        }
     }
 }

@@ -6,15 +6,16 @@ mod admission;
 #[cfg(test)]
 #[path = "planner_invariants/cache.rs"]
 mod cache;
+#[cfg(test)]
+#[path = "planner_invariants/restart.rs"]
+mod restart;
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use kvtier::plan::{
-        Answer, BlockRef, Command, Event, Filter, InstanceNo, Options, Planner, Recovered, Recovery, Wanted,
-    };
-    use kvtier::vocab::{LeaseId, Owner, SlotClass, SlotId, TierShape, Timestamp};
+    use kvtier::plan::{Answer, BlockRef, Command, Event, Filter, InstanceNo, Options, Wanted};
+    use kvtier::vocab::{LeaseId, SlotClass, TierShape, Timestamp};
 
     use super::cache::{Cache, SLOT, all_is_done, chain, key, writes_fail, writes_wait};
 
@@ -186,71 +187,6 @@ mod tests {
         for other in 20..26 {
             cache.put([other]);
             assert_eq!(cache.hit(0..2), 2);
-        }
-    }
-
-    /// Restarts from these rows, all of which are true.
-    fn recover(cache: &mut Cache, rows: Vec<Recovered>) {
-        let nothing = Planner::new(Options::new(TierShape::NONE, TierShape::NONE));
-        let mut recovery = Recovery::new(std::mem::replace(&mut cache.planner, nothing), rows.len() as u64);
-        assert!(rows.iter().all(|row| recovery.row(row)));
-        cache.planner = recovery.finish();
-    }
-
-    #[test]
-    fn a_restart_keeps_the_order_of_going() {
-        let mut cache = Cache::new(4, 8);
-        let row = |number: u8, parent: Option<u8>, last_use_s| Recovered {
-            key: key(number),
-            slot: SlotId { extent: u16::from(number / 4), index: u16::from(number % 4) },
-            class: SlotClass::of_bytes(SLOT).unwrap(),
-            length: SLOT,
-            crc: 0,
-            owner: Owner::default(),
-            payload_max: SLOT,
-            parent: parent.map(key),
-            depth: parent.map_or(0, |parent| u32::from(parent % 4) + 1),
-            created_s: 0,
-            last_use_s,
-        };
-        let rows = [0, 4].into_iter().flat_map(|first: u8| {
-            let last_use_s = u32::from(first);
-            (first..first + 4).map(move |number| row(number, (number > first).then(|| number - 1), last_use_s))
-        });
-        recover(&mut cache, rows.collect());
-        cache.planner.check().unwrap();
-        assert_eq!((cache.hit(0..4), cache.hit(4..8)), (4, 4));
-        for (other, left) in [(20, 3), (21, 2), (22, 1), (23, 0)] {
-            cache.put([other]);
-            assert_eq!((cache.hit(0..4), cache.hit(4..8)), (left, 4), "the chain that was used before goes first");
-        }
-    }
-
-    #[test]
-    fn after_a_restart_orphans_go_before_all_others() {
-        let mut cache = Cache::new(4, 4);
-        let row = |number: u8, parent: Option<u8>, last_use_s| Recovered {
-            key: key(number),
-            slot: SlotId { extent: 0, index: u16::from(number) },
-            class: SlotClass::of_bytes(SLOT).unwrap(),
-            length: SLOT,
-            crc: 0,
-            owner: Owner::default(),
-            payload_max: SLOT,
-            parent: parent.map(key),
-            depth: parent.map_or(0, |parent| u32::from(parent) + 1),
-            created_s: 0,
-            last_use_s,
-        };
-        // Block 1 hangs on 0, and 2 on 1; the row of 0 is lost. Block 3 was used long before them.
-        let rows = vec![row(1, Some(0), 50), row(2, Some(1), 50), row(3, None, 1)];
-        recover(&mut cache, rows);
-        cache.planner.check().unwrap();
-        assert_eq!(cache.planner.holdings().orphans, 2);
-        cache.put([10]);
-        for (other, orphans) in [(11, 1), (12, 0)] {
-            cache.put([other]);
-            assert_eq!((cache.planner.holdings().orphans, cache.hit([3])), (orphans, 1));
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashTable;
 
-use crate::plan::{Keys, Residence, gallop};
+use crate::plan::{Keys, Planner, Residence, gallop};
 use crate::vocab::{BlockKey, TierCounts};
 
 /// A block's number, and in its highest bit, which no number uses, whether RAM has it.
@@ -81,6 +81,26 @@ impl Residency {
         }
     }
 
+    /// Makes all blocks readable that a planner has found so at its start; on several threads, of which each has parts of
+    /// its own.
+    pub(super) fn fill(&self, planner: &Planner, threads: usize) {
+        let blocks = usize::try_from(planner.holdings().nvme_blocks).unwrap_or(usize::MAX);
+        let fill = |thread: usize| {
+            for part in (thread..Keys::PARTS).step_by(threads) {
+                let mut shard = self.shards[part].write().unwrap_or_else(PoisonError::into_inner);
+                // A little below the size that it will have.
+                let least = Keys::share(part, blocks) / 10 * 9;
+                shard.readable.reserve(least, |mark| self.keys.hash_of(mark.number()));
+            }
+            let own = planner.readable().filter(|(_, key, _)| Keys::part(key) % threads == thread);
+            own.for_each(|(block, key, residence)| self.publish(block.number(), &key, residence));
+        };
+        std::thread::scope(|scope| {
+            (1..threads).for_each(|thread| drop(scope.spawn(move || fill(thread))));
+            fill(0);
+        });
+    }
+
     /// Makes a block unreadable.
     pub(super) fn unpublish(&self, number: u32, key: &BlockKey) {
         let mut shard = self.shards[Keys::part(key)].write().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +140,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::plan::{Answer, Command, Event, Offer, Options, Planner, PutId, Transfer};
+    use crate::plan::{Answer, Command, Event, Offer, Options, PutId, Transfer};
     use crate::vocab::{Owner, TierShape, Timestamp};
 
     const SLOT: u32 = 4_096;

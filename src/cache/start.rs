@@ -68,12 +68,10 @@ impl Cache {
         let mut planner = Planner::new(options);
         let residency = Arc::new(Residency::new(planner.keys()));
         if let Some(catalog) = &catalog {
-            let recovery = recover(planner, catalog, &names)?;
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SCAN_THREADS);
+            planner = recover(planner, catalog, &names, threads)?;
             // Before anybody can ask: what was recovered is readable from the first lookup on.
-            for (block, key, residence) in recovery.readable() {
-                residency.publish(block.number(), &key, residence);
-            }
-            planner = recovery.finish();
+            residency.fill(&planner, threads);
         }
         let (flights, complaints) = (Arc::default(), Arc::<super::complaints::Complaints>::default());
         let hands = Hands {
@@ -126,7 +124,7 @@ impl Cache {
 }
 
 /// Takes in what the catalog holds. Rows that can't be true are deleted on the way.
-fn recover(planner: Planner, catalog: &Catalog, names: &Names) -> Result<Recovery, StartError> {
+fn recover(planner: Planner, catalog: &Catalog, names: &Names, threads: usize) -> Result<Planner, StartError> {
     let started = Instant::now();
     let payloads: HashMap<u16, u32> =
         names.namespaces().iter().map(|namespace| (namespace.id.0, namespace.spec.max_payload_bytes)).collect();
@@ -144,17 +142,16 @@ fn recover(planner: Planner, catalog: &Catalog, names: &Names) -> Result<Recover
             deleted = std::mem::replace(&mut deleted, Ok(())).and_then(|()| catalog.delete_batch(batch));
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SCAN_THREADS);
     catalog.scan_on(threads, pick, take)?;
     deleted?;
     catalog.delete_batch(stale)?;
     if all_stale > 0 {
         tracing::warn!(rows = all_stale, "stale rows of the catalog were deleted: their blocks are misses");
     }
-    let held = recovery.planner().holdings();
-    let seconds = started.elapsed().as_secs_f64();
+    let planner = recovery.finish();
+    let (held, seconds) = (planner.holdings(), started.elapsed().as_secs_f64());
     tracing::info!(blocks = held.nvme_blocks, orphans = held.orphans, seconds, "recovered");
-    Ok(recovery)
+    Ok(planner)
 }
 
 fn recovered(key: BlockKey, row: &Row, payloads: &HashMap<u16, u32>) -> Option<Recovered> {
@@ -173,3 +170,7 @@ fn recovered(key: BlockKey, row: &Row, payloads: &HashMap<u16, u32>) -> Option<R
         last_use_s: row.last_use_s,
     })
 }
+
+#[cfg(test)]
+#[path = "start_tests.rs"]
+mod tests;

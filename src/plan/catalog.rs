@@ -217,6 +217,17 @@ impl Catalog {
         }
     }
 
+    /// Numbers that were ever given.
+    pub(super) fn numbers(&self) -> u32 {
+        self.numbers
+    }
+
+    /// As [`iter`](Self::iter), to change them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Entry)> + '_ {
+        let known = (0..self.numbers).zip(self.entries.iter_mut());
+        known.filter(|(_, entry)| entry.active != VACANT)
+    }
+
     /// Every block, in the order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Entry)> + '_ {
         (0..self.numbers).map(|number| (number, &self[number])).filter(|(_, entry)| entry.active != VACANT)

@@ -32,6 +32,11 @@ impl<T: Copy> Column<T> {
         self.chunks.get(number as usize / CHUNK).map_or(self.blank, |chunk| chunk[number as usize % CHUNK])
     }
 
+    /// All elements, blank ones of the last chunk included.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> + '_ {
+        self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut())
+    }
+
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
         self.chunks.len() * CHUNK * size_of::<T>() + self.chunks.capacity() * size_of::<usize>()

@@ -31,6 +31,7 @@ mod policy;
 mod put;
 mod reach;
 mod recover;
+mod recover_order;
 mod seen;
 mod shelf;
 mod space;

@@ -13,7 +13,7 @@ pub enum Heat {
 ///
 /// The planner owns the blocks and their tree; a policy knows them by number only. The caller guarantees that a block
 /// is inserted before it is touched or removed, never twice, and always named with the list that it is in.
-pub trait Policy: Send {
+pub trait Policy: Send + Sync {
     /// Its name on the command line and in reports.
     fn name(&self) -> &'static str;
     /// A block has come in.

@@ -1,14 +1,11 @@
 //! A warm start: the catalog as the index's rows tell it, row by row, in whatever order they come.
 //!
-//! A row whose parent has not come yet hangs on a ghost, which becomes the parent when its row comes. What is kept
-//! until the last row is when each block was used, in the place where a running planner keeps it; the order of going is
-//! made from that in the end.
+//! A row whose parent has not come yet hangs on a ghost, which becomes the parent when its row comes. What takes all rows
+//! to know is worked out in the end: see `recover_order.rs`.
 
-use super::entry::{NONE, Nvme, ROOT, Reach, UNKNOWN, is_block};
-use super::event::{BlockRef, Residence};
+use super::entry::{NONE, Nvme, ROOT, UNKNOWN, is_block};
 use super::owner::Deed;
 use super::planner::Planner;
-use super::policy::Heat;
 use crate::vocab::{BlockKey, Owner, SlotClass, SlotId};
 
 /// One row of the index.
@@ -44,10 +41,6 @@ pub struct Recovery {
     /// Working memory: the number of each row's block, `NONE` where it is not taken, and of its parent.
     work: Vec<(u32, u32)>,
 }
-
-/// A block's place in the order of going: orphans first, then the least recent, then the deepest, and its number.
-/// Twelve bytes that compare as they stand.
-type Turn = [u32; 3];
 
 impl Recovery {
     /// Begins with a planner that has had no event; `blocks` is about how many rows will come.
@@ -87,8 +80,6 @@ impl Recovery {
         let taken = || work.iter().copied().zip(rows).filter(|((number, _), _)| *number != NONE);
         taken().for_each(|((number, _), row)| self.fill_in(number, row));
         taken().for_each(|((number, parent), row)| self.hang(number, parent, row));
-        taken().for_each(|((number, _), _)| self.spread_use(number));
-        taken().for_each(|((number, _), _)| self.planner.spread_reach(number));
         work.clear();
         self.work = work;
     }
@@ -105,13 +96,11 @@ impl Recovery {
 
     fn fill_in(&mut self, number: u32, row: &Recovered) {
         self.adjust_depth(number, row.depth);
-        let Planner { catalog, nvme, held, .. } = &mut self.planner;
+        let Planner { catalog, nvme, .. } = &mut self.planner;
         let owner = catalog.owners.hold(Deed { owner: row.owner, payload_max: row.payload_max });
         let entry = &mut catalog[number];
         (entry.nvme_slot, entry.nvme_class) = (row.slot, nvme.space.class_of(row.slot).unwrap_or_default());
         (entry.length, entry.crc, entry.created_s, entry.owner) = (row.length, row.crc, row.created_s, owner);
-        entry.reach = Reach::Orphan;
-        held.orphans += 1;
         nvme.use_later(number, row.last_use_s);
         self.planner.set_nvme(number, Nvme::Resident);
     }
@@ -157,71 +146,15 @@ impl Recovery {
         }
     }
 
-    /// A use of a block was one of all its ancestors, though rows know only when each was written.
-    fn spread_use(&mut self, number: u32) {
-        let Planner { catalog, nvme, .. } = &mut self.planner;
-        let used = nvme.used_s(number);
-        let mut at = catalog[number].parent;
-        while is_block(at) && nvme.use_later(at, used) {
-            at = catalog[at].parent;
-        }
-    }
-
-    /// The blocks that lookups may find, with their keys: what a running planner would have published.
-    pub fn readable(&self) -> impl Iterator<Item = (BlockRef, BlockKey, Residence)> + '_ {
-        let Planner { catalog, .. } = &self.planner;
-        let readable = catalog.iter().filter(|(_, entry)| entry.is_readable());
-        readable
-            .map(|(number, _)| (self.planner.reference(number), catalog.key(number), self.planner.residence(number)))
-    }
-
     /// The planner so far.
     #[must_use]
     pub fn planner(&self) -> &Planner {
         &self.planner
     }
 
-    /// All rows have come.
+    /// All rows have come: finds out what can be reached and in which order blocks go.
     #[must_use]
     pub fn finish(self) -> Planner {
-        let mut turns = self.turns();
-        turns.sort_unstable();
-        let mut planner = self.planner;
-        for [_, _, number] in turns {
-            let (class, slot) = (planner.catalog[number].nvme_class, planner.catalog[number].nvme_slot);
-            let used = planner.nvme.used(number);
-            planner.nvme.space.touch(slot, used);
-            planner.nvme.insert(class, number, Heat::Hot, used);
-        }
-        planner.nvme.space.occupied();
-        planner
-    }
-
-    fn turns(&self) -> Vec<Turn> {
-        let Planner { catalog, nvme, held, .. } = &self.planner;
-        let mut turns = Vec::with_capacity(usize::try_from(held.nvme_blocks).unwrap_or_default());
-        for (number, entry) in catalog.iter().filter(|(_, entry)| entry.nvme == Nvme::Resident) {
-            const SHALLOWEST: u32 = u32::MAX >> 1;
-            let (used, shallow) = (nvme.used_s(number), SHALLOWEST - entry.depth.min(SHALLOWEST));
-            let reached = u32::from(entry.is_readable());
-            turns.push([(reached << 31) | (used >> 1), (used << 31) | shallow, number]);
-        }
-        turns
-    }
-}
-
-impl Planner {
-    /// A block that has come may be reached, and with it what hangs on it.
-    fn spread_reach(&mut self, number: u32) {
-        let mut stack = std::mem::take(&mut self.stack);
-        stack.push(number);
-        while let Some(at) = stack.pop() {
-            if self.catalog[at].is_orphan() && self.reach_of(at) == Reach::Readable {
-                self.catalog[at].reach = Reach::Readable;
-                self.held.orphans -= 1;
-                stack.extend(self.catalog.children(at));
-            }
-        }
-        self.stack = stack;
+        super::recover_order::settle(self.planner)
     }
 }

@@ -212,6 +212,11 @@ impl Shelf {
         later
     }
 
+    /// As [`insert`](Self::insert), for a block of which it is known when it was used.
+    pub(super) fn enter(&mut self, number: u8, block: u32, heat: Heat) {
+        self.policy.insert(number, block, heat);
+    }
+
     pub(super) fn insert(&mut self, number: u8, block: u32, heat: Heat, used: Timestamp) {
         self.used_s.reach(block);
         self.used_s[block] = used.seconds();

@@ -26,8 +26,8 @@ impl World {
             }
         }
         self.nvme = Slots::recovered(self.rows.iter().map(|(key, row)| (row.slot, row.class, *key)));
-        self.published = recovery.readable().map(|(_, key, residence)| (key, residence)).collect();
         self.planner = recovery.finish();
+        self.published = self.planner.readable().map(|(_, key, residence)| (key, residence)).collect();
         self.audit();
     }
 

@@ -112,8 +112,8 @@ impl World {
             }
         };
         let blocks = self.catalog.scan(take).unwrap().rows;
-        self.published = recovery.readable().map(|(_, key, residence)| (key, residence)).collect();
         self.planner = recovery.finish();
+        self.published = self.planner.readable().map(|(_, key, residence)| (key, residence)).collect();
         assert!(power || stale.is_empty() || self.lied_to, "a killed daemon has left stale rows: {stale:?}");
         for key in &stale {
             self.count("stale row at recovery");
