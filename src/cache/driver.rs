@@ -100,7 +100,8 @@ impl Driver {
         let wake = inbox.downgrade();
         let (puts, commands, events) = (HashMap::new(), Vec::new(), VecDeque::new());
         let (index, finishes) = (Index::default(), Arc::clone(&finished));
-        let mut run = Run { planner, hands, puts, commands, events, index, finished: finishes, wake };
+        let under_way = Vec::new();
+        let mut run = Run { planner, hands, puts, commands, under_way, events, index, finished: finishes, wake };
         let thread = std::thread::Builder::new().name("planner".into()).spawn(move || run.run(messages))?;
         Ok((Self { inbox, finished }, thread))
     }
@@ -185,6 +186,8 @@ struct Run {
     hands: Hands,
     puts: HashMap<PutId, mpsc::Sender<Slot>>,
     commands: Vec<Command>,
+    /// Those being carried out: the two lists change places, so that no event allocates one.
+    under_way: Vec<Command>,
     /// Events that carrying out commands has caused.
     events: VecDeque<Event>,
     index: Index,
@@ -266,9 +269,12 @@ impl Run {
     /// Commands of one event are carried out before the next is asked about.
     fn carry_out(&mut self) {
         loop {
-            for command in std::mem::take(&mut self.commands) {
+            let mut under_way = std::mem::take(&mut self.under_way);
+            std::mem::swap(&mut self.commands, &mut under_way);
+            for command in under_way.drain(..) {
                 self.command(command);
             }
+            self.under_way = under_way;
             let Some(event) = self.events.pop_front() else { return };
             self.planner.on(self.hands.clock.now(), event, &mut self.commands);
         }
@@ -401,13 +407,17 @@ impl Run {
     /// Tells the planner when rows can't be written any more, has the catalog opened again, and deletes then what could not
     /// be deleted.
     fn look_at_index(&mut self, tick: bool) {
-        let Some(nvme) = self.hands.nvme.clone() else { return };
+        let Some(nvme) = &self.hands.nvme else { return };
         let failing = nvme.catalog().is_failing();
+        if !failing && !self.index.failing {
+            return;
+        }
+        let nvme = Arc::clone(nvme);
         if failing && !self.index.failing {
             self.index.failing = true;
             self.on(Event::IndexFailing { failing });
         }
-        if !self.index.failing || !tick {
+        if !tick {
             return;
         }
         if failing {

@@ -3,7 +3,6 @@
 use super::entry::Nvme;
 use super::event::Answer;
 use super::planner::Planner;
-use crate::vocab::SlotId;
 use crate::vocab::limits::LOST_BLOCKS_A_TICK;
 
 impl Planner {
@@ -48,12 +47,5 @@ impl Planner {
     #[must_use]
     pub fn nvme_used_bytes_of_drives(&self) -> Vec<u64> {
         self.nvme.space.used_bytes_of_drives()
-    }
-
-    /// The block in an NVMe slot: for inspection.
-    #[must_use]
-    pub fn block_in_nvme_slot(&self, slot: SlotId) -> Option<crate::vocab::BlockKey> {
-        let owner = self.nvme.space.extent(slot.extent)?.owner(slot.index)?;
-        Some(self.catalog.key(owner))
     }
 }

@@ -39,6 +39,16 @@ fn on_second_use_what_is_used_once_is_never_written_and_a_shared_head_is() {
 }
 
 #[test]
+fn a_second_use_is_known_as_one_when_ram_has_forgotten_the_first() {
+    let mut cache = cache(AdmissionKind::SecondUse, 4, 8);
+    cache.put(0..2);
+    cache.put(10..14);
+    assert_eq!((cache.hit(0..2), cache.places(0)), (0, (false, false)), "RAM has forgotten it");
+    cache.put(0..2);
+    assert_eq!([0, 1, 10].map(|number| cache.places(number).1), [true, true, false]);
+}
+
+#[test]
 fn on_ram_eviction_a_block_is_written_when_it_goes_its_ancestors_first() {
     let mut cache = cache(AdmissionKind::RamEviction, 4, 8);
     cache.put(0..4);

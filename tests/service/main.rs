@@ -7,6 +7,7 @@
 mod a_drive_is_lost;
 mod bad_input;
 mod benches_run;
+mod disk_troubles;
 mod host;
 mod impatient_readers;
 mod kill_minus_nine;

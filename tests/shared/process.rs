@@ -12,7 +12,7 @@ use kvtier::client::{Client, ServerAddress};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Process {
-    child: Child,
+    pub(crate) child: Child,
     log: PathBuf,
 }
 
