@@ -38,6 +38,8 @@ enum Message {
     Event(Event, Option<oneshot::Sender<Answer>>),
     /// A put begins: its slots are granted through here.
     Offer(Event, PutId, mpsc::Sender<Slot>, oneshot::Sender<Answer>),
+    /// A put needs a slot for a block of its own, which may be gone by now.
+    Need(PutId, BlockRef),
     /// The bytes are in the slot: publish it and tell the planner.
     Filled {
         block: BlockRef,
@@ -124,6 +126,11 @@ impl Driver {
         answer.await.map_err(|_| Error::Closing)
     }
 
+    /// Asks for a slot, which is granted or refused where the put's slots are.
+    pub(super) async fn need(&self, put: PutId, block: BlockRef) -> Result<(), Error> {
+        self.send(Message::Need(put, block)).await
+    }
+
     pub(super) async fn filled(&self, block: BlockRef, writer: SlotWriter, length: u32, crc: u64) -> Result<(), Error> {
         self.send(Message::Filled { block, writer, length, crc }).await
     }
@@ -208,6 +215,7 @@ impl Run {
                     self.puts.insert(put, slots);
                     self.event(event, Some(reply));
                 }
+                Message::Need(put, block) => self.need(put, block),
                 Message::Filled { block, writer, length, crc } => self.filled(block, writer, length, crc),
                 Message::Peek(key, driver, reply) => {
                     let Answer::Peek(peek) = self.on(Event::Peek { key }) else { continue };
@@ -234,20 +242,13 @@ impl Run {
     }
 
     fn event(&mut self, event: Event, reply: Option<oneshot::Sender<Answer>>) {
-        let needed = if let Event::Need { block } = &event { Some(*block) } else { None };
         let wanted = if let Event::Want { key } = &event { Some(*key) } else { None };
         let ended = if let Event::PutEnded { put } = &event { Some(*put) } else { None };
-        let put = needed.and_then(|block| self.planner.put_of(block));
         let answer = self.on(event);
-        match (&answer, needed, wanted) {
-            (Answer::NoRoom, Some(block), _) => {
-                if let Some(slots) = put.and_then(|put| self.puts.get(&put)) {
-                    slots.try_send(Slot::Refused(block)).ok();
-                }
-            }
-            (Answer::Wanted(Wanted::Ready), _, Some(key)) => self.hands.flights.land(&key, Landing::Ready),
-            (Answer::Wanted(Wanted::NoRoom), _, Some(key)) => self.hands.flights.land(&key, Landing::NoRoom),
-            (Answer::Wanted(Wanted::Gone), _, Some(key)) => self.hands.flights.land(&key, Landing::Gone),
+        match (&answer, wanted) {
+            (Answer::Wanted(Wanted::Ready), Some(key)) => self.hands.flights.land(&key, Landing::Ready),
+            (Answer::Wanted(Wanted::NoRoom), Some(key)) => self.hands.flights.land(&key, Landing::NoRoom),
+            (Answer::Wanted(Wanted::Gone), Some(key)) => self.hands.flights.land(&key, Landing::Gone),
             _ => {}
         }
         if let Some(put) = ended {
@@ -256,6 +257,18 @@ impl Run {
         if let Some(reply) = reply {
             // Who has stopped waiting needs no answer.
             reply.send(answer).ok();
+        }
+    }
+
+    fn need(&mut self, put: PutId, block: BlockRef) {
+        if self.on(Event::Need { block }) == Answer::NoRoom {
+            self.refuse(put, block);
+        }
+    }
+
+    fn refuse(&self, put: PutId, block: BlockRef) {
+        if let Some(slots) = self.puts.get(&put) {
+            slots.try_send(Slot::Refused(block)).ok();
         }
     }
 
@@ -291,11 +304,7 @@ impl Run {
             Command::Unpublish { block, key } => self.hands.residency.unpublish(block.number(), &key),
             Command::Unloadable { key } => self.hands.flights.land(&key, Landing::Gone),
             Command::Fill { put, block, slot, class } => self.grant(put, block, slot, class),
-            Command::Refuse { put, block } => {
-                if let Some(slots) = self.puts.get(&put) {
-                    slots.try_send(Slot::Refused(block)).ok();
-                }
-            }
+            Command::Refuse { put, block } => self.refuse(put, block),
             Command::Retire { slot, class: _ } => {
                 if self.hands.ram.retire(slot) {
                     self.events.push_back(Event::RamFreed { slot });

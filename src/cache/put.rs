@@ -212,7 +212,7 @@ impl PutWalk {
     async fn ask_ahead(&mut self) -> Result<(), Error> {
         while !self.refused && self.needed < self.wanted.len().min(self.next + PUT_AHEAD) {
             let (_, block) = self.wanted[self.needed];
-            self.cache.driver.tell(Event::Need { block }).await?;
+            self.cache.driver.need(self.put, block).await?;
             self.needed += 1;
         }
         Ok(())

@@ -8,7 +8,7 @@ use super::admission::AdmissionKind;
 use super::catalog::Catalog;
 use super::counters::{Counters, Holdings};
 use super::entry::{Nvme, ROOT, Ram, is_block};
-use super::event::{Answer, BlockRef, Command, Event, PutId};
+use super::event::{Answer, BlockRef, Command, Event};
 use super::keys::Keys;
 use super::lease::Leases;
 use super::policy::PolicyKind;
@@ -199,13 +199,6 @@ impl Planner {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.holdings().background == 0
-    }
-
-    /// The put that is to send this block, if one still is.
-    #[must_use]
-    pub fn put_of(&self, block: BlockRef) -> Option<PutId> {
-        let put = self.catalog.active(self.catalog.resolve(block)?).put;
-        (put != NO_PUT).then_some(PutId(put))
     }
 
     /// Whether the block has a RAM slot that a put is filling: then, and only then, its bytes may be published.

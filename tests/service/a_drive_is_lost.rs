@@ -53,6 +53,7 @@ async fn a_drive_that_keeps_failing_loses_its_own_blocks_and_the_cache_goes_on_w
     }
     let status = host.cache.status().await.unwrap();
     assert_eq!(status.drives[1].stats, writes, "nothing is tried on a drive that is out");
+    host.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

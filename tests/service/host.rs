@@ -1,7 +1,8 @@
 //! A cache without a gate, on two drives in memory of which one fails when told to.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use kvtier::cache::load::FetchRequest;
 use kvtier::cache::lookup::LookupOptions;
@@ -27,13 +28,16 @@ pub(crate) struct Host {
     namespace: Arc<Namespace>,
     pub(crate) second: Arc<FaultyDevice>,
     shape: TierShape,
+    planner: JoinHandle<()>,
+    catalog: Weak<Catalog>,
     _folder: tempfile::TempDir,
 }
 
 impl Host {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(&folder.path().join("catalog")).unwrap().catalog;
+        let catalog = Arc::new(Catalog::open(&folder.path().join("catalog")).unwrap().catalog);
+        let held = Arc::downgrade(&catalog);
         let (extent, stride) = TierShape::plan(&[MIB; 2]);
         let shape = TierShape::striped(&[MIB; 2], extent, stride);
         let drive = || Arc::new(MemDevice::threaded(MIB).unwrap());
@@ -41,7 +45,7 @@ impl Host {
         let devices: Vec<Option<Arc<dyn Device>>> = vec![Some(drive()), Some(Arc::<FaultyDevice>::clone(&second))];
         let parts = Parts {
             ram: RamShelf::new(TierShape::carve(ByteCount(RAM))).unwrap(),
-            nvme: Some(Arc::new(NvmeShelf::striped(devices, Arc::new(catalog), shape))),
+            nvme: Some(Arc::new(NvmeShelf::striped(devices, catalog, shape))),
             places: Vec::new(),
             ledger: None,
             policy: PolicyKind::Lru,
@@ -49,7 +53,7 @@ impl Host {
             wear_bytes_per_day: None,
             clock: Arc::new(SystemClock),
         };
-        let (cache, _planner) = Cache::start(parts).unwrap();
+        let (cache, planner) = Cache::start(parts).unwrap();
         let spec = NamespaceSpec {
             weights: Weights::Digest(Box::new([7; 32])),
             dtype: "u8".into(),
@@ -63,7 +67,19 @@ impl Host {
             prefill_tokens_per_second: 0,
         };
         let (namespace, _) = cache.register(None, NamespaceName::parse("test").unwrap(), spec).unwrap();
-        Self { cache, namespace, second, shape, _folder: folder }
+        Self { cache, namespace, second, shape, planner, catalog: held, _folder: folder }
+    }
+
+    /// Closes it. A process that ends while a thread still has the database open may abort.
+    pub(crate) fn stop(self) {
+        let Self { cache, planner, catalog, second, .. } = self;
+        drop((cache, second));
+        planner.join().unwrap();
+        let started = Instant::now();
+        while catalog.strong_count() > 0 {
+            assert!(started.elapsed() < Duration::from_secs(10), "somebody keeps the catalog open");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A prompt of one block.

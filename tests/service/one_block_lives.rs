@@ -176,3 +176,32 @@ fn flip(slots: &std::path::Path, payload: &[u8]) {
     let file = std::fs::File::options().write(true).open(slots).unwrap();
     file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_whose_blocks_are_purged_under_way_is_told_so_and_does_not_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), MIB, 4 * MIB).await;
+    let (session, _stream) = server.session("engine").await;
+    let layout = server.register(spec()).await;
+    let purge = || {
+        let all = proto::PurgeRequest { tenant: "acme".into(), ..Default::default() };
+        let purged = async { server.admin().purge(all).await.unwrap() };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(purged));
+    };
+    for seed in 0..20 {
+        let put = server.put(session, chain(&layout, seed, 64), |block| {
+            if block % 7 == seed % 7 {
+                purge();
+            }
+            payload(seed, block)
+        });
+        // A slot that nobody grants or refuses is given up after half a minute.
+        let stored =
+            tokio::time::timeout(kvtier::vocab::limits::PUT_IDLE_MAX / 2, put).await.expect("nothing to wait for");
+        assert_eq!(stored.accepted_blocks + stored.dropped_blocks, 64, "{stored:?}");
+    }
+    server.quiesce().await;
+    let status = server.status().await;
+    assert_eq!((status.puts, status.reservations, status.pins), (0, 0, 0), "{status:?}");
+    server.stop().await;
+}
