@@ -7,7 +7,7 @@
 //! The rooms, from the ground up (a room imports only rooms above it in this list; `tests/tidy.rs` holds it):
 //! [`vocab`] words · [`proto`] the wire · [`plan`] the mind, pure · `media` the hands: memory and devices · `index` the
 //! catalog database · `ledger` the usage database · `tiers` shelves without opinions · `session` engine instances ·
-//! `cache` the walks · `rpc` the gate · [`client`] what workers use · `replay` traces · `offline` stopped folders ·
+//! `cache` the walks · `rpc` the gate · `handover` memory for same-host workers · [`client`] what workers use · `replay` traces · `offline` stopped folders ·
 //! `bench` this machine's limits · `daemon` wiring · `cli` one file a subcommand.
 
 pub mod client;
@@ -23,6 +23,8 @@ pub mod cache;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod daemon;
+#[cfg(feature = "server")]
+pub mod handover;
 #[cfg(feature = "server")]
 pub mod index;
 #[cfg(feature = "server")]

@@ -81,7 +81,7 @@ pub struct Fetched {
 }
 
 /// A block that was asked for ahead of its turn.
-enum Ahead {
+pub(super) enum Ahead {
     InRam,
     Coming(Waiter),
     Missing,
@@ -103,9 +103,14 @@ impl Cache {
     pub async fn fetch(self: Arc<Self>, request: FetchRequest, out: mpsc::Sender<FetchedBlock>) -> Fetched {
         let mut sent = Sent { depth: request.chain.depth, ..Sent::default() };
         let outcome = self.send_blocks(&request, &out, &mut sent).await;
+        self.deliver(&request, outcome, &sent)
+    }
+
+    /// Records what was delivered, and signs it.
+    pub(super) fn deliver(&self, request: &FetchRequest, outcome: FetchOutcome, sent: &Sent) -> Fetched {
         let chain = &request.chain;
         let delivered =
-            self.deliveries.add(&request.session.instance, &request.request, &sent, chain.namespace.spec.block_tokens);
+            self.deliveries.add(&request.session.instance, &request.request, sent, chain.namespace.spec.block_tokens);
         let nvme = count(sent.from_nvme.iter().filter(|nvme| **nvme).count());
         let blocks = count(sent.from_nvme.len());
         self.meter.delivered(blocks, nvme);
@@ -160,7 +165,7 @@ impl Cache {
     }
 
     /// Starts the promotion of a block that is on NVMe only.
-    async fn ask_ahead(&self, key: &BlockKey, promote: bool) -> Ahead {
+    pub(super) async fn ask_ahead(&self, key: &BlockKey, promote: bool) -> Ahead {
         match self.residency.get(key) {
             None => Ahead::Missing,
             Some(residence) if residence.ram.is_some() || !promote => Ahead::InRam,

@@ -20,6 +20,7 @@ pub mod lookup;
 pub mod meter;
 pub mod names;
 mod peek;
+pub mod places;
 pub mod put;
 pub mod residency;
 pub mod scrub;
@@ -70,6 +71,12 @@ impl Cache {
     #[must_use]
     pub fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// The RAM tier's memory.
+    #[must_use]
+    pub fn ram(&self) -> &Arc<RamShelf> {
+        &self.ram
     }
 
     /// The time.

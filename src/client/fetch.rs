@@ -128,6 +128,15 @@ impl Client {
     }
 }
 
+pub(super) fn outcome(outcome: proto::FetchOutcome) -> FetchOutcome {
+    match outcome {
+        proto::FetchOutcome::Complete => FetchOutcome::Complete,
+        proto::FetchOutcome::Miss => FetchOutcome::Miss,
+        proto::FetchOutcome::Deadline => FetchOutcome::Deadline,
+        proto::FetchOutcome::Closing => FetchOutcome::Closing,
+    }
+}
+
 impl Fetch {
     /// The next block, or nothing after the last one that can be used. What is here already is handed out even when
     /// the deadline has passed.
@@ -158,13 +167,7 @@ impl Fetch {
     pub async fn end(mut self) -> Result<FetchEnd, ClientError> {
         while self.next_block().await?.is_some() {}
         let end = self.end.take().ok_or_else(|| ClientError::protocol("a fetch without an end"))?;
-        let outcome = match end.outcome() {
-            _ if self.corrupt > 0 => FetchOutcome::Miss,
-            proto::FetchOutcome::Complete => FetchOutcome::Complete,
-            proto::FetchOutcome::Miss => FetchOutcome::Miss,
-            proto::FetchOutcome::Deadline => FetchOutcome::Deadline,
-            proto::FetchOutcome::Closing => FetchOutcome::Closing,
-        };
+        let outcome = if self.corrupt > 0 { FetchOutcome::Miss } else { outcome(end.outcome()) };
         let sent = u64::from(self.assembler.blocks());
         Ok(FetchEnd {
             outcome,

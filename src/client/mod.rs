@@ -7,12 +7,15 @@
 
 mod address;
 mod admin;
+mod arena;
 mod assemble;
 mod chain;
 mod connect;
 mod error;
 mod fetch;
+mod load;
 mod lookup;
+mod mapping;
 mod namespace;
 mod pack;
 mod put;
@@ -26,10 +29,12 @@ pub use admin::{
     BlockInfo, DriveState, DriveStatus, Evicted, NamespaceInfo, PurgeFilter, Purged, ScrubStatus, Status, TierStatus,
     VerifyReply,
 };
+pub use arena::Arena;
 pub use chain::Chain;
 pub use connect::Client;
 pub use error::ClientError;
 pub use fetch::{Fetch, FetchEnd, FetchOptions, FetchOutcome, FetchedBlock};
+pub use load::{Load, Place};
 pub use lookup::{Lease, LeaseOptions, Lookup, LookupOptions};
 pub use put::{Put, PutResult};
 pub use session::{Session, SessionLimits};

@@ -35,6 +35,7 @@ pub struct Session {
     limits: SessionLimits,
     version: String,
     features: Vec<String>,
+    arena_socket: Option<String>,
     closed: watch::Receiver<Option<String>>,
     upkeep: JoinHandle<()>,
 }
@@ -65,8 +66,9 @@ impl Client {
         let (gone, closed) = watch::channel(None);
         let upkeep = tokio::spawn(keep(events, gone));
         let limits = limits(&opened);
-        let SessionOpened { session_id: id, version, features, .. } = opened;
-        Ok(Session { id, instance: instance.clone(), limits, version, features, closed, upkeep })
+        let SessionOpened { session_id: id, version, features, arena, .. } = opened;
+        let arena_socket = arena.map(|arena| arena.socket);
+        Ok(Session { id, instance: instance.clone(), limits, version, features, arena_socket, closed, upkeep })
     }
 }
 
@@ -121,6 +123,11 @@ impl Session {
     #[must_use]
     pub fn features(&self) -> &[String] {
         &self.features
+    }
+
+    /// The Unix socket that hands over the daemon's RAM, where it does.
+    pub(super) fn arena_socket(&self) -> Option<&str> {
+        self.arena_socket.as_deref()
     }
 
     /// Whether the daemon still holds it, as far as known here. Once it does not, its leases are gone: open another.

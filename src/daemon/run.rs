@@ -12,6 +12,7 @@ use super::config::{Config, ConfigError};
 use super::{scrape, serve};
 use crate::cache::flush::Flushed;
 use crate::cache::{Cache, Parts, StartError as CacheError};
+use crate::handover;
 use crate::ledger::Ledger;
 use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
 use crate::vocab::limits::DRAIN_MAX;
@@ -67,7 +68,8 @@ pub struct Daemon {
     serving: Vec<tokio::task::JoinHandle<Result<(), tonic::transport::Error>>>,
     tcp: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
-    socket: Option<PathBuf>,
+    /// The Unix socket that it listens on, and the one that hands the arena over.
+    sockets: Vec<PathBuf>,
     flush_max: Duration,
 }
 
@@ -83,16 +85,25 @@ impl Daemon {
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
         tokio::spawn(Arc::clone(&opened.cache).keep_books());
         let closing = CancellationToken::new();
-        let routes = serve::routes(&opened.cache, &closing).await?;
+        let handover = socket.as_deref().map(beside);
+        let routes = serve::routes(&opened.cache, handover.as_deref(), &closing).await?;
         let mut daemon =
-            Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, socket: None, flush_max };
+            Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, sockets: Vec::new(), flush_max };
         if let Some(address) = listen {
             let (bound, serving) = serve::tcp(address, routes.clone(), daemon.closing.clone()).await?;
             (daemon.tcp, daemon.serving) = (Some(bound), vec![serving]);
         }
         if let Some(path) = socket {
             daemon.serving.push(serve::unix(&path, routes, daemon.closing.clone()).await?);
-            daemon.socket = Some(path);
+            daemon.sockets.push(path);
+        }
+        if let Some(path) = handover {
+            let listener = serve::bind(&path).await?;
+            daemon.sockets.push(path);
+            let cache = Arc::clone(daemon.cache());
+            let parts = handover::Parts::of(cache.ram().parts()).map_err(StartError::Ram)?;
+            let admits = move |session| cache.session(session).is_ok();
+            tokio::spawn(handover::serve(listener, parts, admits, daemon.closing.clone()));
         }
         if let Some(address) = metrics {
             let routes = scrape::routes(&daemon.opened.cache);
@@ -119,7 +130,7 @@ impl Daemon {
     /// The Unix socket it listens on.
     #[must_use]
     pub fn socket(&self) -> Option<&Path> {
-        self.socket.as_deref()
+        self.sockets.first().map(PathBuf::as_path)
     }
 
     /// The cache behind the gate: for programs that embed a daemon.
@@ -131,7 +142,7 @@ impl Daemon {
     /// Takes no more requests, ends those under way, writes what only RAM has and what is being written, each within a time
     /// limit, and closes the folder.
     pub async fn stop(self) {
-        let Self { opened, closing, serving, socket, flush_max, .. } = self;
+        let Self { opened, closing, serving, sockets, flush_max, .. } = self;
         closing.cancel();
         // One limit for all servers, which drain at the same time.
         let until = tokio::time::Instant::now() + DRAIN_MAX;
@@ -147,12 +158,19 @@ impl Daemon {
             tracing::info!(written, left, "blocks that only RAM had were written to the drives");
         }
         let quiet = opened.cache.quiesce(DRAIN_MAX).await.unwrap_or(false);
-        if let Some(path) = socket {
+        for path in sockets {
             std::fs::remove_file(path).ok();
         }
         let closed = tokio::task::spawn_blocking(move || close(opened)).await;
         tracing::info!(quiet, closed = closed.is_ok(), "stopped");
     }
+}
+
+/// The socket that hands the arena over, beside the one that serves.
+fn beside(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".arena");
+    name.into()
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.

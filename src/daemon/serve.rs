@@ -23,10 +23,15 @@ use crate::rpc::{AdminService, CacheService, SessionsService, UsageService};
 use crate::vocab::limits::{GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_WINDOW_BYTES};
 
 /// All services over one cache, with health and reflection.
-pub(super) async fn routes(cache: &Arc<Cache>, closing: &CancellationToken) -> Result<Routes, StartError> {
-    let sessions = SessionsServer::new(SessionsService::new(Arc::clone(cache), closing.clone()))
+pub(super) async fn routes(
+    cache: &Arc<Cache>,
+    handover: Option<&Path>,
+    closing: &CancellationToken,
+) -> Result<Routes, StartError> {
+    let at = handover.map(|path| path.display().to_string());
+    let sessions = SessionsServer::new(SessionsService::new(Arc::clone(cache), at, closing.clone()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let blocks = CacheServer::new(CacheService::new(Arc::clone(cache)))
+    let blocks = CacheServer::new(CacheService::new(Arc::clone(cache), handover.is_some()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let usage = UsageServer::new(UsageService::new(Arc::clone(cache)));
@@ -97,8 +102,15 @@ async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpIncoming), StartE
     Ok((bound, TcpIncoming::from(listener).with_nodelay(Some(true))))
 }
 
-/// Serves on a Unix socket. A socket that a dead daemon has left is replaced; a living one's is not.
+/// Serves on a Unix socket.
 pub(super) async fn unix(path: &Path, routes: Routes, closing: CancellationToken) -> Result<Serving, StartError> {
+    let incoming = UnixListenerStream::new(bind(path).await?);
+    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
+    Ok(tokio::spawn(served))
+}
+
+/// A socket of that name. One that a dead daemon has left is replaced; a living one's is not.
+pub(super) async fn bind(path: &Path) -> Result<UnixListener, StartError> {
     let refused = |why: String| StartError::Listen { address: format!("unix:{}", path.display()), why };
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
@@ -112,8 +124,5 @@ pub(super) async fn unix(path: &Path, routes: Routes, closing: CancellationToken
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| refused(error.to_string()))?;
     }
-    let listener = UnixListener::bind(path).map_err(|error| refused(error.to_string()))?;
-    let incoming = UnixListenerStream::new(listener);
-    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
-    Ok(tokio::spawn(served))
+    UnixListener::bind(path).map_err(|error| refused(error.to_string()))
 }

@@ -6,13 +6,15 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::lock;
 use super::segment::Segment;
 use super::slot::{SlotPin, SlotWriter};
 use super::word::{Then, Word};
+use super::words::Words;
 use crate::vocab::limits::{ALIGNMENT, SLOTS_PER_EXTENT_MAX};
 use crate::vocab::{SlotClass, SlotId, TierShape};
 
@@ -29,7 +31,7 @@ pub(super) struct Spot {
 pub struct Arena {
     shape: TierShape,
     segments: Box<[Segment]>,
-    words: Box<[AtomicU64]>,
+    words: Words,
     words_per_extent: usize,
     /// For each extent, the class that its held slots have and how many are held. Slots of two classes overlap, so the
     /// planner moves an extent only when it is empty; a mistake there must not become two writers of one byte.
@@ -55,7 +57,7 @@ impl Arena {
         Ok(Arc::new(Self {
             shape,
             segments,
-            words: zeroes(extents * words_per_extent),
+            words: Words::new(extents * words_per_extent)?,
             words_per_extent,
             guards: zeroes(extents),
             pins: AtomicUsize::new(0),
@@ -76,13 +78,26 @@ impl Arena {
         &self.segments
     }
 
+    /// What a worker maps to read it: the words first, then each segment, with their bytes.
+    pub fn parts(&self) -> impl Iterator<Item = (BorrowedFd<'_>, u64)> {
+        let segments = self.segments.iter().map(|segment| (segment.fd(), segment.size() as u64));
+        std::iter::once((self.words.fd(), self.words.bytes() as u64)).chain(segments)
+    }
+
+    /// Where a worker that maps it finds a slot: segment, offset in it, and number of its word.
+    #[must_use]
+    pub fn place(&self, slot: SlotId, class: SlotClass) -> Option<(u32, u64, u32)> {
+        let spot = self.spot(slot, class)?;
+        Some((slot.extent.into(), spot.start as u64, u32::try_from(spot.word).ok()?))
+    }
+
     /// The right to read the first `len` bytes of `slot`; `None` where it no longer holds `generation`, which is a miss.
     #[must_use]
     pub fn pin(self: &Arc<Self>, slot: SlotId, class: SlotClass, generation: u64, len: u32) -> Option<SlotPin> {
         let spot = self.spot(slot, class).filter(|_| len <= class.bytes())?;
         // Acquire: what the writer wrote before it published is seen after.
         let pinned = |word| Word(word).pinned(generation).map(|word| word.0);
-        self.words[spot.word].fetch_update(Ordering::Acquire, Ordering::Relaxed, pinned).ok()?;
+        self.words.get(spot.word).fetch_update(Ordering::Acquire, Ordering::Relaxed, pinned).ok()?;
         self.pins.fetch_add(1, Ordering::Relaxed);
         // Dropping the pin undoes it. A pinned slot is held, so its extent's class can't change under it.
         let pin = SlotPin::new(Arc::clone(self), spot, len);
@@ -98,8 +113,13 @@ impl Arena {
         guard.fetch_update(Ordering::Acquire, Ordering::Relaxed, |guard| guard_claimed(guard, class)).ok()?;
         // Acquire: the last reader's reads are over before the first write.
         let claimed = |word| Word(word).claimed().map(|word| word.0);
-        match self.words[spot.word].fetch_update(Ordering::Acquire, Ordering::Relaxed, claimed) {
-            Ok(before) => Some(SlotWriter::new(Arc::clone(self), spot, Word(before).generation() + 1)),
+        match self.words.get(spot.word).fetch_update(Ordering::Acquire, Ordering::Relaxed, claimed) {
+            Ok(before) => {
+                // A worker that sees one of the bytes to come sees this word, too, when it looks after its last read: the
+                // other half is its acquire fence.
+                fence(Ordering::Release);
+                Some(SlotWriter::new(Arc::clone(self), spot, Word(before).generation() + 1))
+            }
             Err(_) => {
                 self.release_extent(slot);
                 None
@@ -160,7 +180,7 @@ impl Arena {
 
     /// One step of a slot's word. Acquire and release: reads and writes of the slot stay on their side of it.
     fn change(&self, word: usize, step: impl Fn(Word) -> (Word, Then)) -> Then {
-        let word = &self.words[word];
+        let word = self.words.get(word);
         let mut before = word.load(Ordering::Relaxed);
         loop {
             let (after, then) = step(Word(before));

@@ -29,6 +29,7 @@ mod slot;
 mod slot_file;
 mod uring;
 mod word;
+mod words;
 
 #[cfg(test)]
 mod contract_tests;

@@ -1,11 +1,11 @@
-//! The memory of one RAM extent: a memfd, mapped shared, so that it can later be handed to workers of the same host.
+//! Shared memory that workers of the same host may map: a memfd, sealed so that they can read it and nothing else.
 #![expect(unsafe_code, reason = "maps memory")]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// Shared memory of a fixed size, zeroed, not prefaulted: pages come with their first write.
@@ -32,7 +32,10 @@ impl Segment {
         // SAFETY: a fresh mapping at an address of the kernel's choice; nothing else refers to it.
         let base = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)? };
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))?;
-        Ok(Self { base, len, fd })
+        let segment = Self { base, len, fd };
+        // From now on nobody maps it writable, also who gets the descriptor; this mapping stays writable.
+        fcntl_add_seals(&segment.fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL)?;
+        Ok(segment)
     }
 
     /// Size in bytes.
@@ -84,6 +87,29 @@ mod tests {
         assert!(bytes.iter().all(|byte| *byte == 0));
         let flags = rustix::io::fcntl_getfd(segment.fd()).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn who_gets_the_descriptor_can_read_it_and_nothing_else() {
+        let segment = Segment::new(8192).unwrap();
+        // SAFETY: nobody else has the segment.
+        unsafe { segment.address(0, 1).write(7) };
+        let map = |protection| {
+            // SAFETY: a fresh mapping at an address of the kernel's choice.
+            unsafe { mmap(ptr::null_mut(), 8192, protection, MapFlags::SHARED, segment.fd(), 0) }
+        };
+        let read_only = map(ProtFlags::READ).unwrap();
+        // SAFETY: mapped above; nobody writes meanwhile.
+        assert_eq!(unsafe { read_only.cast::<u8>().read() }, 7);
+        assert_eq!(map(ProtFlags::READ | ProtFlags::WRITE).unwrap_err(), rustix::io::Errno::PERM);
+        assert_eq!(rustix::io::pwrite(segment.fd(), b"x", 0).unwrap_err(), rustix::io::Errno::PERM);
+        for size in [0, 4096, 16384] {
+            assert_eq!(ftruncate(segment.fd(), size).unwrap_err(), rustix::io::Errno::PERM, "{size}");
+        }
+        let more = fcntl_add_seals(segment.fd(), SealFlags::WRITE);
+        assert_eq!(more.unwrap_err(), rustix::io::Errno::PERM, "nor shut the daemon out");
+        // SAFETY: mapped above, used no more.
+        unsafe { munmap(read_only, 8192) }.unwrap();
     }
 
     #[test]

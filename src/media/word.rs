@@ -4,11 +4,13 @@
 //! slot is free, being written, or waiting for its last pin. Generations only grow, so a reader that comes late names one
 //! that never returns.
 
+use crate::vocab::GENERATION_SHIFT;
+
 const PIN_BITS: u32 = 22;
 const PINS: u64 = (1 << PIN_BITS) - 1;
 const DRAINING: u64 = 1 << PIN_BITS;
 const WRITING: u64 = 1 << (PIN_BITS + 1);
-const GENERATION_SHIFT: u32 = PIN_BITS + 2;
+const _: () = assert!(GENERATION_SHIFT == PIN_BITS + 2, "workers find the generation where it is");
 const GENERATIONS: u64 = u64::MAX >> GENERATION_SHIFT;
 
 /// The state of a slot.

@@ -8,7 +8,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{invalid, not_built, session as refuse_session, status, word};
-use super::{chain, fetch, put};
+use super::{chain, fetch, load, put};
 use crate::cache::Cache;
 use crate::cache::lookup::{LeaseRequest, LookupOptions};
 use crate::proto::{self, cache_server};
@@ -20,16 +20,18 @@ use crate::vocab::{LeaseId, RequestId};
 #[derive(Clone)]
 pub struct CacheService {
     cache: Arc<Cache>,
+    /// Whether same-host workers are handed the arena.
+    hands_over: bool,
 }
 
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl CacheService {
-    /// Over this cache.
+    /// Over this cache, whose arena is handed to same-host workers, or not.
     #[must_use]
-    pub fn new(cache: Arc<Cache>) -> Self {
-        Self { cache }
+    pub fn new(cache: Arc<Cache>, hands_over: bool) -> Self {
+        Self { cache, hands_over }
     }
 
     fn session(&self, id: u64) -> Result<Session, Status> {
@@ -127,8 +129,14 @@ impl cache_server::Cache for CacheService {
         Err(not_built("FinishRequest"))
     }
 
-    async fn load(&self, _: Request<proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
-        Err(not_built("Load"))
+    async fn load(&self, request: Request<proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
+        let request = request.into_inner();
+        let session = self.session(request.session_id)?;
+        if !self.hands_over {
+            let why = "this daemon hands over no arena: it needs a Unix socket (--socket); use Fetch";
+            return Err(Status::failed_precondition(why));
+        }
+        load::load(Arc::clone(&self.cache), session, request).await.map(Response::new)
     }
 
     async fn reserve(&self, _: Request<proto::ReserveRequest>) -> Result<Response<proto::ReserveReply>, Status> {

@@ -28,19 +28,13 @@ pub(super) async fn fetch(
     session: Session,
     request: proto::FetchRequest,
 ) -> Result<Replies, Status> {
-    let deadline = match request.deadline_ms {
-        0 => FETCH_DEADLINE_DEFAULT,
-        ms => Duration::from_millis(ms.into()),
-    };
-    if deadline > FETCH_DEADLINE_MAX {
-        return Err(invalid("deadline_ms", request.deadline_ms, "at most 600000 (10 minutes)"));
-    }
+    let deadline = deadline(request.deadline_ms)?;
     let lease = (request.lease_id != 0).then_some(LeaseId(request.lease_id));
     let request = FetchRequest {
         request: RequestId::parse(&request.request_id).map_err(word)?,
         chain: chain::parse(&cache, request.chain, None)?,
         lease,
-        deadline: Instant::now() + deadline,
+        deadline,
         promote: !request.do_not_promote,
         session,
     };
@@ -55,6 +49,17 @@ pub(super) async fn fetch(
         replies.send(Ok(end(fetched))).await.ok();
     });
     Ok(Box::pin(ReceiverStream::new(stream)))
+}
+
+pub(super) fn deadline(ms: u32) -> Result<Instant, Status> {
+    let deadline = match ms {
+        0 => FETCH_DEADLINE_DEFAULT,
+        ms => Duration::from_millis(ms.into()),
+    };
+    if deadline > FETCH_DEADLINE_MAX {
+        return Err(invalid("deadline_ms", ms, "at most 600000 (10 minutes)"));
+    }
+    Ok(Instant::now() + deadline)
 }
 
 /// Packs blocks into messages: as many small ones as are there, or a large one in parts.
@@ -109,18 +114,21 @@ fn data(pieces: Vec<proto::BlockPiece>) -> proto::FetchReply {
 }
 
 fn end(fetched: Fetched) -> proto::FetchReply {
+    proto::FetchReply { reply: Some(Reply::End(wire_end(fetched))) }
+}
+
+pub(super) fn wire_end(fetched: Fetched) -> proto::FetchEnd {
     let outcome = match fetched.outcome {
         FetchOutcome::Complete => proto::FetchOutcome::Complete,
         FetchOutcome::Miss => proto::FetchOutcome::Miss,
         FetchOutcome::Deadline => proto::FetchOutcome::Deadline,
         FetchOutcome::Abandoned => proto::FetchOutcome::Closing,
     };
-    let end = proto::FetchEnd {
+    proto::FetchEnd {
         outcome: outcome.into(),
         blocks_ram: fetched.blocks_ram,
         blocks_nvme: fetched.blocks_nvme,
         tokens: fetched.tokens,
         receipt: fetched.receipt.into(),
-    };
-    proto::FetchReply { reply: Some(Reply::End(end)) }
+    }
 }

@@ -6,6 +6,7 @@ mod admin;
 mod blocks;
 mod chain;
 mod fetch;
+mod load;
 mod put;
 mod sessions;
 mod spec;

@@ -11,7 +11,7 @@ use super::spec;
 use super::status::{session as refuse_session, status, word};
 use crate::cache::Cache;
 use crate::proto::{self, sessions_server::Sessions};
-use crate::vocab::limits::{LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX};
+use crate::vocab::limits::{ALIGNMENT, LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX};
 use crate::vocab::{InstanceId, NamespaceName};
 
 /// The revision of the protocol that this daemon speaks.
@@ -23,13 +23,23 @@ pub struct SessionsService {
     cache: Arc<Cache>,
     /// Ends the streams when the daemon stops.
     closing: tokio_util::sync::CancellationToken,
+    /// Path of the socket that hands the arena over.
+    handover: Option<String>,
 }
 
 impl SessionsService {
-    /// Over this cache; sessions end when `closing` is cancelled.
+    /// Over this cache, whose arena is handed over at the socket `handover`; sessions end when `closing` is cancelled.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, closing: tokio_util::sync::CancellationToken) -> Self {
-        Self { cache, closing }
+    pub fn new(cache: Arc<Cache>, handover: Option<String>, closing: tokio_util::sync::CancellationToken) -> Self {
+        Self { cache, closing, handover }
+    }
+
+    fn arena(&self) -> Option<proto::ArenaDescription> {
+        let socket = self.handover.clone()?;
+        let segment = |(id, bytes)| proto::Segment { id, bytes, page_bytes: ALIGNMENT, ..Default::default() };
+        // The first part holds the words.
+        let segments = (0..).zip(self.cache.ram().parts().skip(1).map(|(_, bytes)| bytes)).map(segment).collect();
+        Some(proto::ArenaDescription { segments, socket })
     }
 }
 
@@ -79,10 +89,10 @@ impl Sessions for SessionsService {
         let opened = proto::SessionOpened {
             session_id: session.id,
             protocol_revision: PROTOCOL_REVISION,
-            features: ["lookup", "put", "fetch", "settle"].map(String::from).to_vec(),
+            features: features(self.handover.is_some()),
             version: env!("CARGO_PKG_VERSION").into(),
             limits: Some(limits()),
-            arena: None,
+            arena: self.arena(),
         };
         Ok(Response::new(SessionStream {
             opened: Some(proto::SessionEvent { event: Some(proto::session_event::Event::Opened(opened)) }),
@@ -112,6 +122,11 @@ impl Sessions for SessionsService {
         let fingerprint = namespace.fingerprint.0.to_vec().into();
         Ok(Response::new(proto::RegisterNamespaceReply { fingerprint, created }))
     }
+}
+
+fn features(hands_over: bool) -> Vec<String> {
+    let built = ["lookup", "put", "fetch", "settle"].into_iter().chain(hands_over.then_some("load"));
+    built.map(String::from).collect()
 }
 
 impl SessionsService {

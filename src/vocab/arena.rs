@@ -8,6 +8,9 @@ use std::fmt;
 use super::ByteCount;
 use super::limits::{ALIGNMENT, DRIVES_MAX, EXTENT_BYTES_MAX, EXTENTS_MAX, EXTENTS_MIN, SLOTS_PER_EXTENT_MAX};
 
+/// Bits of a slot's shared word below its generation: flags and pins, which are the daemon's own.
+pub const GENERATION_SHIFT: u32 = 24;
+
 /// A slot's address within its tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId {

@@ -111,6 +111,14 @@ pub const WEAR_SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// Blocks that one fetch reads ahead of what it sends.
 pub const FETCH_READ_AHEAD: usize = 16;
+/// Blocks whose places go into one message of a load: about 140 KB, and a long prompt in one.
+pub const PLACES_PER_MESSAGE: usize = 4_096;
+/// Parts of the arena handed over in one message: the kernel takes 253 descriptors.
+pub const HANDOVER_PARTS: usize = 64;
+/// How long a process may take to ask for the arena, or to take it. It is a few hundred bytes.
+pub const HANDOVER_MAX: Duration = Duration::from_secs(2);
+/// Processes that are handed the arena at a time; each has a thread meanwhile.
+pub const HANDOVERS_AT_ONCE: usize = 16;
 /// Messages of one fetch waiting for the wire.
 pub const FETCH_CHANNEL: usize = 8;
 /// Payload bytes of one message: the measured optimum of a gRPC stream.

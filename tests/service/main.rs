@@ -20,5 +20,6 @@ mod planned_stop;
 mod process;
 mod scrubbed;
 mod several_drives;
+mod shared_arena;
 mod standard;
 mod support;

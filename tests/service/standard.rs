@@ -60,7 +60,6 @@ async fn what_is_not_built_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), MIB, MIB).await;
     refused(server.cache().prefetch(proto::PrefetchRequest::default()).await, Code::Unimplemented, &["Prefetch"]);
-    refused(server.cache().load(proto::LoadRequest::default()).await.map(|_| ()), Code::Unimplemented, &["Load"]);
     let export = server.usage().export_usage(proto::ExportUsageRequest::default()).await.map(|_| ());
     refused(export, Code::Unimplemented, &["ExportUsage"]);
     refused(server.admin().pin(proto::PinRequest::default()).await, Code::Unimplemented, &["Pin"]);

@@ -1,0 +1,136 @@
+//! The walk of a load: where blocks lie in the shared arena, in prefix order, promoted on the way.
+//!
+//! Nothing is pinned here: the reader's lease keeps the blocks, and the generation tells a reader without one that it came
+//! too late. So what is in RAM already costs a look at the published map and no more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Cache;
+use super::delivery::Sent;
+use super::flight::Landing;
+use super::load::{Ahead, FetchOutcome, FetchRequest, Fetched};
+use crate::plan::InRam;
+use crate::vocab::limits::{FETCH_READ_AHEAD, PLACES_PER_MESSAGE};
+
+/// Where one block lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Segment of the arena.
+    pub segment: u32,
+    /// Offset in the segment.
+    pub offset: u64,
+    /// Number of the slot's word.
+    pub word: u32,
+    /// The generation that the word must have after the last read.
+    pub generation: u64,
+    /// Bytes of the payload.
+    pub length: u32,
+    /// Its checksum, seeded with its key.
+    pub crc: u64,
+}
+
+/// Places on their way out: of block `first` and those after it.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Number of the first block within the request.
+    pub first: usize,
+    /// The places.
+    pub places: Vec<Placed>,
+}
+
+/// What one load has found and not sent yet.
+struct Batch<'a> {
+    out: &'a mpsc::Sender<Places>,
+    request: &'a FetchRequest,
+    next: Places,
+    from_nvme: Vec<bool>,
+}
+
+impl Cache {
+    /// Sends the places of blocks into `out` as they become readable, and records what was taken.
+    pub async fn locate(self: Arc<Self>, request: FetchRequest, out: mpsc::Sender<Places>) -> Fetched {
+        let mut sent = Sent { depth: request.chain.depth, ..Sent::default() };
+        let mut batch = Batch { out: &out, request: &request, next: Places::default(), from_nvme: Vec::new() };
+        let walked = self.walk(&mut batch, &mut sent).await;
+        let outcome = match batch.send(&mut sent).await {
+            Ok(()) => walked,
+            Err(unsent) => unsent,
+        };
+        self.deliver(&request, outcome, &sent)
+    }
+
+    async fn walk(&self, batch: &mut Batch<'_>, sent: &mut Sent) -> FetchOutcome {
+        let (chain, deadline) = (&batch.request.chain, batch.request.deadline);
+        let blocks = chain.len();
+        let mut ahead: VecDeque<Ahead> = VecDeque::new();
+        for at in 0..blocks {
+            let key = chain.key(at);
+            if ahead.is_empty()
+                && let Some(place) = self.residency.get(&key).and_then(|residence| residence.ram)
+            {
+                let Some(placed) = self.placed(&place) else { return FetchOutcome::Miss };
+                if let Err(unsent) = batch.add(placed, false, sent).await {
+                    return unsent;
+                }
+                continue;
+            }
+            // Whoever waits for a drive has something to copy meanwhile.
+            if let Err(unsent) = batch.send(sent).await {
+                return unsent;
+            }
+            while ahead.len() < FETCH_READ_AHEAD.min(blocks - at) {
+                ahead.push_back(self.ask_ahead(&chain.key(at + ahead.len()), true).await);
+            }
+            let Some(next) = ahead.pop_front() else { return FetchOutcome::Miss };
+            let from_nvme = matches!(next, Ahead::Coming(_));
+            let landed = match next {
+                Ahead::Missing => return FetchOutcome::Miss,
+                Ahead::InRam => Landing::Ready,
+                Ahead::Coming(waiter) => match tokio::time::timeout_at(deadline, waiter.landed()).await {
+                    Ok(landing) => landing,
+                    Err(_) => return FetchOutcome::Deadline,
+                },
+            };
+            let place = self.residency.get(&key).and_then(|residence| residence.ram);
+            let (Landing::Ready, Some(place)) = (landed, place) else { return FetchOutcome::Miss };
+            let Some(placed) = self.placed(&place) else { return FetchOutcome::Miss };
+            if let Err(unsent) = batch.add(placed, from_nvme, sent).await {
+                return unsent;
+            }
+        }
+        FetchOutcome::Complete
+    }
+
+    fn placed(&self, place: &InRam) -> Option<Placed> {
+        let (segment, offset, word) = self.ram.place(place.slot, place.class)?;
+        let InRam { generation, length, crc, .. } = *place;
+        Some(Placed { segment, offset, word, generation, length, crc })
+    }
+}
+
+impl Batch<'_> {
+    async fn add(&mut self, placed: Placed, from_nvme: bool, sent: &mut Sent) -> Result<(), FetchOutcome> {
+        self.next.places.push(placed);
+        self.from_nvme.push(from_nvme);
+        if self.next.places.len() < PLACES_PER_MESSAGE { Ok(()) } else { self.send(sent).await }
+    }
+
+    async fn send(&mut self, sent: &mut Sent) -> Result<(), FetchOutcome> {
+        if self.next.places.is_empty() {
+            return Ok(());
+        }
+        let first = self.next.first + self.next.places.len();
+        let places = std::mem::replace(&mut self.next, Places { first, places: Vec::new() });
+        match tokio::time::timeout_at(self.request.deadline, self.out.send(places)).await {
+            Err(_) => Err(FetchOutcome::Deadline),
+            Ok(Err(_)) => Err(FetchOutcome::Abandoned),
+            Ok(Ok(())) => {
+                sent.from_nvme.append(&mut self.from_nvme);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A load's stream: places in the shared arena, in packed columns.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::chain;
+use super::fetch::{deadline, wire_end};
+use super::status::{status, word};
+use crate::cache::Cache;
+use crate::cache::load::FetchRequest;
+use crate::cache::places::Places;
+use crate::proto;
+use crate::session::Session;
+use crate::vocab::limits::FETCH_CHANNEL;
+use crate::vocab::{LeaseId, RequestId};
+
+type Replies = Pin<Box<dyn Stream<Item = Result<proto::LoadReply, Status>> + Send>>;
+
+/// Answers a load: refusals before the first place, then places, then the end.
+pub(super) async fn load(cache: Arc<Cache>, session: Session, request: proto::LoadRequest) -> Result<Replies, Status> {
+    let lease = (request.lease_id != 0).then_some(LeaseId(request.lease_id));
+    let request = FetchRequest {
+        deadline: deadline(request.deadline_ms)?,
+        request: RequestId::parse(&request.request_id).map_err(word)?,
+        chain: chain::parse(&cache, request.chain, None)?,
+        lease,
+        promote: true,
+        session,
+    };
+    cache.check_lease(&request.session, lease).await.map_err(status)?;
+    let (out, mut found) = mpsc::channel(FETCH_CHANNEL);
+    let (replies, stream) = mpsc::channel(FETCH_CHANNEL);
+    let walk = tokio::spawn(cache.locate(request, out));
+    tokio::spawn(async move {
+        while let Some(places) = found.recv().await {
+            if replies.send(Ok(columns(&places))).await.is_err() {
+                // The walk sees that nobody takes its places any more.
+                return;
+            }
+        }
+        if let Ok(fetched) = walk.await {
+            let end = proto::LoadReply { end: Some(wire_end(fetched)), ..Default::default() };
+            replies.send(Ok(end)).await.ok();
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(stream)))
+}
+
+fn columns(Places { first, places }: &Places) -> proto::LoadReply {
+    proto::LoadReply {
+        first_block: u32::try_from(*first).unwrap_or(u32::MAX),
+        segment: places.iter().map(|place| place.segment).collect(),
+        epoch: Vec::new(),
+        offset: places.iter().map(|place| place.offset).collect(),
+        length: places.iter().map(|place| place.length).collect(),
+        generation: places.iter().map(|place| place.generation).collect(),
+        crc: places.iter().map(|place| place.crc).collect(),
+        word: places.iter().map(|place| place.word).collect(),
+        end: None,
+    }
+}
