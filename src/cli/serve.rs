@@ -28,8 +28,9 @@ pub(super) struct Serve {
     /// TCP address to listen on, such as 127.0.0.1:7400; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Unix socket to listen on. With neither --listen nor --socket it is the one where other commands look for a local
-    /// daemon: /run/kvtier/kvtier.sock for root, else $XDG_RUNTIME_DIR/kvtier.sock.
+    /// Unix socket to listen on; PATH.arena beside it shares RAM with this user's processes. With neither --listen nor
+    /// --socket it is the one where other commands look for a local daemon: /run/kvtier/kvtier.sock for root, else
+    /// $XDG_RUNTIME_DIR/kvtier.sock.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// TCP address that serves Prometheus metrics on /metrics, such as 127.0.0.1:7401; none where absent.

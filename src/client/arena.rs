@@ -28,14 +28,18 @@ impl Client {
     /// Maps the daemon's RAM; `None` where it hands none over, or is on another host. Then use [`Client::fetch`].
     ///
     /// # Errors
-    /// When the daemon hands it over and this process can't take it: another user's, or no memory to map.
+    /// When it is handed over there and this process can't take it: it is another user's, another daemon listens at a path of
+    /// the same name, or there is no memory to map.
     pub async fn attach(&self, session: &Session) -> Result<Option<Arena>, ClientError> {
         let Some(path) = session.arena_socket().map(str::to_owned) else { return Ok(None) };
         let id = session.id();
         let taken = tokio::task::spawn_blocking(move || take(&path, id)).await;
         match taken.map_err(|error| ClientError::protocol(error.to_string()))? {
             Ok(arena) => Ok(Some(arena)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Nobody there: its host is another.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
             Err(error) => Err(ClientError::protocol(format!("the arena can't be had: {error}"))),
         }
     }

@@ -85,7 +85,10 @@ impl Daemon {
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
         tokio::spawn(Arc::clone(&opened.cache).keep_books());
         let closing = CancellationToken::new();
-        let handover = socket.as_deref().map(beside);
+        let handover = match &socket {
+            Some(path) => hand_over(path, &opened.cache, &closing).await,
+            None => None,
+        };
         let routes = serve::routes(&opened.cache, handover.as_deref(), &closing).await?;
         let mut daemon =
             Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, sockets: Vec::new(), flush_max };
@@ -97,14 +100,7 @@ impl Daemon {
             daemon.serving.push(serve::unix(&path, routes, daemon.closing.clone()).await?);
             daemon.sockets.push(path);
         }
-        if let Some(path) = handover {
-            let listener = serve::bind(&path).await?;
-            daemon.sockets.push(path);
-            let cache = Arc::clone(daemon.cache());
-            let parts = handover::Parts::of(cache.ram().parts()).map_err(StartError::Ram)?;
-            let admits = move |session| cache.session(session).is_ok();
-            tokio::spawn(handover::serve(listener, parts, admits, daemon.closing.clone()));
-        }
+        daemon.sockets.extend(handover);
         if let Some(address) = metrics {
             let routes = scrape::routes(&daemon.opened.cache);
             let (bound, serving) = serve::http(address, routes, daemon.closing.clone()).await?;
@@ -166,11 +162,24 @@ impl Daemon {
     }
 }
 
-/// The socket that hands the arena over, beside the one that serves.
-fn beside(socket: &Path) -> PathBuf {
+/// Hands the arena over beside the socket that serves; at which path. Where that can't be, workers get their bytes through
+/// gRPC, as those of other hosts do.
+async fn hand_over(socket: &Path, cache: &Arc<Cache>, closing: &CancellationToken) -> Option<PathBuf> {
     let mut name = socket.as_os_str().to_owned();
     name.push(".arena");
-    name.into()
+    // Workers may have another working directory.
+    let path = std::path::absolute(name).ok()?;
+    let parts = handover::Parts::of(cache.ram().parts()).map_err(StartError::Ram);
+    let bound = match parts {
+        Ok(parts) => serve::bind(&path).await.map(|listener| (listener, parts)),
+        Err(error) => Err(error),
+    };
+    let (listener, parts) =
+        bound.inspect_err(|error| tracing::warn!(%error, "RAM is not shared with workers of this host")).ok()?;
+    let cache = Arc::downgrade(cache);
+    let admits = move |session| cache.upgrade().is_some_and(|cache| cache.session(session).is_ok());
+    tokio::spawn(handover::serve(listener, parts, admits, closing.clone()));
+    Some(path)
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use kvtier::client::{Arena, Chain, Client, FetchOutcome, LeaseOptions, LookupOptions, Place, ServerAddress, Session};
+use kvtier::proto::LoadRequest;
 use kvtier::vocab::{BlockKey, Fingerprint, InstanceId, RequestId, TenantName};
+use tonic::Code;
 
-use crate::support::{PAYLOAD, Server, chain, payload, spec};
+use crate::support::{PAYLOAD, Server, chain, payload, refused, spec};
 
 const MIB: u64 = 1 << 20;
 /// Blocks of a prompt.
@@ -163,6 +165,28 @@ async fn copies_that_race_with_evictions_are_right_or_dropped() {
     assert!(held > 0);
     drop((worker, stream));
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_can_not_share_its_ram_serves_without() {
+    let dir = tempfile::tempdir().unwrap();
+    // As long as a socket's path may be, so that there is no room for another word.
+    let name = "s".repeat(106 - dir.path().as_os_str().len());
+    let socket = dir.path().join(name);
+    let config =
+        kvtier::daemon::Config { socket: Some(socket.clone()), ..crate::support::config(dir.path(), MIB, MIB) };
+    let daemon = kvtier::daemon::Daemon::start(config).await.unwrap();
+    let address = ServerAddress::parse(&format!("unix:{}", socket.display())).unwrap();
+    let client = Client::connect(&address).await.unwrap();
+    let session = client.open_session(&InstanceId::parse("worker").unwrap(), "rank 0").await.unwrap();
+    assert!(client.attach(&session).await.unwrap().is_none());
+    assert!(!session.features().contains(&"load".into()));
+    let gate = crate::support::Gate::connect(&socket).await;
+    let layout = gate.register(spec()).await;
+    let load = LoadRequest { session_id: session.id(), chain: Some(chain(&layout, 1, 1)), ..LoadRequest::default() };
+    refused(gate.cache().load(load).await.map(|_| ()), Code::FailedPrecondition, &["arena", "Fetch"]);
+    drop((session, client, gate));
+    daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
