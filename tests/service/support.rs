@@ -36,6 +36,8 @@ pub(crate) struct Gate {
 pub(crate) fn config(dir: &Path, ram: u64, nvme: u64) -> Config {
     Config {
         socket: Some(dir.join("kvtier.sock")),
+        // What it reads is counted, and not let go meanwhile.
+        scrub: ByteCount(0),
         nvme: vec![DriveSpec::here(ByteCount(nvme))],
         ..Config::new(dir.join("data"), ByteCount(ram))
     }
