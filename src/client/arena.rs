@@ -12,10 +12,7 @@ use super::mapping::Mapping;
 use super::{Client, ClientError, Place, Session};
 use crate::vocab::crc::PayloadCrc;
 use crate::vocab::limits::{HANDOVER_MAX, HANDOVER_PARTS};
-use crate::vocab::{BlockKey, GENERATION_SHIFT};
-
-/// What a worker says first.
-const HELLO: &[u8; 8] = b"kvtier-1";
+use crate::vocab::{ARENA_HELLO, BlockKey, GENERATION_SHIFT};
 
 /// The arena, mapped read-only. Where it came from must be alive for its places to mean anything, not for it to be safe.
 #[derive(Debug)]
@@ -49,7 +46,7 @@ fn take(path: &str, session: u64) -> io::Result<Arena> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(HANDOVER_MAX))?;
     stream.set_write_timeout(Some(HANDOVER_MAX))?;
-    stream.write_all(&[&HELLO[..], &session.to_le_bytes()].concat())?;
+    stream.write_all(&[&ARENA_HELLO[..], &session.to_le_bytes()].concat())?;
     let mut parts = Vec::new();
     while receive(&stream, &mut parts)? {}
     let mut parts = parts.iter().map(|(fd, bytes)| Mapping::new(fd, *bytes));

@@ -15,10 +15,8 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::vocab::ARENA_HELLO;
 use crate::vocab::limits::{HANDOVER_MAX, HANDOVER_PARTS, HANDOVERS_AT_ONCE};
-
-/// What a worker sends first.
-const HELLO: &[u8; 8] = b"kvtier-1";
 
 /// The parts of the arena: the words, then the segments, with their bytes.
 #[derive(Debug)]
@@ -74,9 +72,9 @@ fn hand_over(mut stream: UnixStream, parts: &Parts, admits: impl Fn(u64) -> bool
     }
     let mut hello = [0; 16];
     stream.read_exact(&mut hello)?;
-    let (word, session) = hello.split_at(HELLO.len());
+    let (word, session) = hello.split_at(ARENA_HELLO.len());
     let session = session.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte));
-    if word != HELLO || !admits(session) {
+    if word != ARENA_HELLO || !admits(session) {
         return refused("it names no open session");
     }
     for some in parts.0.chunks(HANDOVER_PARTS) {

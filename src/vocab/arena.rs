@@ -8,6 +8,8 @@ use std::fmt;
 use super::ByteCount;
 use super::limits::{ALIGNMENT, DRIVES_MAX, EXTENT_BYTES_MAX, EXTENTS_MAX, EXTENTS_MIN, SLOTS_PER_EXTENT_MAX};
 
+/// What a worker says first that asks for the arena, before the number of its session.
+pub const ARENA_HELLO: &[u8; 8] = b"kvtier-1";
 /// Bits of a slot's shared word below its generation: flags and pins, which are the daemon's own.
 pub const GENERATION_SHIFT: u32 = 24;
 
