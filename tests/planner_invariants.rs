@@ -206,6 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_that_was_read_into_ram_goes_before_what_came_after_it() {
+        let mut cache = Cache::new(8, 64);
+        cache.put(0..4);
+        (10..18).for_each(|other| assert_eq!(cache.put([other]), 1));
+        assert_eq!(cache.places(0), (false, true));
+        (0..4).for_each(|number| drop(cache.tell(Event::Want { key: key(number) })));
+        assert_eq!(cache.tell(Event::Used { deepest: key(3) }), Answer::Done);
+        let left = |cache: &Cache| (0..4).filter(|number| cache.places(*number).0).count();
+        for (other, expected) in (30..38).zip([4, 4, 4, 4, 3, 2, 1, 0]) {
+            cache.put([other]);
+            assert_eq!(left(&cache), expected, "after {other}");
+        }
+    }
+
+    #[test]
     fn a_failed_search_for_room_leaves_the_order_of_going_as_it_was() {
         let mut cache = Cache::new(5, 0);
         for number in 0..5 {

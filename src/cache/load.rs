@@ -103,7 +103,19 @@ impl Cache {
     pub async fn fetch(self: Arc<Self>, request: FetchRequest, out: mpsc::Sender<FetchedBlock>) -> Fetched {
         let mut sent = Sent { depth: request.chain.depth, ..Sent::default() };
         let outcome = self.send_blocks(&request, &out, &mut sent).await;
+        self.used(&request, &sent).await;
         self.deliver(&request, outcome, &sent)
+    }
+
+    /// What was read counts as used, from its tail to its head: promotion has put the head of the chain into RAM first,
+    /// where it would be the coldest. Where nothing was promoted, the lease has touched the chain already.
+    pub(super) async fn used(&self, request: &FetchRequest, sent: &Sent) {
+        let Some(last) = sent.from_nvme.len().checked_sub(1) else { return };
+        if request.lease.is_none() || sent.from_nvme.contains(&true) {
+            let used = Event::Used { deepest: request.chain.key(last) };
+            // A daemon that is stopping has no use for it.
+            self.driver.tell(used).await.ok();
+        }
     }
 
     /// Records what was delivered, and signs it.

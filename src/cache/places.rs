@@ -59,6 +59,7 @@ impl Cache {
             Ok(()) => walked,
             Err(unsent) => unsent,
         };
+        self.used(&request, &sent).await;
         self.deliver(&request, outcome, &sent)
     }
 

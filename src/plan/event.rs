@@ -116,6 +116,11 @@ pub enum Event {
         /// How it ended; the generation means nothing here.
         outcome: Transfer,
     },
+    /// A reader has read a chain up to this block: the chain counts as used, from its tail to its head.
+    Used {
+        /// The last block read.
+        deepest: BlockKey,
+    },
     /// An instance wants to protect a prefix. Idempotent by (instance, request). Answer: [`Answer::Leased`].
     Lease {
         /// Whose lease.

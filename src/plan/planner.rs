@@ -140,6 +140,7 @@ impl Planner {
             Event::Loaded { block, outcome } => self.loaded(block, outcome),
             Event::Peek { key } => Answer::Peek(self.peek(&key)),
             Event::Peeked { block, outcome } => self.peeked(block, outcome),
+            Event::Used { deepest } => self.used(&deepest),
             Event::Lease { instance, request, keys, ttl } => Answer::Leased(self.lease(instance, request, &keys, ttl)),
             Event::Release { instance, lease } => Answer::Released(self.release(instance, lease)),
             Event::Renew { instance, lease, ttl } => Answer::Renewed(self.renew(instance, lease, ttl)),

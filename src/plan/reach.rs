@@ -3,8 +3,9 @@
 
 use super::active::NO_PUT;
 use super::entry::{Nvme, ROOT, Ram, Reach, is_block};
-use super::event::{Command, InRam, Residence};
+use super::event::{Answer, Command, InRam, Residence};
 use super::planner::Planner;
+use crate::vocab::BlockKey;
 
 impl Planner {
     /// The block's places have changed: tells lookups, and works out anew what hangs on it.
@@ -167,6 +168,15 @@ impl Planner {
     }
 
     /// Counts a chain as used, from its deepest block to its first, so that the first is the most recent.
+    pub(super) fn used(&mut self, deepest: &BlockKey) -> Answer {
+        if let Some(number) = self.catalog.find(deepest)
+            && self.catalog[number].is_readable()
+        {
+            self.touch_chain(number);
+        }
+        Answer::Done
+    }
+
     pub(super) fn touch_chain(&mut self, deepest: u32) {
         let mut at = deepest;
         while is_block(at) {

@@ -129,6 +129,12 @@ impl Simulation {
         for key in &keys[counts.ram as usize..counts.hit() as usize] {
             self.on(now, Event::Want { key: *key });
         }
+        if counts.nvme > 0
+            && let Some(deepest) = keys[..counts.hit() as usize].last()
+        {
+            // As `Cache::used` does.
+            self.on(now, Event::Used { deepest: *deepest });
+        }
         let put = PutId(self.requests);
         let owner = Owner::default();
         let offer = Offer { put, parent: None, depth: 0, keys: keys.clone(), payload_max: SLOT_BYTES, owner };

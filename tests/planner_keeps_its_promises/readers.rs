@@ -104,7 +104,9 @@ impl World {
         // Mostly in order from where RAM ends, as loads do.
         let from = if self.chance.chance(3, 4) { self.planner.prefix(&keys).ram as usize } else { 0 };
         let count = 1 + self.chance.index(4);
+        let mut last = None;
         for key in keys.into_iter().skip(from).take(count) {
+            last = Some(key);
             let told = self.published.get(&key).copied();
             let answer = self.tell_only(Event::Want { key });
             match answer {
@@ -115,6 +117,10 @@ impl World {
                 other => panic!("{other:?} to a want"),
             }
             self.audit();
+        }
+        // Some readers go away before the end.
+        if let Some(deepest) = last.filter(|_| self.chance.chance(2, 3)) {
+            assert_eq!(self.tell(Event::Used { deepest }), Answer::Done);
         }
     }
 

@@ -43,7 +43,9 @@ impl World {
         let (_, keys) = self.prompts.prompt(&mut self.chance);
         let from = self.planner.prefix(&keys).ram as usize;
         let count = 1 + self.chance.index(4);
+        let mut last = None;
         for key in keys.into_iter().skip(from).take(count) {
+            last = Some(key);
             match self.tell_only(Event::Want { key }) {
                 Answer::Wanted(Wanted::Coming) => drop(self.awaited.insert(key)),
                 Answer::Wanted(Wanted::NoRoom) => {
@@ -54,6 +56,9 @@ impl World {
                 other => panic!("{other:?} to a want"),
             }
             self.check();
+        }
+        if let Some(deepest) = last {
+            self.tell_only(Event::Used { deepest });
         }
     }
 
