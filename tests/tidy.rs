@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("session", &["vocab", "plan", "media"]),
     ("cache", &["vocab", "plan", "tiers", "session", "ledger"]),
     ("rpc", &["vocab", "proto", "ledger", "session", "cache"]),
-    ("handover", &["vocab"]),
+    ("handover", &["vocab", "session"]),
     ("client", &["vocab", "proto"]),
     ("replay", &["vocab", "plan", "client", "ledger"]),
     ("offline", &["vocab", "index", "ledger", "tiers"]),

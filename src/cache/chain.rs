@@ -87,6 +87,13 @@ impl Chain {
         }
     }
 
+    /// The same run, cut off after `blocks` blocks.
+    #[must_use]
+    pub fn head(&self, blocks: usize) -> Self {
+        let keys = if blocks < self.len() { Keys::Known(self.keys(blocks)) } else { self.keys.clone() };
+        Self { keys, ..self.clone() }
+    }
+
     /// Tokens of `blocks` whole blocks.
     #[must_use]
     pub fn tokens_of(&self, blocks: u32) -> u64 {

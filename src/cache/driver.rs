@@ -388,7 +388,7 @@ impl Run {
                 load.block,
                 match result {
                     Ok(ReadDone::Slot(writer)) => Ok(writer),
-                    Ok(ReadDone::Bytes(_)) | Err(ReadError::QueueFull) => Err(Transfer::Refused),
+                    Ok(ReadDone::Bytes(_) | ReadDone::Region(_)) | Err(ReadError::QueueFull) => Err(Transfer::Refused),
                     Err(error) => {
                         complaints.lost(&load.key, load.from.0, &error);
                         Err(Transfer::Failed)

@@ -1,12 +1,14 @@
 //! What can go wrong in a walk, by what the caller must do about it.
 
+use std::sync::Arc;
+
 use crate::plan::LeaseError;
-use crate::session::SessionError;
+use crate::session::{SessionError, SharingError};
 use crate::vocab::limits::REQUEST_BLOCKS_MAX;
 use crate::vocab::{Fingerprint, WordError};
 
 /// Why a walk ended early. Never because of what the cache holds: that is a miss.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A field of the request breaks its rule: mend the request.
     #[error("{0}")]
@@ -17,6 +19,9 @@ pub enum Error {
     /// The session has ended: open another.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The region is not what the caller thinks, or can't be had.
+    #[error(transparent)]
+    Sharing(Arc<SharingError>),
     /// The lease is not what the caller thinks.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -42,6 +47,12 @@ impl Error {
         Self::Invalid(format!(
             "chain names {blocks} blocks, a request may name {REQUEST_BLOCKS_MAX}: send it in pieces"
         ))
+    }
+}
+
+impl From<SharingError> for Error {
+    fn from(error: SharingError) -> Self {
+        Self::Sharing(Arc::new(error))
     }
 }
 

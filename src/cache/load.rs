@@ -20,7 +20,7 @@ use crate::vocab::limits::FETCH_READ_AHEAD;
 use crate::vocab::{BlockKey, LeaseId, RequestId, Tier};
 
 /// How often a block that was let go between lookup and pin is looked for again before it is a miss.
-const TRIES: usize = 3;
+pub(super) const TRIES: usize = 3;
 
 /// What is to be fetched, for whom.
 #[derive(Clone, Debug)]
@@ -103,18 +103,23 @@ impl Cache {
     pub async fn fetch(self: Arc<Self>, request: FetchRequest, out: mpsc::Sender<FetchedBlock>) -> Fetched {
         let mut sent = Sent { depth: request.chain.depth, ..Sent::default() };
         let outcome = self.send_blocks(&request, &out, &mut sent).await;
-        self.used(&request, &sent).await;
+        self.used_by(&request, &sent).await;
         self.deliver(&request, outcome, &sent)
     }
 
-    /// What was read counts as used, from its tail to its head: promotion has put the head of the chain into RAM first,
-    /// where it would be the coldest. Where nothing was promoted, the lease has touched the chain already.
-    pub(super) async fn used(&self, request: &FetchRequest, sent: &Sent) {
-        let Some(last) = sent.from_nvme.len().checked_sub(1) else { return };
+    /// What was read counts as used. Where nothing was promoted, the lease has touched the chain already.
+    pub(super) async fn used_by(&self, request: &FetchRequest, sent: &Sent) {
         if request.lease.is_none() || sent.from_nvme.contains(&true) {
-            let used = Event::Used { deepest: request.chain.key(last) };
+            self.used(&request.chain, sent.from_nvme.len()).await;
+        }
+    }
+
+    /// The first blocks of a chain were used, from the tail to the head: promotion has put the head into RAM first, where it
+    /// would be the coldest.
+    pub(super) async fn used(&self, chain: &Chain, blocks: usize) {
+        if let Some(last) = blocks.checked_sub(1) {
             // A daemon that is stopping has no use for it.
-            self.driver.tell(used).await.ok();
+            self.driver.tell(Event::Used { deepest: chain.key(last) }).await.ok();
         }
     }
 
@@ -225,7 +230,7 @@ impl Cache {
         nvme.read(key, Place { slot, class, length, crc }, ReadInto::Heap, move |result| {
             let (outcome, bytes) = match result {
                 Ok(ReadDone::Bytes(bytes)) => (Transfer::Done(0), Some(bytes)),
-                Ok(ReadDone::Slot(_)) | Err(ReadError::QueueFull) => (Transfer::Refused, None),
+                Ok(ReadDone::Slot(_) | ReadDone::Region(_)) | Err(ReadError::QueueFull) => (Transfer::Refused, None),
                 Err(error) => {
                     complaints.lost(&key, slot, &error);
                     (Transfer::Failed, None)

@@ -48,6 +48,16 @@ pub struct Found {
     pub last_key: Option<BlockKey>,
 }
 
+impl Found {
+    /// So many blocks from the end of the run are none after all.
+    fn lose(&mut self, blocks: u32) {
+        let counts = &mut self.counts;
+        let nvme = blocks.min(counts.nvme);
+        let ram = (blocks - nvme).min(counts.ram);
+        (counts.nvme, counts.ram, counts.missed) = (counts.nvme - nvme, counts.ram - ram, counts.missed + nvme + ram);
+    }
+}
+
 impl Cache {
     /// Looks a chain up.
     ///
@@ -59,9 +69,22 @@ impl Cache {
         options: &LookupOptions,
         lease: Option<LeaseRequest>,
     ) -> Result<Found, Error> {
+        self.lookup_worth(chain, options, lease, |counts| counts.hit()).await
+    }
+
+    /// As [`lookup`](Self::lookup), but only so many blocks of the hit count as `worth` says.
+    pub(super) async fn lookup_worth(
+        &self,
+        chain: &Chain,
+        options: &LookupOptions,
+        lease: Option<LeaseRequest>,
+        worth: impl Fn(&TierCounts) -> u32,
+    ) -> Result<Found, Error> {
         let asked = chain.len();
         let engine = (options.already_computed as usize).min(asked);
         let mut found = if options.membership { self.members(chain) } else { self.prefix(chain, engine) };
+        let left_out = found.counts.hit() - worth(&found.counts).min(found.counts.hit());
+        found.lose(left_out);
         if let Some(lease) = lease
             && found.counts.ram + found.counts.nvme > 0
         {
@@ -116,12 +139,7 @@ impl Cache {
         let Answer::Leased(leased) = answer else { return Err(unexpected(&answer)) };
         let leased = leased?;
         let blocks = leased.map_or(0, |leased| leased.blocks).max(as_u32(engine));
-        let counts = &mut found.counts;
-        let lost = run - blocks.min(run);
-        let lost_nvme = lost.min(counts.nvme);
-        counts.nvme -= lost_nvme;
-        counts.ram -= (lost - lost_nvme).min(counts.ram);
-        counts.missed = as_u32(chain.len()) - counts.hit();
+        found.lose(run - blocks.min(run));
         found.lease = leased.map(|leased| (leased, ttl));
         Ok(())
     }

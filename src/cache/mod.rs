@@ -16,17 +16,23 @@ pub mod flush;
 pub mod footprint;
 mod index;
 pub mod load;
+pub mod load_into;
 pub mod lookup;
 pub mod meter;
 pub mod names;
 mod peek;
 pub mod places;
 pub mod put;
+pub mod put_from;
+mod regions;
+pub mod reserve;
 pub mod residency;
 pub mod scrub;
 pub mod settle;
 mod start;
+pub mod ticket;
 mod wear;
+mod worth;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -57,13 +63,16 @@ pub struct Cache {
     wear_budget: Option<ByteCount>,
     scrub: scrub::Scrub,
     names: Names,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     deliveries: delivery::Deliveries,
     ledger: Option<Arc<Ledger>>,
     meter: meter::Meter,
     clock: Arc<dyn Clock>,
     started: Timestamp,
     puts: AtomicU64,
+    writing: regions::Writing,
+    reservations: reserve::Reservations,
+    tickets: ticket::Tickets,
 }
 
 impl Cache {
@@ -85,6 +94,12 @@ impl Cache {
         &*self.clock
     }
 
+    /// Who is there.
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
     /// The session of this number.
     ///
     /// # Errors
@@ -103,6 +118,8 @@ impl Cache {
 
     /// A process is gone; with its instance's last one go the instance's leases.
     pub fn close_session(&self, id: u64) {
+        self.end_tickets_of(id);
+        self.end_reservations_of(id);
         if let Some(Gone { number, namespaces }) = self.sessions.close(id) {
             self.driver.tell_soon(Event::InstanceGone { instance: number, namespaces });
         }

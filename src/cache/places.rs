@@ -59,7 +59,7 @@ impl Cache {
             Ok(()) => walked,
             Err(unsent) => unsent,
         };
-        self.used(&request, &sent).await;
+        self.used_by(&request, &sent).await;
         self.deliver(&request, outcome, &sent)
     }
 

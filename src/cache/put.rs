@@ -14,7 +14,7 @@ use crate::plan::{Answer, BlockRef, Event, Offer, PutId};
 use crate::tiers::{SlotWriter, copy_with_crc};
 use crate::vocab::BlockKey;
 use crate::vocab::crc::PayloadCrc;
-use crate::vocab::limits::PUT_AHEAD;
+use crate::vocab::limits::{MESSAGE_PAYLOAD_BYTES, PUT_AHEAD};
 
 /// Bytes of a block, or of a part of it.
 #[derive(Clone, Copy, Debug)]
@@ -145,14 +145,41 @@ impl PutWalk {
         copy_with_crc(slot, piece.data, &mut receiving.crc);
         receiving.received = u32::try_from(end).unwrap_or(u32::MAX);
         if receiving.received == receiving.length
-            && let Some(Receiving { block, writer, crc, length, .. }) = self.receiving.take()
+            && let Some(received) = self.receiving.take()
         {
-            self.cache.driver.filled(block, writer, length, crc.finish()).await?;
-            self.result.accepted += 1;
-            self.next += 1;
-            self.ask_ahead().await?;
+            self.filled(received).await?;
         }
         Ok(())
+    }
+
+    /// Takes the next wanted block whole: `fill` writes its bytes from an offset on, and takes them into the checksum, in
+    /// parts, so that others get their turn. False: it is refused, or `fill` could not.
+    pub(super) async fn block(
+        &mut self,
+        length: u32,
+        fill: impl Fn(u64, &mut [u8], &mut PayloadCrc) -> bool,
+    ) -> Result<bool, Error> {
+        let Some((at, _)) = self.wanted.get(self.next).copied() else { return Ok(false) };
+        self.begin(&Piece { block: u32::try_from(at).unwrap_or(u32::MAX), offset: 0, length, data: &[] }).await?;
+        let Some(mut receiving) = self.receiving.take() else { return Ok(false) };
+        let slot = &mut receiving.writer.as_mut_slice()[..length as usize];
+        for (number, part) in slot.chunks_mut(MESSAGE_PAYLOAD_BYTES).enumerate() {
+            if !fill((number * MESSAGE_PAYLOAD_BYTES) as u64, part, &mut receiving.crc) {
+                return Ok(false);
+            }
+            tokio::task::yield_now().await;
+        }
+        self.filled(receiving).await?;
+        Ok(true)
+    }
+
+    /// The block's bytes are all there.
+    async fn filled(&mut self, receiving: Receiving) -> Result<(), Error> {
+        let Receiving { block, writer, crc, length, .. } = receiving;
+        self.cache.driver.filled(block, writer, length, crc.finish()).await?;
+        self.result.accepted += 1;
+        self.next += 1;
+        self.ask_ahead().await
     }
 
     /// The first piece of the next block: gets it its slot.

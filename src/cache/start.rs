@@ -84,6 +84,7 @@ impl Cache {
         };
         let (driver, thread) = Driver::start(planner, hands)?;
         let started = clock.now();
+        let ram_bytes = ram.shape().total();
         let cache = Self {
             driver,
             complaints,
@@ -96,13 +97,16 @@ impl Cache {
             wear_budget: wear_bytes_per_day.map(ByteCount),
             scrub: super::scrub::Scrub::default(),
             names,
-            sessions: crate::session::Sessions::default(),
+            sessions: Arc::default(),
             deliveries: super::delivery::Deliveries::default(),
             ledger,
             meter: super::meter::Meter::default(),
             clock,
             started,
             puts: AtomicU64::new(0),
+            writing: super::regions::Writing::default(),
+            reservations: super::reserve::Reservations::default(),
+            tickets: super::ticket::Tickets::new(ram_bytes),
         };
         Ok((Arc::new(cache), thread))
     }

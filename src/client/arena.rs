@@ -43,15 +43,21 @@ impl Client {
 }
 
 fn take(path: &str, session: u64) -> io::Result<Arena> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(HANDOVER_MAX))?;
-    stream.set_write_timeout(Some(HANDOVER_MAX))?;
-    stream.write_all(&[&ARENA_HELLO[..], &session.to_le_bytes()].concat())?;
-    let mut parts = Vec::new();
-    while receive(&stream, &mut parts)? {}
+    let parts = take_parts(path, &[&ARENA_HELLO[..], &session.to_le_bytes()].concat())?;
     let mut parts = parts.iter().map(|(fd, bytes)| Mapping::new(fd, *bytes));
     let words = parts.next().ok_or_else(|| io::Error::other("the daemon refuses: another user's process?"))??;
     Ok(Arena { words, segments: parts.collect::<io::Result<_>>()? })
+}
+
+/// Says `hello` at the daemon's small socket, and takes the parts that it answers with, each with its bytes.
+pub(super) fn take_parts(path: &str, hello: &[u8]) -> io::Result<Vec<(OwnedFd, u64)>> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(HANDOVER_MAX))?;
+    stream.set_write_timeout(Some(HANDOVER_MAX))?;
+    stream.write_all(hello)?;
+    let mut parts = Vec::new();
+    while receive(&stream, &mut parts)? {}
+    Ok(parts)
 }
 
 /// Takes some parts; false at the end.

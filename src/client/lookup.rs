@@ -127,7 +127,7 @@ pub(super) fn block_key(bytes: &[u8]) -> Result<BlockKey, ClientError> {
     key.map(BlockKey::from_bytes).map_err(|_| ClientError::protocol(format!("a block's key of {} bytes", bytes.len())))
 }
 
-fn lease_of(lease: proto::Lease) -> Option<Lease> {
+pub(super) fn lease_of(lease: proto::Lease) -> Option<Lease> {
     let proto::Lease { lease_id, blocks, ttl_ms } = lease;
     (lease_id != 0).then(|| Lease { id: LeaseId(lease_id), blocks, ttl: Duration::from_millis(ttl_ms) })
 }

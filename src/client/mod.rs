@@ -16,12 +16,16 @@ mod fetch;
 mod load;
 mod lookup;
 mod mapping;
+mod memory;
 mod namespace;
 mod pack;
 mod put;
+mod region;
 mod session;
+mod staging;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod usage;
 
 pub use address::{AddressError, ServerAddress};
@@ -37,5 +41,8 @@ pub use fetch::{Fetch, FetchEnd, FetchOptions, FetchOutcome, FetchedBlock};
 pub use load::{Load, Place};
 pub use lookup::{Lease, LeaseOptions, Lookup, LookupOptions};
 pub use put::{Put, PutResult};
+pub use region::{LoadInto, LoadIntoOptions, Pool, RegionId};
 pub use session::{Session, SessionLimits};
+pub use staging::Staging;
+pub use ticket::{Readiness, Ticket};
 pub use usage::{Settle, Settled, UsageFilter, UsageRecord, UsageRow, UsageSummary};

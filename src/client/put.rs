@@ -198,17 +198,34 @@ fn result_of(reply: Option<PutReply>) -> Result<PutResult, ClientError> {
     let Some(Reply::Result(result)) = reply.and_then(|reply| reply.reply) else {
         return Err(ClientError::protocol("a put without a result"));
     };
-    Ok(PutResult {
+    Ok(put_result(result))
+}
+
+/// What the daemon says became of a put.
+pub(super) fn put_result(result: crate::proto::PutResult) -> PutResult {
+    PutResult {
         stored_through: result.stored_through,
         accepted_blocks: result.accepted_blocks,
         dropped_blocks: result.dropped_blocks,
         drop_reason: result.drop_reason,
         ..PutResult::default()
-    })
+    }
+}
+
+impl PutResult {
+    /// A later put of more of the same chain.
+    pub(super) fn add(&mut self, later: Self) {
+        self.stored_through = self.stored_through.max(later.stored_through);
+        self.accepted_blocks += later.accepted_blocks;
+        self.dropped_blocks += later.dropped_blocks;
+        if self.drop_reason.is_empty() {
+            self.drop_reason = later.drop_reason;
+        }
+    }
 }
 
 /// Numbers of the blocks whose bits are set.
-fn wanted_blocks(wanted: &PutWanted) -> Result<Vec<u32>, ClientError> {
+pub(super) fn wanted_blocks(wanted: &PutWanted) -> Result<Vec<u32>, ClientError> {
     let bytes = (0_u32..).step_by(8).zip(&wanted.bitmap);
     let blocks: Vec<u32> = bytes
         .flat_map(|(first, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| first + bit))

@@ -1,11 +1,13 @@
 //! The presence of this process at a daemon: one stream that stays open for as long as the process wants to be there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::Streaming;
 
+use super::ticket::Board;
 use super::{Client, ClientError};
 use crate::proto::{OpenSessionRequest, SessionEvent, SessionOpened, session_event};
 use crate::vocab::InstanceId;
@@ -36,6 +38,7 @@ pub struct Session {
     version: String,
     features: Vec<String>,
     arena_socket: Option<String>,
+    board: Arc<Board>,
     closed: watch::Receiver<Option<String>>,
     upkeep: JoinHandle<()>,
 }
@@ -64,18 +67,20 @@ impl Client {
             return Err(ClientError::Protocol { what });
         }
         let (gone, closed) = watch::channel(None);
-        let upkeep = tokio::spawn(keep(events, gone));
+        let board = Arc::<Board>::default();
+        let upkeep = tokio::spawn(keep(events, Arc::clone(&board), gone));
         let limits = limits(&opened);
         let SessionOpened { session_id: id, version, features, arena, .. } = opened;
         let arena_socket = arena.map(|arena| arena.socket);
-        Ok(Session { id, instance: instance.clone(), limits, version, features, arena_socket, closed, upkeep })
+        Ok(Session { id, instance: instance.clone(), limits, version, features, arena_socket, board, closed, upkeep })
     }
 }
 
 /// Holds the stream until the daemon ends it; why it ended is left behind.
-async fn keep(mut events: Streaming<SessionEvent>, gone: watch::Sender<Option<String>>) {
+async fn keep(mut events: Streaming<SessionEvent>, board: Arc<Board>, gone: watch::Sender<Option<String>>) {
     let why = loop {
         match events.message().await {
+            Ok(Some(SessionEvent { event: Some(session_event::Event::Ticket(update)) })) => board.tell(&update),
             Ok(Some(_)) => {}
             Ok(None) => break "the daemon ended the session".to_owned(),
             Err(status) => break status.message().to_owned(),
@@ -128,6 +133,11 @@ impl Session {
     /// The Unix socket that hands over the daemon's RAM, where it does.
     pub(super) fn arena_socket(&self) -> Option<&str> {
         self.arena_socket.as_deref()
+    }
+
+    /// What the daemon has told of this session's tickets.
+    pub(super) fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// Whether the daemon still holds it, as far as known here. Once it does not, its leases are gone: open another.

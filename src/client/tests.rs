@@ -92,7 +92,7 @@ impl cache_server::Cache for Fake {
     type FetchStream = Answers<proto::FetchReply>;
     type PutStream = Answers<proto::PutReply>;
     type LoadStream = Answers<proto::LoadReply>;
-    type LoadIntoStream = Answers<proto::LoadReply>;
+    type LoadIntoStream = Answers<proto::LoadIntoReply>;
 
     async fn fetch(&self, _: Request<proto::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let replies = match self.0 {
@@ -177,6 +177,12 @@ impl cache_server::Cache for Fake {
         &self,
         _: Request<proto::AttachRegionRequest>,
     ) -> Result<Response<proto::AttachRegionReply>, Status> {
+        not_built()
+    }
+    async fn detach_region(
+        &self,
+        _: Request<proto::DetachRegionRequest>,
+    ) -> Result<Response<proto::DetachRegionReply>, Status> {
         not_built()
     }
     async fn load_into(&self, _: Request<proto::LoadIntoRequest>) -> Result<Response<Self::LoadIntoStream>, Status> {

@@ -176,9 +176,8 @@ async fn hand_over(socket: &Path, cache: &Arc<Cache>, closing: &CancellationToke
     };
     let (listener, parts) =
         bound.inspect_err(|error| tracing::warn!(%error, "RAM is not shared with workers of this host")).ok()?;
-    let cache = Arc::downgrade(cache);
-    let admits = move |session| cache.upgrade().is_some_and(|cache| cache.session(session).is_ok());
-    tokio::spawn(handover::serve(listener, parts, admits, closing.clone()));
+    let sessions = Arc::downgrade(cache.sessions());
+    tokio::spawn(handover::serve(listener, parts, sessions, closing.clone()));
     Some(path)
 }
 

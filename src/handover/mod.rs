@@ -2,21 +2,26 @@
 //! carry no descriptors. What goes over it is written at `ArenaDescription` in `proto/kvtier/v1/session.proto`.
 //!
 //! The segments show the blocks of all tenants, so they go to processes of the daemon's own user and of root only, and to
-//! sessions only. What is handed out can be read and nothing else: the segments are sealed.
+//! sessions only. What is handed out of them can be read and nothing else: the segments are sealed. Memory of the engines' own
+//! comes in here, and staging memory goes out, which both sides may write.
 
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::vocab::ARENA_HELLO;
+use crate::session::Sessions;
 use crate::vocab::limits::{HANDOVER_MAX, HANDOVER_PARTS, HANDOVERS_AT_ONCE};
+use crate::vocab::{ARENA_HELLO, REGION_OFFER, STAGING_HELLO};
 
 /// The parts of the arena: the words, then the segments, with their bytes.
 #[derive(Debug)]
@@ -32,13 +37,9 @@ impl Parts {
     }
 }
 
-/// Serves until `closing`: hands `parts` to each process that names a session which `admits` knows.
-pub async fn serve(
-    listener: UnixListener,
-    parts: Parts,
-    admits: impl Fn(u64) -> bool + Clone + Send + 'static,
-    closing: CancellationToken,
-) {
+/// Serves until `closing`: hands `parts` to each process that names an open session, and takes and gives the memory that
+/// both sides write.
+pub async fn serve(listener: UnixListener, parts: Parts, sessions: Weak<Sessions>, closing: CancellationToken) {
     let turns = Arc::new(Semaphore::new(HANDOVERS_AT_ONCE));
     loop {
         let accepted = tokio::select! {
@@ -51,17 +52,18 @@ pub async fn serve(
             continue;
         };
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
-        let (parts, admits) = (Parts(Arc::clone(&parts.0)), admits.clone());
+        let Some(sessions) = sessions.upgrade() else { return };
+        let parts = Parts(Arc::clone(&parts.0));
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = stream.into_std().and_then(|stream| hand_over(stream, &parts, admits)) {
-                tracing::debug!(%error, "the arena was not handed over");
+            if let Err(error) = stream.into_std().and_then(|stream| answer(stream, &parts, &sessions)) {
+                tracing::debug!(%error, "no memory was handed over");
             }
             drop(turn);
         });
     }
 }
 
-fn hand_over(mut stream: UnixStream, parts: &Parts, admits: impl Fn(u64) -> bool) -> io::Result<()> {
+fn answer(mut stream: UnixStream, parts: &Parts, sessions: &Sessions) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(HANDOVER_MAX))?;
     stream.set_write_timeout(Some(HANDOVER_MAX))?;
@@ -70,17 +72,53 @@ fn hand_over(mut stream: UnixStream, parts: &Parts, admits: impl Fn(u64) -> bool
     if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
         return refused("it is another user's process");
     }
-    let mut hello = [0; 16];
-    stream.read_exact(&mut hello)?;
+    let (hello, descriptor) = hear(&mut stream)?;
     let (word, session) = hello.split_at(ARENA_HELLO.len());
-    let session = session.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte));
-    if word != ARENA_HELLO || !admits(session) {
+    let session = number(session);
+    if sessions.get(session).is_err() {
         return refused("it names no open session");
     }
-    for some in parts.0.chunks(HANDOVER_PARTS) {
-        send(&stream, some)?;
+    if word == ARENA_HELLO {
+        for some in parts.0.chunks(HANDOVER_PARTS) {
+            send(&stream, some)?;
+        }
+        send(&stream, &[])
+    } else if word == REGION_OFFER {
+        let Some(descriptor) = descriptor else { return refused("it sent no descriptor") };
+        let handle = sessions.regions().offer(session, descriptor).unwrap_or_default();
+        stream.write_all(&handle.to_le_bytes())
+    } else if word == STAGING_HELLO {
+        let mut region = [0; 8];
+        stream.read_exact(&mut region)?;
+        if let Some(part) = sessions.regions().descriptor(session, number(&region)) {
+            send(&stream, &[part])?;
+        }
+        send(&stream, &[])
+    } else {
+        refused("it speaks another protocol")
     }
-    send(&stream, &[])
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte))
+}
+
+/// What a process asks for, and the descriptor that came with its first byte.
+fn hear(stream: &mut UnixStream) -> io::Result<([u8; 16], Option<OwnedFd>)> {
+    let mut hello = [0; 16];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let came = recvmsg(&*stream, &mut [IoSliceMut::new(&mut hello)], &mut ancillary, flags)?.bytes;
+    let descriptor = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    if came == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    stream.read_exact(&mut hello[came..])?;
+    Ok((hello, descriptor))
 }
 
 /// Sends some parts, or the end.

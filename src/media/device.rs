@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::arena::Arena;
 use super::buffer::AlignedBuf;
+use super::region::RegionWriter;
 use super::slot::{SlotPin, SlotWriter};
 use crate::vocab::limits::{ALIGNMENT, DEVICE_RETRIES};
 
@@ -33,6 +34,8 @@ pub enum Buffer {
     Slot(SlotPin),
     /// Memory of its own.
     Heap(AlignedBuf),
+    /// Memory of an engine, to be filled.
+    Region(RegionWriter),
 }
 
 impl Buffer {
@@ -43,6 +46,7 @@ impl Buffer {
             Self::Fill(writer) => writer.bytes(),
             Self::Slot(pin) => pin.padded(),
             Self::Heap(buffer) => buffer,
+            Self::Region(writer) => writer.bytes(),
         }
     }
 
@@ -52,6 +56,7 @@ impl Buffer {
             Self::Fill(writer) => writer.as_mut_slice(),
             Self::Slot(_) => &mut [],
             Self::Heap(buffer) => buffer,
+            Self::Region(writer) => writer.as_mut_slice(),
         }
     }
 }
@@ -62,7 +67,7 @@ impl Buffer {
         match self {
             Self::Fill(writer) => writer.is_of(arena).then(|| writer.slot().extent),
             Self::Slot(pin) => pin.is_of(arena).then(|| pin.slot().extent),
-            Self::Heap(_) => None,
+            Self::Heap(_) | Self::Region(_) => None,
         }
     }
 }

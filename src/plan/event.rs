@@ -25,7 +25,7 @@ impl BlockRef {
 }
 
 /// An engine instance, as the session room numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceNo(pub u32);
 
 /// One put, from offer to end. Numbered by whoever runs it.
@@ -139,6 +139,13 @@ pub enum Event {
         /// Which lease.
         lease: LeaseId,
     },
+    /// A request is over: its lease ends. Answer: [`Answer::Released`].
+    RequestOver {
+        /// Whose request.
+        instance: InstanceNo,
+        /// Digest of its id.
+        request: u128,
+    },
     /// A lease gets more time. Answer: [`Answer::Renewed`].
     Renew {
         /// Whose lease it must be.
@@ -233,7 +240,7 @@ pub enum Answer {
     Peek(Option<Peek>),
     /// To [`Event::Lease`]. `None`: nothing readable, nothing leased.
     Leased(Result<Option<Leased>, LeaseError>),
-    /// To [`Event::Release`]: whether it was there.
+    /// To [`Event::Release`] and [`Event::RequestOver`]: whether it was there.
     Released(Result<bool, LeaseError>),
     /// To [`Event::Renew`].
     Renewed(Result<Leased, LeaseError>),

@@ -27,11 +27,20 @@ pub(super) struct Leases {
     by_id: BTreeMap<LeaseId, Lease>,
     by_request: BTreeMap<(InstanceNo, u128), LeaseId>,
     by_end: BTreeSet<(Timestamp, LeaseId)>,
+    /// How many each instance holds, of those that hold any.
+    held: BTreeMap<InstanceNo, usize>,
 }
 
 impl Leases {
     pub(super) fn new(boot: u32) -> Self {
-        Self { boot, granted: 0, by_id: BTreeMap::new(), by_request: BTreeMap::new(), by_end: BTreeSet::new() }
+        Self {
+            boot,
+            granted: 0,
+            by_id: BTreeMap::new(),
+            by_request: BTreeMap::new(),
+            by_end: BTreeSet::new(),
+            held: BTreeMap::new(),
+        }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -55,6 +64,8 @@ impl Leases {
     fn put(&mut self, id: LeaseId, lease: Lease) {
         if let Some(before) = self.by_id.insert(id, lease) {
             self.by_end.remove(&(before.ends, id));
+        } else {
+            *self.held.entry(lease.instance).or_default() += 1;
         }
         self.by_request.insert((lease.instance, lease.request), id);
         self.by_end.insert((lease.ends, id));
@@ -64,6 +75,12 @@ impl Leases {
         let lease = self.by_id.remove(&id)?;
         self.by_request.remove(&(lease.instance, lease.request));
         self.by_end.remove(&(lease.ends, id));
+        if let Some(count) = self.held.get_mut(&lease.instance) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&lease.instance);
+            }
+        }
         Some(lease)
     }
 
@@ -85,7 +102,7 @@ impl Planner {
         let known = self.leases.by_request.get(&(instance, request)).copied();
         let deepest = (blocks as usize).checked_sub(1).and_then(|last| self.catalog.find(keys.get(last)?));
         let Some(deepest) = deepest else { return Ok(None) };
-        if known.is_none() && self.leases.of_instance(instance).count() >= LEASES_PER_INSTANCE_MAX {
+        if known.is_none() && self.leases.held.get(&instance).is_some_and(|held| *held >= LEASES_PER_INSTANCE_MAX) {
             return Err(LeaseError::TooMany(LEASES_PER_INSTANCE_MAX));
         }
         self.catalog.active_mut(deepest).leases += 1;
@@ -110,6 +127,12 @@ impl Planner {
         }
         self.end_lease(id);
         Ok(true)
+    }
+
+    pub(super) fn request_over(&mut self, instance: InstanceNo, request: u128) -> bool {
+        let held = self.leases.by_request.get(&(instance, request)).copied();
+        held.into_iter().for_each(|id| self.end_lease(id));
+        held.is_some()
     }
 
     pub(super) fn renew(&mut self, instance: InstanceNo, id: LeaseId, ttl: Duration) -> Result<Leased, LeaseError> {

@@ -143,6 +143,7 @@ impl Planner {
             Event::Used { deepest } => self.used(&deepest),
             Event::Lease { instance, request, keys, ttl } => Answer::Leased(self.lease(instance, request, &keys, ttl)),
             Event::Release { instance, lease } => Answer::Released(self.release(instance, lease)),
+            Event::RequestOver { instance, request } => Answer::Released(Ok(self.request_over(instance, request))),
             Event::Renew { instance, lease, ttl } => Answer::Renewed(self.renew(instance, lease, ttl)),
             Event::InstanceGone { instance, namespaces } => self.instance_gone(instance, &namespaces),
             Event::Tick => self.tick(),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status::{invalid, not_built, session as refuse_session, status, word};
-use super::{chain, fetch, load, put};
+use super::status::{invalid, session as refuse_session, status, word};
+use super::{chain, fetch, load, put, regions};
 use crate::cache::Cache;
 use crate::cache::lookup::{LeaseRequest, LookupOptions};
+use crate::cache::ticket::{PrefetchRequest, Prefetched};
 use crate::proto::{self, cache_server};
 use crate::session::Session;
 use crate::vocab::limits::{LEASE_TTL_DEFAULT, LEASE_TTL_MAX};
@@ -36,6 +37,11 @@ impl CacheService {
 
     fn session(&self, id: u64) -> Result<Session, Status> {
         self.cache.session(id).map_err(refuse_session)
+    }
+
+    fn check_hands_over(&self, instead: &str) -> Result<(), Status> {
+        let why = "this daemon shares no memory with workers, neither its arena nor theirs: it needs a Unix socket (--socket)";
+        if self.hands_over { Ok(()) } else { Err(Status::failed_precondition(format!("{why}; {instead}"))) }
     }
 
     fn lease_request(&self, request: &proto::LookupRequest) -> Result<Option<LeaseRequest>, Status> {
@@ -64,7 +70,7 @@ impl cache_server::Cache for CacheService {
     type FetchStream = Answers<proto::FetchReply>;
     type PutStream = Answers<proto::PutReply>;
     type LoadStream = Answers<proto::LoadReply>;
-    type LoadIntoStream = Answers<proto::LoadReply>;
+    type LoadIntoStream = Answers<proto::LoadIntoReply>;
 
     async fn lookup(&self, request: Request<proto::LookupRequest>) -> Result<Response<proto::LookupReply>, Status> {
         let mut request = request.into_inner();
@@ -114,51 +120,93 @@ impl cache_server::Cache for CacheService {
         Ok(Response::new(proto::RenewReply { lease: Some(wire_lease(leased, ttl)) }))
     }
 
-    async fn prefetch(&self, _: Request<proto::PrefetchRequest>) -> Result<Response<proto::PrefetchReply>, Status> {
-        Err(not_built("Prefetch"))
+    async fn prefetch(
+        &self,
+        request: Request<proto::PrefetchRequest>,
+    ) -> Result<Response<proto::PrefetchReply>, Status> {
+        let request = request.into_inner();
+        let request = PrefetchRequest {
+            session: self.session(request.session_id)?,
+            request: RequestId::parse(&request.request_id).map_err(word)?,
+            chain: chain::parse(&self.cache, request.chain, None)?,
+            already_computed: request.already_computed_blocks,
+            deadline: fetch::deadline(request.deadline_ms)?,
+        };
+        let Prefetched { ticket, counts, hit_tokens, lease } = self.cache.prefetch(request).await.map_err(status)?;
+        Ok(Response::new(proto::PrefetchReply {
+            ticket,
+            hit_tokens,
+            blocks_ram: counts.ram,
+            blocks_nvme: counts.nvme,
+            lease: lease.map(|leased| wire_lease(leased, LEASE_TTL_MAX)),
+        }))
     }
 
-    async fn accept(&self, _: Request<proto::AcceptRequest>) -> Result<Response<proto::AcceptReply>, Status> {
-        Err(not_built("Accept"))
+    async fn accept(&self, request: Request<proto::AcceptRequest>) -> Result<Response<proto::AcceptReply>, Status> {
+        let proto::AcceptRequest { session_id, ticket, tokens } = request.into_inner();
+        self.cache.accept(&self.session(session_id)?, ticket, tokens).await.map_err(status)?;
+        Ok(Response::new(proto::AcceptReply {}))
     }
 
     async fn finish_request(
         &self,
-        _: Request<proto::FinishRequestRequest>,
+        request: Request<proto::FinishRequestRequest>,
     ) -> Result<Response<proto::FinishRequestReply>, Status> {
-        Err(not_built("FinishRequest"))
+        let request = request.into_inner();
+        let session = self.session(request.session_id)?;
+        let id = RequestId::parse(&request.request_id).map_err(word)?;
+        let stop = request.outcome() != proto::RequestOutcome::Completed;
+        self.cache.finish_request(&session, &id, stop).await.map_err(status)?;
+        Ok(Response::new(proto::FinishRequestReply {}))
     }
 
     async fn load(&self, request: Request<proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
         let request = request.into_inner();
         let session = self.session(request.session_id)?;
-        if !self.hands_over {
-            let why = "this daemon hands over no arena: it needs a Unix socket (--socket); use Fetch";
-            return Err(Status::failed_precondition(why));
-        }
+        self.check_hands_over("use Fetch")?;
         load::load(Arc::clone(&self.cache), session, request).await.map(Response::new)
     }
 
-    async fn reserve(&self, _: Request<proto::ReserveRequest>) -> Result<Response<proto::ReserveReply>, Status> {
-        Err(not_built("Reserve"))
+    async fn reserve(&self, request: Request<proto::ReserveRequest>) -> Result<Response<proto::ReserveReply>, Status> {
+        let request = request.into_inner();
+        let session = self.session(request.session_id)?;
+        regions::reserve(&self.cache, &session, request).map(Response::new)
     }
 
-    async fn commit(&self, _: Request<proto::CommitRequest>) -> Result<Response<proto::CommitReply>, Status> {
-        Err(not_built("Commit"))
+    async fn commit(&self, request: Request<proto::CommitRequest>) -> Result<Response<proto::CommitReply>, Status> {
+        let request = request.into_inner();
+        let session = self.session(request.session_id)?;
+        regions::commit(Arc::clone(&self.cache), session, request).await.map(Response::new)
     }
 
     async fn attach_region(
         &self,
-        _: Request<proto::AttachRegionRequest>,
+        request: Request<proto::AttachRegionRequest>,
     ) -> Result<Response<proto::AttachRegionReply>, Status> {
-        Err(not_built("AttachRegion"))
+        let proto::AttachRegionRequest { session_id, bytes, handle } = request.into_inner();
+        let session = self.session(session_id)?;
+        self.check_hands_over("use Put and Fetch")?;
+        let region = self.cache.attach(&session, handle, bytes).await.map_err(status)?;
+        Ok(Response::new(proto::AttachRegionReply { region }))
     }
 
-    async fn load_into(&self, _: Request<proto::LoadIntoRequest>) -> Result<Response<Self::LoadIntoStream>, Status> {
-        Err(not_built("LoadInto"))
+    async fn detach_region(
+        &self,
+        request: Request<proto::DetachRegionRequest>,
+    ) -> Result<Response<proto::DetachRegionReply>, Status> {
+        let request = request.into_inner();
+        let detached = self.cache.detach(&self.session(request.session_id)?, request.region);
+        Ok(Response::new(proto::DetachRegionReply { detached }))
     }
 
-    async fn put_from(&self, _: Request<proto::PutFromRequest>) -> Result<Response<proto::PutResult>, Status> {
-        Err(not_built("PutFrom"))
+    async fn load_into(
+        &self,
+        request: Request<proto::LoadIntoRequest>,
+    ) -> Result<Response<Self::LoadIntoStream>, Status> {
+        regions::load_into(Arc::clone(&self.cache), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn put_from(&self, request: Request<proto::PutFromRequest>) -> Result<Response<proto::PutResult>, Status> {
+        regions::put_from(Arc::clone(&self.cache), request.into_inner()).await.map(Response::new)
     }
 }

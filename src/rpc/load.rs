@@ -23,16 +23,7 @@ type Replies = Pin<Box<dyn Stream<Item = Result<proto::LoadReply, Status>> + Sen
 
 /// Answers a load: refusals before the first place, then places, then the end.
 pub(super) async fn load(cache: Arc<Cache>, session: Session, request: proto::LoadRequest) -> Result<Replies, Status> {
-    let lease = (request.lease_id != 0).then_some(LeaseId(request.lease_id));
-    let request = FetchRequest {
-        deadline: deadline(request.deadline_ms)?,
-        request: RequestId::parse(&request.request_id).map_err(word)?,
-        chain: chain::parse(&cache, request.chain, None)?,
-        lease,
-        promote: true,
-        session,
-    };
-    cache.check_lease(&request.session, lease).await.map_err(status)?;
+    let request = load_request(&cache, session, request).await?;
     let (out, mut found) = mpsc::channel(FETCH_CHANNEL);
     let (replies, stream) = mpsc::channel(FETCH_CHANNEL);
     let walk = tokio::spawn(cache.locate(request, out));
@@ -49,6 +40,25 @@ pub(super) async fn load(cache: Arc<Cache>, session: Session, request: proto::Lo
         }
     });
     Ok(Box::pin(ReceiverStream::new(stream)))
+}
+
+/// Parses what a load asks for, and checks what can be refused before the first block.
+pub(super) async fn load_request(
+    cache: &Cache,
+    session: Session,
+    request: proto::LoadRequest,
+) -> Result<FetchRequest, Status> {
+    let lease = (request.lease_id != 0).then_some(LeaseId(request.lease_id));
+    let request = FetchRequest {
+        deadline: deadline(request.deadline_ms)?,
+        request: RequestId::parse(&request.request_id).map_err(word)?,
+        chain: chain::parse(cache, request.chain, None)?,
+        lease,
+        promote: true,
+        session,
+    };
+    cache.check_lease(&request.session, lease).await.map_err(status)?;
+    Ok(request)
 }
 
 fn columns(Places { first, places }: &Places) -> proto::LoadReply {

@@ -8,6 +8,7 @@ mod chain;
 mod fetch;
 mod load;
 mod put;
+mod regions;
 mod sessions;
 mod spec;
 mod status;

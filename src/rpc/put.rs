@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -79,16 +80,22 @@ async fn next(requests: &mut Streaming<proto::PutRequest>) -> Result<Option<Requ
 }
 
 fn wanted(walk: &PutWalk, complete: bool) -> proto::PutWanted {
-    let mut bitmap = vec![0_u8; walk.offered().div_ceil(8)];
-    let mut blocks = 0;
-    for at in walk.wanted() {
-        bitmap[at / 8] |= 1 << (at % 8);
-        blocks += 1;
-    }
-    proto::PutWanted { bitmap: bitmap.into(), blocks, complete }
+    let (bitmap, blocks) = bitmap(walk.offered(), walk.wanted());
+    proto::PutWanted { bitmap, blocks, complete }
 }
 
-fn wire(result: PutResult) -> proto::PutResult {
+/// Which of `blocks` are named, lowest bit first, and how many.
+pub(super) fn bitmap(blocks: usize, named: impl Iterator<Item = usize>) -> (Bytes, u32) {
+    let mut bitmap = vec![0_u8; blocks.div_ceil(8)];
+    let mut count = 0;
+    for at in named {
+        bitmap[at / 8] |= 1 << (at % 8);
+        count += 1;
+    }
+    (bitmap.into(), count)
+}
+
+pub(super) fn wire(result: PutResult) -> proto::PutResult {
     proto::PutResult {
         stored_through: result.stored_through,
         accepted_blocks: result.accepted,

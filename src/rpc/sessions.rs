@@ -9,8 +9,9 @@ use tonic::{Request, Response, Status};
 
 use super::spec;
 use super::status::{session as refuse_session, status, word};
-use crate::cache::Cache;
+use crate::cache::{Cache, Leased};
 use crate::proto::{self, sessions_server::Sessions};
+use crate::session::{News, Session};
 use crate::vocab::limits::{ALIGNMENT, LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX};
 use crate::vocab::{InstanceId, NamespaceName};
 
@@ -48,7 +49,20 @@ pub struct SessionStream {
     opened: Option<proto::SessionEvent>,
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     cache: Arc<Cache>,
-    id: u64,
+    session: Session,
+}
+
+fn ticket_update(news: &News) -> proto::SessionEvent {
+    let lease = |leased: Leased| proto::Lease { lease_id: leased.lease.0, blocks: leased.blocks, ttl_ms: 0 };
+    let update = proto::TicketUpdate {
+        ticket: news.ticket,
+        ready_blocks: news.ready_blocks,
+        bytes: news.bytes,
+        estimate_ms: news.estimate_ms,
+        lease: news.lease.map(lease),
+        done: news.done,
+    };
+    proto::SessionEvent { event: Some(proto::session_event::Event::Ticket(update)) }
 }
 
 impl Stream for SessionStream {
@@ -58,13 +72,16 @@ impl Stream for SessionStream {
         if let Some(opened) = self.opened.take() {
             return Poll::Ready(Some(Ok(opened)));
         }
-        self.closed.as_mut().poll(context).map(|()| None)
+        if self.closed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        self.session.outbox.poll_next(context).map(|news| Some(Ok(ticket_update(&news))))
     }
 }
 
 impl Drop for SessionStream {
     fn drop(&mut self) {
-        self.cache.close_session(self.id);
+        self.cache.close_session(self.session.id);
     }
 }
 
@@ -98,7 +115,7 @@ impl Sessions for SessionsService {
             opened: Some(proto::SessionEvent { event: Some(proto::session_event::Event::Opened(opened)) }),
             closed: Box::pin(self.closing.clone().cancelled_owned()),
             cache: Arc::clone(&self.cache),
-            id: session.id,
+            session,
         }))
     }
 
@@ -125,7 +142,8 @@ impl Sessions for SessionsService {
 }
 
 fn features(hands_over: bool) -> Vec<String> {
-    let built = ["lookup", "put", "fetch", "settle"].into_iter().chain(hands_over.then_some("load"));
+    let built = ["lookup", "put", "fetch", "prefetch", "settle"].into_iter();
+    let built = built.chain(hands_over.then_some(["load", "load_into", "put_from", "reserve"]).into_iter().flatten());
     built.map(String::from).collect()
 }
 

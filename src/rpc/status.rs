@@ -1,9 +1,9 @@
 //! Errors of the walks as gRPC statuses: what the caller must do, and the sentence that says why.
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::cache::{Error, LeaseError};
-use crate::session::SessionError;
+use crate::session::{SessionError, SharingError};
 use crate::vocab::WordError;
 use crate::vocab::limits::WORD_BYTES_MAX;
 use crate::vocab::namespace::SpecError;
@@ -18,10 +18,20 @@ pub(super) fn status(error: Error) -> Status {
         Error::Session(SessionError::TooMany) | Error::Full(_) | Error::Lease(LeaseError::TooMany(_)) => {
             Status::resource_exhausted(message)
         }
+        Error::Sharing(why) => Status::new(sharing(&why), message),
         Error::Lease(LeaseError::Ended(_)) | Error::Refused(_) => Status::failed_precondition(message),
         Error::Lease(LeaseError::Foreign(_)) => Status::permission_denied(message),
         Error::Conflict(_) => Status::already_exists(message),
         Error::Broken(_) | Error::Closing => Status::unavailable(message),
+    }
+}
+
+fn sharing(error: &SharingError) -> Code {
+    match error {
+        SharingError::UnknownHandle(_) | SharingError::UnknownRegion(_) => Code::NotFound,
+        SharingError::Foreign(_) => Code::PermissionDenied,
+        SharingError::TooMany | SharingError::TooMuch { .. } => Code::ResourceExhausted,
+        SharingError::Region(_) => Code::InvalidArgument,
     }
 }
 

@@ -1,14 +1,16 @@
 //! The open sessions, by the number that requests carry.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::outbox::Outbox;
+use super::regions::Regions;
 use crate::plan::InstanceNo;
 use crate::vocab::limits::SESSIONS_MAX;
 use crate::vocab::{InstanceId, NamespaceId};
 
 /// One process of an engine instance, while its session's stream is open.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Session {
     /// Names it in requests.
     pub id: u64,
@@ -16,6 +18,8 @@ pub struct Session {
     pub instance: InstanceId,
     /// The planner's number for it.
     pub number: InstanceNo,
+    /// What its stream is to be told.
+    pub outbox: Arc<Outbox>,
 }
 
 /// An instance whose last session has ended.
@@ -40,7 +44,10 @@ pub enum SessionError {
 
 /// All open sessions.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<Inner>);
+pub struct Sessions {
+    inner: Mutex<Inner>,
+    regions: Regions,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -77,7 +84,7 @@ impl Sessions {
         let number = known.number;
         let taken = |id: &u64| *id == 0 || inner.sessions.contains_key(id);
         let id = std::iter::repeat_with(rand::random::<u64>).find(|id| !taken(id)).unwrap_or_default();
-        let session = Session { id, instance, number };
+        let session = Session { id, instance, number, outbox: Arc::default() };
         inner.sessions.insert(id, session.clone());
         Ok(session)
     }
@@ -105,8 +112,15 @@ impl Sessions {
         Ok(())
     }
 
+    /// The memory that is shared with them.
+    #[must_use]
+    pub fn regions(&self) -> &Regions {
+        &self.regions
+    }
+
     /// Closes a session. The instance, if it was its last.
     pub fn close(&self, id: u64) -> Option<Gone> {
+        self.regions.close(id);
         let mut inner = self.lock();
         let session = inner.sessions.remove(&id)?;
         let known = inner.instances.get_mut(&session.instance)?;
@@ -131,7 +145,7 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,7 +163,7 @@ mod tests {
         assert_eq!(sessions.close(scheduler.id), None);
         let gone = sessions.close(rank.id).unwrap();
         assert_eq!((gone.number, gone.namespaces), (rank.number, vec![NamespaceId(7)]));
-        assert_eq!(sessions.get(rank.id), Err(SessionError::Unknown(rank.id)));
+        assert_eq!(sessions.get(rank.id).unwrap_err(), SessionError::Unknown(rank.id));
         assert_ne!(sessions.open(instance).unwrap().number, rank.number);
     }
 }

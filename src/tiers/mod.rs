@@ -16,7 +16,7 @@ mod site;
 mod wear;
 
 pub use crate::index::{CODEC_RAW, Catalog, IndexError, NamespaceRow, Opened, Row, RowError, ShardRow};
-pub use crate::media::{Arena as RamShelf, Device, Gauges, SlotPin, SlotWriter, copy_with_crc};
+pub use crate::media::{Arena as RamShelf, Device, Gauges, RegionWriter, SlotPin, SlotWriter, copy_with_crc};
 pub use drive::{DriveLost, NvmeStats};
 pub use folder::{Devices, Folder};
 pub use folder_error::FolderError;

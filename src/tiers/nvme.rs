@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::drive::{Drive, DriveLost, NvmeStats, is_refusal};
 use crate::index::{Catalog, IndexError, Row, RowError};
-use crate::media::{AlignedBuf, Buffer, Device, Io, SlotPin, SlotWriter};
+use crate::media::{AlignedBuf, Buffer, Device, Io, RegionWriter, SlotPin, SlotWriter};
 use crate::vocab::crc::payload_crc;
 use crate::vocab::limits::{ALIGNMENT, WRITE_QUEUE_BYTES};
 use crate::vocab::{BlockKey, SlotClass, SlotId, TierShape};
@@ -84,6 +84,8 @@ pub enum ReadInto {
     Heap,
     /// The same, in the background: nobody waits for it.
     Scrub,
+    /// Memory of an engine, whole 4 KiB of it.
+    Region(RegionWriter),
 }
 
 /// A payload whose checksum is right.
@@ -93,6 +95,8 @@ pub enum ReadDone {
     Slot(SlotWriter),
     /// In memory of its own.
     Bytes(Bytes),
+    /// In the engine's memory.
+    Region(RegionWriter),
 }
 
 /// The drives with their catalog. `done` callbacks run on a thread of the device, or on the caller's before the call
@@ -209,6 +213,7 @@ impl NvmeShelf {
         let background = matches!(into, ReadInto::Scrub);
         let buffer = match into {
             ReadInto::Slot(writer) => Buffer::Fill(writer),
+            ReadInto::Region(writer) => Buffer::Region(writer),
             ReadInto::Heap | ReadInto::Scrub => Buffer::Heap(AlignedBuf::with_room_for(place.length)),
         };
         let drive = self.drive_of(place.slot);
@@ -326,6 +331,7 @@ fn checked(key: &BlockKey, place: &Place, buffer: Buffer) -> Result<ReadDone, Re
     match buffer {
         Buffer::Fill(writer) => Ok(ReadDone::Slot(writer)),
         Buffer::Heap(buffer) => Ok(ReadDone::Bytes(buffer.into_bytes(length))),
+        Buffer::Region(writer) => Ok(ReadDone::Region(writer)),
         Buffer::Slot(_) => Err(ReadError::Io(io::ErrorKind::InvalidInput.into())),
     }
 }

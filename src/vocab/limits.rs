@@ -42,6 +42,27 @@ pub const ACCOUNTS_MAX: usize = 65_535;
 
 /// Processes connected at once: a host has at most tens of ranks; a thousand leaves room for tools.
 pub const SESSIONS_MAX: usize = 1_024;
+/// Regions that one session attaches: a host pool for each NUMA node and a few more.
+pub const REGIONS_PER_SESSION_MAX: usize = 16;
+/// Descriptors that a session has handed over and not attached: it attaches each at once.
+pub const OFFERED_PER_SESSION_MAX: usize = 4;
+/// Staging memory of one session: what a rank stores while the daemon copies what it stored before.
+pub const STAGING_BYTES_MAX: u64 = 1 << 30;
+/// Staging memory of all sessions: eight ranks with half of that each.
+pub const STAGING_TOTAL_BYTES_MAX: u64 = 4 << 30;
+/// Reservations of one session that are neither committed nor given up.
+pub const RESERVATIONS_PER_SESSION_MAX: usize = 256;
+/// Tickets of one engine instance: as many as it may have leases.
+pub const TICKETS_PER_INSTANCE_MAX: usize = LEASES_PER_INSTANCE_MAX;
+/// A ticket's news are left this far apart, so that a thousand of them do not wake their reader for every block.
+pub const TICKET_NEWS_EVERY: Duration = Duration::from_millis(2);
+/// Tickets may hold this part of RAM with what was promoted for requests that still wait; the others wait for their turn.
+pub const TICKETS_RAM_SHARE: u64 = 2;
+/// Bytes a second that a drive is taken to read until it was seen: a slow NVMe drive.
+pub const NVME_SPEED_GUESS: f64 = 1e9;
+/// Bytes a second at which a block in RAM is taken to reach an engine: gRPC over a Unix socket on two slow cores. A worker
+/// of the same host gets it three times as fast; to take the lesser wrongs a hit only where prefill is faster than memory.
+pub const RAM_SPEED_GUESS: f64 = 3e9;
 /// Leases of one engine instance: more than any scheduler's waiting queue.
 pub const LEASES_PER_INSTANCE_MAX: usize = 16_384;
 /// A lease ends by itself after this unless renewed; the longest that a caller may ask for.

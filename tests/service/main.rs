@@ -21,5 +21,8 @@ mod process;
 mod scrubbed;
 mod several_drives;
 mod shared_arena;
+mod shared_pool;
 mod standard;
 mod support;
+mod tickets;
+mod worker;

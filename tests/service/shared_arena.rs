@@ -5,46 +5,43 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use kvtier::client::{Arena, Chain, Client, FetchOutcome, LeaseOptions, LookupOptions, Place, ServerAddress, Session};
+use kvtier::client::{Arena, Client, FetchOutcome, LeaseOptions, LookupOptions, Place, ServerAddress};
 use kvtier::proto::LoadRequest;
-use kvtier::vocab::{BlockKey, Fingerprint, InstanceId, RequestId, TenantName};
+use kvtier::vocab::{BlockKey, InstanceId, RequestId};
 use tonic::Code;
 
 use crate::support::{PAYLOAD, Server, chain, payload, refused, spec};
+use crate::worker::Worker;
 
 const MIB: u64 = 1 << 20;
 /// Blocks of a prompt.
 const BLOCKS: u32 = 16;
 
 /// A worker that has mapped the daemon's RAM.
-struct Worker {
-    client: Client,
-    session: Session,
+struct Mapped {
+    worker: Worker,
     arena: Arena,
-    layout: bytes::Bytes,
 }
 
-impl Worker {
-    async fn start(dir: &Path, layout: bytes::Bytes) -> Self {
-        let address = format!("unix:{}", dir.join("kvtier.sock").display());
-        let client = Client::connect(&ServerAddress::parse(&address).unwrap()).await.unwrap();
-        let session = client.open_session(&InstanceId::parse("worker").unwrap(), "rank 0").await.unwrap();
-        let arena = client.attach(&session).await.unwrap().expect("the daemon hands it over");
-        Self { client, session, arena, layout }
+impl std::ops::Deref for Mapped {
+    type Target = Worker;
+    fn deref(&self) -> &Worker {
+        &self.worker
     }
+}
 
-    fn chain(&self, seed: u32) -> Chain {
-        let Some(kvtier::proto::chain::Blocks::Tokens(tokens)) = chain(&self.layout, seed, BLOCKS).blocks else {
-            panic!("a chain of tokens")
-        };
-        let fingerprint = Fingerprint(self.layout[..].try_into().unwrap());
-        Chain::of_tokens(fingerprint, &TenantName::parse("acme").unwrap(), tokens.tokens)
+impl Mapped {
+    async fn start(dir: &Path, layout: bytes::Bytes) -> Self {
+        let worker = Worker::start(dir, "worker", layout).await;
+        let arena = worker.client.attach(&worker.session).await.unwrap().expect("the daemon hands it over");
+        Self { worker, arena }
     }
 
     async fn places(&self, seed: u32) -> (Vec<Place>, FetchOutcome) {
         let request = RequestId::parse(&format!("r{seed}")).unwrap();
         let deadline = Some(Duration::from_secs(10));
-        let mut load = self.client.load(&self.session, &request, &self.chain(seed), None, deadline).await.unwrap();
+        let mut load =
+            self.client.load(&self.session, &request, &self.chain(seed, BLOCKS), None, deadline).await.unwrap();
         let mut places = Vec::new();
         loop {
             let more = load.next_places().await.unwrap();
@@ -79,7 +76,7 @@ async fn a_worker_copies_blocks_from_the_daemons_ram_and_what_has_gone_is_a_miss
         server.put(session, chain(&layout, seed, BLOCKS), |block| payload(seed, block)).await;
         server.quiesce().await;
     }
-    let worker = Worker::start(dir.path(), layout.clone()).await;
+    let worker = Mapped::start(dir.path(), layout.clone()).await;
     // The last prompt is in RAM, the first has to come from the drive.
     let mut known = Vec::new();
     for seed in [39, 0] {
@@ -119,11 +116,11 @@ async fn under_a_lease_no_slot_is_used_again_whatever_is_stored() {
     let (session, stream) = server.session("engine").await;
     let layout = server.register(spec()).await;
     server.put(session, chain(&layout, 1, BLOCKS), |block| payload(1, block)).await;
-    let worker = Worker::start(dir.path(), layout.clone()).await;
+    let worker = Mapped::start(dir.path(), layout.clone()).await;
     let request_id = &RequestId::parse("r1").unwrap();
     let lease = Some(LeaseOptions { session: &worker.session, request_id, ttl: Duration::from_secs(60) });
     let options = LookupOptions { lease, ..LookupOptions::default() };
-    let found = worker.client.lookup(&worker.chain(1), &options).await.unwrap();
+    let found = worker.client.lookup(&worker.chain(1, BLOCKS), &options).await.unwrap();
     assert!(found.lease.is_some());
     let (places, _) = worker.places(1).await;
     for seed in 100..160 {
@@ -140,7 +137,7 @@ async fn copies_that_race_with_evictions_are_right_or_dropped() {
     let server = Server::start(dir.path(), MIB, 8 * MIB).await;
     let (session, stream) = server.session("engine").await;
     let layout = server.register(spec()).await;
-    let worker = Worker::start(dir.path(), layout.clone()).await;
+    let worker = Mapped::start(dir.path(), layout.clone()).await;
     let stop = tokio_util::sync::CancellationToken::new();
     let storing = async {
         for seed in 0..400 {

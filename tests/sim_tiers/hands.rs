@@ -94,7 +94,7 @@ impl World {
         self.shelf.read(load.key, place, ReadInto::Slot(writer), move |result| {
             let result = result.map(|done| match done {
                 ReadDone::Slot(writer) => writer,
-                ReadDone::Bytes(_) => panic!("read into a slot"),
+                _ => panic!("read into a slot"),
             });
             ended.lock().unwrap().push(Finished::Loaded(load, result));
         });
@@ -107,7 +107,7 @@ impl World {
         self.shelf.read(key, place, ReadInto::Heap, move |result| {
             let result = result.map(|done| match done {
                 ReadDone::Bytes(bytes) => bytes,
-                ReadDone::Slot(_) => panic!("read past the slots"),
+                _ => panic!("read past the slots"),
             });
             ended.lock().unwrap().push(Finished::Peeked(peek, key, result));
         });

@@ -1,0 +1,187 @@
+//! The walk of a load into an engine's own memory: one read from the drive straight to where the engine wants the block, or
+//! one copy from RAM. Nothing is promoted: the bytes would be held twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Cache;
+use super::delivery::Sent;
+use super::error::Error;
+use super::load::{FetchOutcome, FetchRequest, Fetched, TRIES};
+use super::regions::{WriteGuard, check_offset};
+use crate::plan::{Peek, Transfer};
+use crate::session::{Region, RegionWriter};
+use crate::tiers::{Place, ReadDone, ReadError, ReadInto, SlotPin};
+use crate::vocab::limits::{ALIGNMENT, FETCH_READ_AHEAD, MESSAGE_PAYLOAD_BYTES};
+use crate::vocab::{BlockKey, Tier};
+
+/// A load whose places in the engine's memory are claimed.
+pub struct LoadInto {
+    request: FetchRequest,
+    /// Of each block, until it is read there.
+    places: Vec<Option<RegionWriter>>,
+    guard: Arc<WriteGuard>,
+}
+
+/// A block whose turn has not come.
+enum Ahead {
+    InRam(RegionWriter),
+    Reading(oneshot::Receiver<bool>),
+    Missing,
+}
+
+impl Cache {
+    /// Claims the places: `offsets` has one for each block, with room for the largest payload of the namespace.
+    ///
+    /// # Errors
+    /// For offsets that are not aligned, past the end, or being written by another load.
+    pub fn load_into(&self, request: FetchRequest, region: &Arc<Region>, offsets: &[u64]) -> Result<LoadInto, Error> {
+        let room = u64::from(request.chain.namespace.spec.max_payload_bytes).next_multiple_of(ALIGNMENT);
+        let blocks = request.chain.len();
+        if offsets.len() != blocks {
+            let given = offsets.len();
+            return Err(Error::Invalid(format!(
+                "offset has {given} entries, the chain names {blocks} blocks: one for each"
+            )));
+        }
+        for (at, offset) in offsets.iter().enumerate() {
+            if !offset.is_multiple_of(ALIGNMENT) {
+                return Err(Error::Invalid(format!(
+                    "offset[{at}] is {offset}: a drive reads to multiples of 4096 only"
+                )));
+            }
+            check_offset(region, at, *offset, room)?;
+        }
+        let guard = self.writing.begin(request.session.number, request.request.digest());
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let claim = |(at, offset): (usize, &u64)| {
+            let why = "another load is writing there, or another block of this one";
+            let taken = || Error::Refused(format!("offset[{at}] is {offset}: {why}"));
+            region.claim(*offset, room).map(Some).ok_or_else(taken)
+        };
+        let places = offsets.iter().enumerate().map(claim).collect::<Result<_, _>>()?;
+        Ok(LoadInto { request, places, guard })
+    }
+
+    /// Fills the places in prefix order, telling `out` after each block how many are there, and records what was delivered.
+    /// When it returns, nothing is written any more.
+    pub async fn fill(self: Arc<Self>, mut load: LoadInto, out: mpsc::Sender<u32>) -> Fetched {
+        let mut sent = Sent { depth: load.request.chain.depth, ..Sent::default() };
+        let mut ahead = VecDeque::new();
+        let stop = load.guard.stop().clone();
+        let outcome = tokio::select! {
+            biased;
+            () = stop.cancelled() => FetchOutcome::Abandoned,
+            () = tokio::time::sleep_until(load.request.deadline) => FetchOutcome::Deadline,
+            () = out.closed() => FetchOutcome::Abandoned,
+            outcome = self.fill_places(&mut load, &mut ahead, &out, &mut sent) => outcome,
+        };
+        for ahead in ahead {
+            if let Ahead::Reading(landed) = ahead {
+                landed.await.ok();
+            }
+        }
+        self.used_by(&load.request, &sent).await;
+        self.deliver(&load.request, outcome, &sent)
+    }
+
+    async fn fill_places(
+        &self,
+        load: &mut LoadInto,
+        ahead: &mut VecDeque<Ahead>,
+        out: &mpsc::Sender<u32>,
+        sent: &mut Sent,
+    ) -> FetchOutcome {
+        let blocks = load.request.chain.len();
+        let mut asked = 0;
+        for at in 0..blocks {
+            while asked < blocks.min(at + FETCH_READ_AHEAD) {
+                let key = load.request.chain.key(asked);
+                let Some(place) = load.places[asked].take() else { return FetchOutcome::Miss };
+                ahead.push_back(self.start_read(key, place, &load.guard).await);
+                asked += 1;
+            }
+            // It stays in the queue until it has landed, whatever happens to this walk.
+            let tier = match ahead.front_mut() {
+                None | Some(Ahead::Missing) => return FetchOutcome::Miss,
+                Some(Ahead::Reading(landed)) => match landed.await {
+                    Ok(true) => Tier::Nvme,
+                    Ok(false) | Err(_) => return FetchOutcome::Miss,
+                },
+                Some(Ahead::InRam(place)) => match self.copy_from_ram(&load.request.chain.key(at), place).await {
+                    true => Tier::Ram,
+                    false => return FetchOutcome::Miss,
+                },
+            };
+            ahead.pop_front();
+            sent.from_nvme.push(tier == Tier::Nvme);
+            // A reader that is behind hears of it with the next one.
+            out.try_send(u32::try_from(at + 1).unwrap_or(u32::MAX)).ok();
+        }
+        FetchOutcome::Complete
+    }
+
+    async fn start_read(&self, key: BlockKey, place: RegionWriter, guard: &Arc<WriteGuard>) -> Ahead {
+        match self.residency.get(&key) {
+            None => Ahead::Missing,
+            Some(residence) if residence.ram.is_some() => Ahead::InRam(place),
+            Some(_) => match self.read_to(key, place, Arc::clone(guard)).await {
+                Ok(landed) => Ahead::Reading(landed),
+                // It may have come to RAM meanwhile.
+                Err(Some(place)) => Ahead::InRam(place),
+                Err(None) => Ahead::Missing,
+            },
+        }
+    }
+
+    /// Starts a read from the drive. The place comes back where the drive has no such block.
+    async fn read_to(
+        &self,
+        key: BlockKey,
+        place: RegionWriter,
+        guard: Arc<WriteGuard>,
+    ) -> Result<oneshot::Receiver<bool>, Option<RegionWriter>> {
+        let Some(nvme) = self.nvme.as_ref() else { return Err(Some(place)) };
+        let Ok(Some(permit)) = self.driver.peek(key).await else { return Err(Some(place)) };
+        let Peek { slot, class, length, crc, .. } = permit.peek();
+        let (reply, landed) = oneshot::channel();
+        let complaints = Arc::clone(&self.complaints);
+        nvme.read(key, Place { slot, class, length, crc }, ReadInto::Region(place), move |result| {
+            let outcome = match &result {
+                Ok(ReadDone::Region(_)) => Transfer::Done(0),
+                Ok(ReadDone::Slot(_) | ReadDone::Bytes(_)) | Err(ReadError::QueueFull) => Transfer::Refused,
+                Err(error) => {
+                    complaints.lost(&key, slot, error);
+                    Transfer::Failed
+                }
+            };
+            let landed = matches!(outcome, Transfer::Done(_));
+            // The place, and then the word that nobody writes there.
+            drop(result);
+            drop(guard);
+            permit.end(outcome);
+            reply.send(landed).ok();
+        });
+        Ok(landed)
+    }
+
+    /// Copies a block from its RAM slot, in parts, so that others get their turn. RAM's bytes were checked when they came in.
+    async fn copy_from_ram(&self, key: &BlockKey, place: &mut RegionWriter) -> bool {
+        let Some(pin) = self.pin(key) else { return false };
+        let Some(to) = place.as_mut_slice().get_mut(..pin.len()) else { return false };
+        for (to, from) in to.chunks_mut(MESSAGE_PAYLOAD_BYTES).zip(pin.chunks(MESSAGE_PAYLOAD_BYTES)) {
+            to.copy_from_slice(from);
+            tokio::task::yield_now().await;
+        }
+        true
+    }
+
+    fn pin(&self, key: &BlockKey) -> Option<SlotPin> {
+        (0..TRIES).find_map(|_| {
+            let place = self.residency.get(key)?.ram?;
+            self.ram.pin(place.slot, place.class, place.generation, place.length)
+        })
+    }
+}
