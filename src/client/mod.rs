@@ -41,7 +41,7 @@ pub use fetch::{Fetch, FetchEnd, FetchOptions, FetchOutcome, FetchedBlock};
 pub use load::{Load, Place};
 pub use lookup::{Lease, LeaseOptions, Lookup, LookupOptions};
 pub use put::{Put, PutResult};
-pub use region::{LoadInto, LoadIntoOptions, Pool, RegionId};
+pub use region::{LoadInto, LoadIntoOptions, Pool, RegionId, RegionPlaces};
 pub use session::{Session, SessionLimits};
 pub use staging::Staging;
 pub use ticket::{Readiness, Ticket};

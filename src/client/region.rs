@@ -32,6 +32,17 @@ pub struct Pool {
     region: RegionId,
 }
 
+/// Where a chain's blocks lie in a region, or are to lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionPlaces {
+    /// Which region.
+    pub region: RegionId,
+    /// Where each block begins; to be loaded, at a multiple of 4,096 with room for the namespace's largest payload.
+    pub offsets: Vec<u64>,
+    /// To be stored: bytes of each; empty where all have as many as the namespace allows.
+    pub lengths: Vec<u32>,
+}
+
 /// What a load into a region asks besides the chain.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadIntoOptions {
@@ -113,8 +124,7 @@ impl Client {
         Ok(self.answer("DetachRegion", self.cache_service().detach_region(request)).await?.detached)
     }
 
-    /// Has a chain's blocks read into a region: block `i` to `offsets[i]`, a multiple of 4,096 with room for the namespace's
-    /// largest payload.
+    /// Has a chain's blocks read into a region.
     ///
     /// # Errors
     /// As [`Client::fetch`], and for offsets that break the rule.
@@ -123,8 +133,7 @@ impl Client {
         session: &Session,
         request_id: &RequestId,
         chain: &Chain,
-        region: RegionId,
-        offsets: Vec<u64>,
+        places: RegionPlaces,
         options: LoadIntoOptions,
     ) -> Result<LoadInto, ClientError> {
         let LoadIntoOptions { lease, deadline } = options;
@@ -136,7 +145,7 @@ impl Client {
             // 0 would mean the default.
             deadline_ms: deadline.map_or(0, |most| u32::try_from(millis(most).max(1)).unwrap_or(u32::MAX)),
         };
-        let request = LoadIntoRequest { load: Some(load), region: region.0, offset: offsets };
+        let request = LoadIntoRequest { load: Some(load), region: places.region.0, offset: places.offsets };
         let patience = deadline.unwrap_or(FETCH_DEADLINE_DEFAULT).saturating_add(DEADLINE_GRACE);
         let until = Instant::now() + patience;
         let mut service = self.cache_service();
@@ -145,8 +154,7 @@ impl Client {
         Ok(LoadInto { client: self.clone(), replies, loaded: 0, end: None, patience, until })
     }
 
-    /// Stores a chain's blocks from a region: block `i` from `offsets[i]` on, `lengths[i]` bytes of it (empty: all have as
-    /// many as the namespace allows). The memory must stay as it is until this returns.
+    /// Stores a chain's blocks from a region. The memory must stay as it is until this returns.
     ///
     /// # Errors
     /// As [`Client::put`], and for places past the region's end.
@@ -155,12 +163,11 @@ impl Client {
         session: &Session,
         request_id: &RequestId,
         chain: &Chain,
-        region: RegionId,
-        offsets: Vec<u64>,
-        lengths: Vec<u32>,
+        places: RegionPlaces,
     ) -> Result<PutResult, ClientError> {
         let request_id = request_id.as_str().to_owned();
         let offer = PutOffer { session_id: session.id(), request_id, chain: Some(chain.to_wire()) };
+        let RegionPlaces { region, offsets, lengths } = places;
         let request = PutFromRequest { offer: Some(offer), region: region.0, offset: offsets, length: lengths };
         let mut service = self.cache_service();
         let stored = async { service.put_from(request).await.map(tonic::Response::into_inner) };

@@ -16,6 +16,7 @@ pub struct Staging {
     memory: Memory,
     region: RegionId,
     bytes: u64,
+    session: u64,
 }
 
 /// Parts of it that wait to be filled.
@@ -47,7 +48,7 @@ impl Client {
         });
         let memory = taken.await.map_err(|error| ClientError::protocol(error.to_string()))?;
         let memory = memory.map_err(|error| ClientError::protocol(format!("staging memory can't be had: {error}")))?;
-        Ok(Some(Staging { memory, region, bytes }))
+        Ok(Some(Staging { memory, region, bytes, session: session.id() }))
     }
 
     /// Stores a chain through staging memory. `fill` writes the payload of a block to memory of `payload_bytes`, and
@@ -57,7 +58,6 @@ impl Client {
     /// As [`Client::put`].
     pub async fn put_staged(
         &self,
-        session: &Session,
         staging: &Staging,
         request_id: &RequestId,
         chain: &Chain,
@@ -70,7 +70,7 @@ impl Client {
         let mut committing: Option<tokio::task::JoinHandle<Result<PutResult, ClientError>>> = None;
         let mut first = true;
         loop {
-            let mut reserved = self.reserve(session, request_id, chain, payload_bytes, half).await?;
+            let mut reserved = self.reserve(staging.session, request_id, chain, payload_bytes, half).await?;
             if std::mem::take(&mut first) {
                 total.wanted_blocks = reserved.wanted;
             }
@@ -80,7 +80,7 @@ impl Client {
             {
                 // No room before the other half is stored.
                 total.add(before.await.map_err(|error| ClientError::protocol(error.to_string()))??);
-                reserved = self.reserve(session, request_id, chain, payload_bytes, half).await?;
+                reserved = self.reserve(staging.session, request_id, chain, payload_bytes, half).await?;
             }
             let mut lengths = Vec::with_capacity(reserved.blocks.len());
             for (block, offset) in reserved.blocks.iter().zip(&reserved.offsets) {
@@ -98,7 +98,7 @@ impl Client {
                 }
             }
             let last = reserved.blocks.len() == reserved.wanted as usize;
-            let (client, session_id) = (self.clone(), session.id());
+            let (client, session_id) = (self.clone(), staging.session);
             let commit = async move { client.commit(session_id, reserved.number, lengths).await };
             if last || reserved.blocks.is_empty() {
                 total.add(commit.await?);
@@ -111,14 +111,14 @@ impl Client {
 
     async fn reserve(
         &self,
-        session: &Session,
+        session_id: u64,
         request_id: &RequestId,
         chain: &Chain,
         payload_bytes: u32,
         blocks_max: u32,
     ) -> Result<Reserved, ClientError> {
         let request = ReserveRequest {
-            session_id: session.id(),
+            session_id,
             chain: Some(chain.to_wire()),
             payload_bytes,
             request_id: request_id.as_str().to_owned(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kvtier::client::{FetchOutcome, LoadIntoOptions, Pool, RegionId};
+use kvtier::client::{FetchOutcome, LoadIntoOptions, Pool, RegionId, RegionPlaces};
 use kvtier::proto::{
     AttachRegionRequest, CommitRequest, LoadIntoRequest, LoadRequest, PutFromRequest, PutOffer, ReserveRequest,
 };
@@ -19,13 +19,17 @@ fn offsets(first: u64) -> Vec<u64> {
     (0..u64::from(BLOCKS)).map(|block| first + block * 8192).collect()
 }
 
+fn places(region: RegionId, offsets: Vec<u64>) -> RegionPlaces {
+    RegionPlaces { region, offsets, lengths: Vec::new() }
+}
+
 /// Loads a prompt to `first` on; how it ended, with its bytes compared.
 async fn load(worker: &Worker, pool: &Pool, seed: u32, first: u64) -> kvtier::client::FetchEnd {
     let options = LoadIntoOptions { lease: None, deadline: Some(Duration::from_secs(10)) };
     let chain = worker.chain(seed, BLOCKS);
     let offsets = offsets(first);
     let id = request("load");
-    let load = worker.client.load_into(&worker.session, &id, &chain, pool.region(), offsets.clone(), options);
+    let load = worker.client.load_into(&worker.session, &id, &chain, places(pool.region(), offsets.clone()), options);
     let end = load.await.unwrap().end().await.unwrap();
     for (block, offset) in (0..end.blocks).zip(offsets) {
         let mut bytes = vec![0; PAYLOAD as usize];
@@ -57,10 +61,15 @@ async fn blocks_go_straight_into_an_engines_pool_from_either_tier_and_displace_n
     assert_eq!(load(&worker, &pool, 99, 4096).await.outcome, FetchOutcome::Miss);
     // A head that is here, a tail that is not.
     let chain = worker.chain(39, BLOCKS + 4);
-    let places = (0..20).map(|block| block * 4096).collect();
     let options = LoadIntoOptions::default();
     let id = request("r");
-    let load = worker.client.load_into(&worker.session, &id, &chain, pool.region(), places, options);
+    let load = worker.client.load_into(
+        &worker.session,
+        &id,
+        &chain,
+        places(pool.region(), (0..20).map(|block| block * 4096).collect()),
+        options,
+    );
     let end = load.await.unwrap().end().await.unwrap();
     assert_eq!((end.outcome, end.blocks), (FetchOutcome::Miss, 16));
     drop((pool, worker));
@@ -143,11 +152,11 @@ async fn what_is_stored_from_a_pool_or_through_staging_memory_is_fetched_as_it_w
     for block in 0..BLOCKS {
         assert!(pool.write(100 + u64::from(block) * 5000, &payload(1, block)));
     }
-    let places: Vec<u64> = (0..u64::from(BLOCKS)).map(|block| 100 + block * 5000).collect();
+    let unaligned: Vec<u64> = (0..u64::from(BLOCKS)).map(|block| 100 + block * 5000).collect();
     let region = pool.region();
     let put = |seed| {
-        let (chain, places) = (worker.chain(seed, BLOCKS), places.clone());
-        async move { client.put_from(session, &request("put"), &chain, region, places, vec![]).await.unwrap() }
+        let (chain, places) = (worker.chain(seed, BLOCKS), places(region, unaligned.clone()));
+        async move { client.put_from(session, &request("put"), &chain, places).await.unwrap() }
     };
     let stored = put(1).await;
     assert_eq!((stored.stored_through, stored.accepted_blocks, stored.dropped_blocks), (16, 16, 0));
@@ -159,7 +168,7 @@ async fn what_is_stored_from_a_pool_or_through_staging_memory_is_fetched_as_it_w
     let mut filled = Vec::new();
     let blocks = 200;
     let (id, chain) = (request("staged"), worker.chain(2, blocks));
-    let stored = client.put_staged(session, &staging, &id, &chain, PAYLOAD, |block, to| {
+    let stored = client.put_staged(&staging, &id, &chain, PAYLOAD, |block, to| {
         filled.push(block);
         to.copy_from_slice(&payload(2, block));
         PAYLOAD
@@ -170,14 +179,14 @@ async fn what_is_stored_from_a_pool_or_through_staging_memory_is_fetched_as_it_w
     assert_eq!(worker.fetched(2, blocks).await, blocks);
     // A longer chain: only its tail is wanted, and the answer speaks of all of it.
     let (mut asked, longer) = (0, worker.chain(2, blocks + 3));
-    let tail = client.put_staged(session, &staging, &id, &longer, PAYLOAD, |block, to| {
+    let tail = client.put_staged(&staging, &id, &longer, PAYLOAD, |block, to| {
         asked += 1;
         to[..7].copy_from_slice(&payload(2, block)[..7]);
         7
     });
     let tail = tail.await.unwrap();
     assert_eq!((tail.stored_through, tail.accepted_blocks, asked), (203, 3, 3));
-    let again = client.put_staged(session, &staging, &id, &longer, PAYLOAD, |_, _| 0).await.unwrap();
+    let again = client.put_staged(&staging, &id, &longer, PAYLOAD, |_, _| 0).await.unwrap();
     assert_eq!((again.stored_through, server.daemon.cache().reservations()), (203, 0));
     drop((pool, staging, worker));
     server.stop().await;
@@ -219,7 +228,7 @@ async fn what_a_process_shared_goes_with_it_at_once_and_its_siblings_may_use_it_
     refused(server.cache().commit(commit).await, Code::FailedPrecondition, &["not held by this session"]);
     let options = LoadIntoOptions::default();
     let (id, chain) = (request("r"), sibling.chain(1, BLOCKS));
-    let load = sibling.client.load_into(&sibling.session, &id, &chain, pool.region(), offsets(0), options);
+    let load = sibling.client.load_into(&sibling.session, &id, &chain, places(pool.region(), offsets(0)), options);
     assert_eq!(load.await.unwrap_err().code(), Some(Code::NotFound));
     drop((pool, sibling));
     server.stop().await;
@@ -251,7 +260,7 @@ async fn a_finished_request_holds_nothing_and_writes_nothing() {
         assert!(leased.lease.is_some());
         let options = LoadIntoOptions::default();
         let chain = worker.chain(round, BLOCKS);
-        let load = client.load_into(session, &id, &chain, pool.region(), offsets(0), options).await.unwrap();
+        let load = client.load_into(session, &id, &chain, places(pool.region(), offsets(0)), options).await.unwrap();
         if round % 2 == 0 {
             // Its reader has lost interest, the drive has not heard of it.
             drop(load);
