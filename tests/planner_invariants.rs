@@ -15,6 +15,7 @@ mod tests {
     use std::time::Duration;
 
     use kvtier::plan::{Answer, BlockRef, Command, Event, Filter, InstanceNo, Options, Wanted};
+    use kvtier::vocab::limits::PIN_GRACE;
     use kvtier::vocab::{LeaseId, SlotClass, TierShape, Timestamp};
 
     use super::cache::{Cache, SLOT, all_is_done, chain, key, writes_fail, writes_wait};
@@ -37,6 +38,33 @@ mod tests {
         assert_eq!((cache.put([10]), cache.hit(0..4)), (0, 4), "a put finds no room");
         cache.release(lease);
         assert_eq!((cache.put([10]), cache.hit(0..4)), (1, 3));
+    }
+
+    #[test]
+    fn who_leaks_leases_loses_them_once_ram_is_full_of_them_and_nobody_else_does() {
+        let mut cache = Cache::new(8, 0);
+        let lease = |cache: &mut Cache, instance, number: u8| {
+            let (instance, keys) = (InstanceNo(instance), chain([number]));
+            let event = Event::Lease { instance, request: number.into(), keys, ttl: Duration::from_secs(600) };
+            let Answer::Leased(Ok(Some(leased))) = cache.tell(event) else { panic!("not leased") };
+            leased.lease
+        };
+        (0..8).for_each(|number| assert_eq!(cache.put([number]), 1));
+        // Three of the eight are another's, leased before.
+        let others: Vec<LeaseId> = (0..3).map(|number| lease(&mut cache, 2, number)).collect();
+        let leaked: Vec<LeaseId> = (3..8).map(|number| lease(&mut cache, 1, number)).collect();
+        let held = |cache: &Cache, instance, leases: &[LeaseId]| {
+            leases.iter().filter(|id| cache.planner.check_lease(InstanceNo(instance), **id).is_ok()).count()
+        };
+        assert_eq!(cache.put([20]), 0, "a lease is safe for a while");
+        cache.now = cache.now + PIN_GRACE;
+        assert_eq!((cache.put([20]), cache.hit([3])), (1, 0), "the oldest of the leaker's goes");
+        assert_eq!((held(&cache, 1, &leaked), held(&cache, 2, &others)), (4, 3));
+        assert_eq!((cache.put([21]), cache.hit([20])), (1, 0), "then what is not leased goes");
+        lease(&mut cache, 2, 21);
+        assert_eq!(cache.put([22]), 0, "half of RAM is not too much");
+        assert_eq!((held(&cache, 1, &leaked), held(&cache, 2, &others)), (4, 3));
+        assert_eq!(cache.planner.counters().leases_revoked, 1);
     }
 
     #[test]

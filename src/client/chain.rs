@@ -3,12 +3,17 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::proto::{self, chain::Blocks, scope_step};
-use crate::vocab::{BlockKey, Fingerprint, GroupId, Scope, ScopePath, TenantName};
+use crate::vocab::key::{EngineKeys, TokenChain};
+use crate::vocab::{BlockKey, ChainRoot, Fingerprint, GroupId, NamespaceSpec, Scope, ScopePath, TenantName};
 
 /// A run of blocks of one prompt. Built from tokens, an engine's keys or kvtier's own, then narrowed by what else the
 /// bytes depend on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chain(proto::Chain);
+pub struct Chain {
+    wire: proto::Chain,
+    /// What the daemon takes the scopes to be.
+    scopes: ScopePath,
+}
 
 impl Chain {
     /// A prompt's tokens, for kvtier to hash.
@@ -33,40 +38,42 @@ impl Chain {
     }
 
     fn new(fingerprint: Fingerprint, tenant: &TenantName, blocks: Blocks) -> Self {
-        Self(proto::Chain {
+        let wire = proto::Chain {
             fingerprint: Bytes::copy_from_slice(&fingerprint.0),
             tenant: tenant.as_str().to_owned(),
             blocks: Some(blocks),
             ..proto::Chain::default()
-        })
+        };
+        Self { wire, scopes: ScopePath::all(Scope::Tenant(tenant.clone())) }
     }
 
     /// The digest of an adapter that the bytes depend on.
     #[must_use]
     pub fn adapter(mut self, digest: Bytes) -> Self {
-        self.0.adapter_digest = digest;
+        self.wire.adapter_digest = digest;
         self
     }
 
     /// Which layers.
     #[must_use]
     pub fn group(mut self, group: GroupId) -> Self {
-        self.0.group = group.0.into();
+        self.wire.group = group.0.into();
         self
     }
 
     /// Who may see the blocks. Without it: the tenant, for the whole chain.
     #[must_use]
     pub fn scopes(mut self, scopes: &ScopePath) -> Self {
-        self.0.scopes = scopes.steps().iter().map(|(from, scope)| wire_step(*from, scope)).collect();
+        self.scopes = scopes.clone();
+        self.wire.scopes = scopes.steps().iter().map(|(from, scope)| wire_step(*from, scope)).collect();
         self
     }
 
     /// The run goes on after `offset` blocks, of which `parent` is the last.
     #[must_use]
     pub fn after(mut self, offset: u32, parent: BlockKey) -> Self {
-        self.0.chain_offset = offset;
-        self.0.parent_key = Bytes::copy_from_slice(parent.as_bytes());
+        self.wire.chain_offset = offset;
+        self.wire.parent_key = Bytes::copy_from_slice(parent.as_bytes());
         self
     }
 
@@ -74,7 +81,7 @@ impl Chain {
     /// tokens have such.
     #[must_use]
     pub fn extra(mut self, block: u32, digest: Bytes) -> Self {
-        if let Some(Blocks::Tokens(tokens)) = &mut self.0.blocks {
+        if let Some(Blocks::Tokens(tokens)) = &mut self.wire.blocks {
             tokens.extras.push(proto::BlockExtra { block, digest });
         }
         self
@@ -84,18 +91,64 @@ impl Chain {
     /// there. (`stride` engine keys make a block, `block_tokens` tokens do.)
     #[must_use]
     pub fn head(&self, count: usize) -> Self {
-        let mut chain = self.0.clone();
-        match &mut chain.blocks {
+        let mut chain = self.clone();
+        match &mut chain.wire.blocks {
             Some(Blocks::Tokens(tokens)) => tokens.tokens.truncate(count),
             Some(Blocks::EngineKeys(keys)) => keys.keys.truncate(count.saturating_mul(keys.key_len as usize)),
             Some(Blocks::BlockKeys(keys)) => keys.truncate(count.saturating_mul(32)),
             None => {}
         }
-        Self(chain)
+        chain
+    }
+
+    /// Tokens or keys that name one block: what [`head`](Self::head) counts.
+    pub(super) fn named_a_block(&self, block_tokens: usize, stride: usize) -> usize {
+        match &self.wire.blocks {
+            Some(Blocks::Tokens(_)) => block_tokens,
+            Some(Blocks::EngineKeys(_)) => stride,
+            Some(Blocks::BlockKeys(_)) | None => 1,
+        }
+    }
+
+    /// The keys of its whole blocks, as the daemon computes them for a namespace of this layout: what payloads are checked
+    /// with.
+    #[must_use]
+    pub fn keys(&self, spec: &NamespaceSpec) -> Vec<BlockKey> {
+        let wire = &self.wire;
+        let (stride, block_tokens) = (spec.stride.max(1) as usize, spec.block_tokens.max(1) as usize);
+        let group = GroupId(u8::try_from(wire.group).unwrap_or_default());
+        let root = || {
+            let fingerprint = <[u8; 32]>::try_from(&wire.fingerprint[..]).unwrap_or_default();
+            ChainRoot::new(&Fingerprint(fingerprint), &wire.adapter_digest, group)
+        };
+        let key = |bytes: &[u8]| bytes.try_into().map(BlockKey::from_bytes).ok();
+        match &wire.blocks {
+            Some(Blocks::Tokens(tokens)) => {
+                let mut hasher = match key(&wire.parent_key).filter(|_| wire.chain_offset > 0) {
+                    Some(parent) => TokenChain::resume(parent, &self.scopes, wire.chain_offset),
+                    None => TokenChain::new(root(), &self.scopes),
+                };
+                let extra = |block: u32| tokens.extras.iter().find(|extra| extra.block == block);
+                (wire.chain_offset..)
+                    .zip(tokens.tokens.chunks_exact(block_tokens))
+                    .map(|(block, tokens)| hasher.push(tokens, extra(block).map_or(&[], |extra| &extra.digest)))
+                    .collect()
+            }
+            Some(Blocks::EngineKeys(engine)) => {
+                let (roots, key_len) = (EngineKeys::new(root(), &self.scopes), (engine.key_len as usize).max(1));
+                let last = |group: &[u8]| group.len() - key_len;
+                (wire.chain_offset..)
+                    .zip(engine.keys.chunks_exact(key_len * stride))
+                    .map(|(block, group)| roots.key(block, &group[last(group)..]))
+                    .collect()
+            }
+            Some(Blocks::BlockKeys(keys)) => keys.chunks_exact(32).filter_map(key).collect(),
+            None => Vec::new(),
+        }
     }
 
     pub(super) fn to_wire(&self) -> proto::Chain {
-        self.0.clone()
+        self.wire.clone()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`Client::connect`] reaches a daemon; a [`Session`] stands for this process while it lives; [`Client::lookup`] says
 //! how long a prefix can be skipped, [`Client::fetch`] brings its bytes, [`Client::put`] stores what was missing, and
-//! [`Client::settle`] closes the bill. Builds without the `server` feature. A cache miss is an answer here, never an
+//! [`Client::settle`] closes the bill. A [`Worker`] does all of that by the best path that there is, and goes on without the
+//! daemon where it must. Builds without the `server` feature. A cache miss is an answer here, never an
 //! error; a [`ClientError`] means that the daemon could not be asked, or refused the request itself.
 
 mod address;
@@ -13,6 +14,7 @@ mod chain;
 mod connect;
 mod error;
 mod fetch;
+mod link;
 mod load;
 mod lookup;
 mod mapping;
@@ -27,6 +29,7 @@ mod staging;
 mod tests;
 mod ticket;
 mod usage;
+mod worker;
 
 pub use address::{AddressError, ServerAddress};
 pub use admin::{
@@ -46,3 +49,4 @@ pub use session::{Session, SessionLimits};
 pub use staging::Staging;
 pub use ticket::{Readiness, Ticket};
 pub use usage::{Settle, Settled, UsageFilter, UsageRecord, UsageRow, UsageSummary};
+pub use worker::{Hit, Loaded, Path, Worker, WorkerOptions};

@@ -37,12 +37,14 @@ pub struct Counters {
     pub leases_granted: u64,
     /// Leases that ended by their time limit or with their instance.
     pub leases_lapsed: u64,
+    /// Leases ended because their instance had pinned more than its share and RAM had no room.
+    pub leases_revoked: u64,
 }
 
 impl Counters {
     /// Each by its name, in a fixed order.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 17] {
+    pub fn named(&self) -> [(&'static str, u64); 18] {
         [
             ("blocks_stored", self.blocks_stored),
             ("blocks_dropped", self.blocks_dropped),
@@ -61,6 +63,7 @@ impl Counters {
             ("flushed", self.flushed),
             ("leases_granted", self.leases_granted),
             ("leases_lapsed", self.leases_lapsed),
+            ("leases_revoked", self.leases_revoked),
         ]
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::event::{Answer, Filter, InstanceNo, LeaseError, Leased};
 use super::planner::Planner;
-use crate::vocab::limits::{LEASE_TTL_MAX, LEASES_PER_INSTANCE_MAX};
+use crate::vocab::limits::{LEASE_TTL_MAX, LEASES_PER_INSTANCE_MAX, PIN_BUDGET_SHARE};
 use crate::vocab::{BlockKey, LeaseId, NamespaceId, Timestamp};
 
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,16 @@ struct Lease {
     deepest: u32,
     blocks: u32,
     ends: Timestamp,
+    /// When it was granted or renewed last.
+    since: Timestamp,
+}
+
+/// What an instance holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Holding {
+    leases: usize,
+    /// Blocks of all its leases; those of several leases count for each.
+    blocks: u64,
 }
 
 /// The leases held.
@@ -27,8 +37,10 @@ pub(super) struct Leases {
     by_id: BTreeMap<LeaseId, Lease>,
     by_request: BTreeMap<(InstanceNo, u128), LeaseId>,
     by_end: BTreeSet<(Timestamp, LeaseId)>,
-    /// How many each instance holds, of those that hold any.
-    held: BTreeMap<InstanceNo, usize>,
+    /// Each instance's, in the order in which they were granted or renewed last.
+    by_age: BTreeSet<(InstanceNo, Timestamp, LeaseId)>,
+    /// What each instance holds, of those that hold any.
+    held: BTreeMap<InstanceNo, Holding>,
 }
 
 impl Leases {
@@ -39,6 +51,7 @@ impl Leases {
             by_id: BTreeMap::new(),
             by_request: BTreeMap::new(),
             by_end: BTreeSet::new(),
+            by_age: BTreeSet::new(),
             held: BTreeMap::new(),
         }
     }
@@ -62,26 +75,38 @@ impl Leases {
     }
 
     fn put(&mut self, id: LeaseId, lease: Lease) {
-        if let Some(before) = self.by_id.insert(id, lease) {
-            self.by_end.remove(&(before.ends, id));
-        } else {
-            *self.held.entry(lease.instance).or_default() += 1;
-        }
-        self.by_request.insert((lease.instance, lease.request), id);
-        self.by_end.insert((lease.ends, id));
+        self.take(id);
+        let Lease { instance, request, blocks, ends, since, .. } = lease;
+        let held = self.held.entry(instance).or_default();
+        (held.leases, held.blocks) = (held.leases + 1, held.blocks + u64::from(blocks));
+        self.by_id.insert(id, lease);
+        self.by_request.insert((instance, request), id);
+        self.by_end.insert((ends, id));
+        self.by_age.insert((instance, since, id));
     }
 
     fn take(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.by_id.remove(&id)?;
-        self.by_request.remove(&(lease.instance, lease.request));
-        self.by_end.remove(&(lease.ends, id));
-        if let Some(count) = self.held.get_mut(&lease.instance) {
-            *count -= 1;
-            if *count == 0 {
-                self.held.remove(&lease.instance);
+        let Lease { instance, request, blocks, ends, since, .. } = lease;
+        self.by_request.remove(&(instance, request));
+        self.by_end.remove(&(ends, id));
+        self.by_age.remove(&(instance, since, id));
+        if let Some(held) = self.held.get_mut(&instance) {
+            (held.leases, held.blocks) = (held.leases - 1, held.blocks - u64::from(blocks));
+            if held.leases == 0 {
+                self.held.remove(&instance);
             }
         }
         Some(lease)
+    }
+
+    /// The oldest lease of the instance that holds most, if that is more than `budget` blocks and the lease was not heard of
+    /// since `before`.
+    fn over_budget(&self, budget: u64, before: Timestamp) -> Option<LeaseId> {
+        let (instance, held) = self.held.iter().max_by_key(|(_, held)| held.blocks)?;
+        let oldest = (*instance, Timestamp(0), LeaseId(0));
+        let (of, since, id) = self.by_age.range(oldest..).next()?;
+        (held.blocks > budget && of == instance && *since <= before).then_some(*id)
     }
 
     fn next_id(&mut self) -> LeaseId {
@@ -102,14 +127,15 @@ impl Planner {
         let known = self.leases.by_request.get(&(instance, request)).copied();
         let deepest = (blocks as usize).checked_sub(1).and_then(|last| self.catalog.find(keys.get(last)?));
         let Some(deepest) = deepest else { return Ok(None) };
-        if known.is_none() && self.leases.held.get(&instance).is_some_and(|held| *held >= LEASES_PER_INSTANCE_MAX) {
+        if known.is_none() && self.leases.held.get(&instance).is_some_and(|held| held.leases >= LEASES_PER_INSTANCE_MAX)
+        {
             return Err(LeaseError::TooMany(LEASES_PER_INSTANCE_MAX));
         }
         self.catalog.active_mut(deepest).leases += 1;
         let id = known.unwrap_or_else(|| self.leases.next_id());
         let before = self.leases.by_id.get(&id).map(|lease| lease.deepest);
         let ends = self.now + ttl.min(LEASE_TTL_MAX);
-        self.leases.put(id, Lease { instance, request, deepest, blocks, ends });
+        self.leases.put(id, Lease { instance, request, deepest, blocks, ends, since: self.now });
         match before {
             Some(before) => self.unpin(before),
             None => self.counters.leases_granted += 1,
@@ -137,7 +163,7 @@ impl Planner {
 
     pub(super) fn renew(&mut self, instance: InstanceNo, id: LeaseId, ttl: Duration) -> Result<Leased, LeaseError> {
         let lease = self.leases.owned(instance, id)?;
-        self.leases.put(id, Lease { ends: self.now + ttl.min(LEASE_TTL_MAX), ..lease });
+        self.leases.put(id, Lease { ends: self.now + ttl.min(LEASE_TTL_MAX), since: self.now, ..lease });
         Ok(Leased { lease: id, blocks: lease.blocks })
     }
 
@@ -171,6 +197,18 @@ impl Planner {
         }
         self.sweep_lost_extents();
         Answer::Done
+    }
+
+    /// RAM has no room because everything in it is leased: an instance that leaks leases loses its oldest ones, so that its
+    /// pin budget ends its own luck and nobody else's. Whether one ended.
+    pub(super) fn end_leaked_lease(&mut self, class: u8) -> bool {
+        let slots = self.ram.space.shape().total().0 / u64::from(self.ram.class(class).bytes());
+        let silent =
+            Timestamp(self.now.0.saturating_sub(u64::try_from(self.pin_grace.as_millis()).unwrap_or(u64::MAX)));
+        let Some(id) = self.leases.over_budget(slots / PIN_BUDGET_SHARE, silent) else { return false };
+        self.counters.leases_revoked += 1;
+        self.end_lease(id);
+        true
     }
 
     fn end_lease(&mut self, id: LeaseId) {

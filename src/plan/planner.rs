@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::active::NO_PUT;
 use super::admission::AdmissionKind;
@@ -16,7 +17,7 @@ use super::put::Put;
 use super::seen::Seen;
 use super::shelf::Shelf;
 use super::wear::Wear;
-use crate::vocab::limits::WRITE_QUEUE_BYTES;
+use crate::vocab::limits::{PIN_GRACE, WRITE_QUEUE_BYTES};
 use crate::vocab::{BlockKey, TierCounts, TierShape, Timestamp};
 
 /// What a planner is made for. Never changes.
@@ -36,6 +37,8 @@ pub struct Options {
     pub boot: u32,
     /// Bytes of slots that writes to NVMe may hold at a time.
     pub write_queue_bytes: u64,
+    /// How long a lease is safe after it was granted or renewed, however much its instance has pinned.
+    pub pin_grace: Duration,
 }
 
 impl Options {
@@ -50,6 +53,7 @@ impl Options {
             wear_bytes_per_day: None,
             boot: 0,
             write_queue_bytes: WRITE_QUEUE_BYTES,
+            pin_grace: PIN_GRACE,
         }
     }
 }
@@ -68,6 +72,7 @@ pub struct Planner {
     pub(super) counters: Counters,
     pub(super) commands: Vec<Command>,
     pub(super) write_queue_bytes: u64,
+    pub(super) pin_grace: Duration,
     pub(super) writing_bytes: u64,
     pub(super) admission: AdmissionKind,
     pub(super) wear: Wear,
@@ -105,6 +110,7 @@ impl Planner {
             counters: Counters::default(),
             commands: Vec::new(),
             write_queue_bytes: options.write_queue_bytes,
+            pin_grace: options.pin_grace,
             writing_bytes: 0,
             admission: options.admission,
             wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),

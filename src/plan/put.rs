@@ -9,6 +9,7 @@ use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
 use super::shelf::Grant;
+use crate::vocab::limits::LEAKED_AT_ONCE;
 use crate::vocab::{BlockKey, SlotId, Tier};
 
 /// A put under way.
@@ -107,7 +108,9 @@ impl Planner {
     }
 
     fn make_ram_room(&mut self, class: u8) -> bool {
-        self.move_an_extent(Tier::Ram, class) || self.evict_from_ram(class)
+        self.move_an_extent(Tier::Ram, class)
+            || self.evict_from_ram(class)
+            || (0..LEAKED_AT_ONCE).any(|_| self.end_leaked_lease(class) && self.evict_from_ram(class))
     }
 
     /// A waiting block has its slot: now the bytes may come, from a put or from NVMe.

@@ -65,6 +65,13 @@ pub const NVME_SPEED_GUESS: f64 = 1e9;
 pub const RAM_SPEED_GUESS: f64 = 3e9;
 /// Leases of one engine instance: more than any scheduler's waiting queue.
 pub const LEASES_PER_INSTANCE_MAX: usize = 16_384;
+/// An instance may pin one in so many of RAM's blocks, counted for each of its leases, before a lease of it may be ended to
+/// make room for others: half, so that one instance can use a host that it has to itself.
+pub const PIN_BUDGET_SHARE: u64 = 2;
+/// And only one that was neither granted nor renewed for this long: three times a load's usual deadline.
+pub const PIN_GRACE: Duration = Duration::from_secs(30);
+/// Leases ended for the sake of one block: many may lie on one chain.
+pub const LEAKED_AT_ONCE: usize = 16;
 /// A lease ends by itself after this unless renewed; the longest that a caller may ask for.
 pub const LEASE_TTL_MAX: Duration = Duration::from_secs(600);
 /// A lease's life where the caller names none.
@@ -244,6 +251,18 @@ pub const DEADLINE_GRACE: Duration = Duration::from_secs(2);
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// How long it waits for that answer.
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(20);
+/// How long a worker's lookup may take where nothing is said: a hundred times what it takes, and less than a prefill.
+pub const WORKER_LOOKUP_DEADLINE: Duration = Duration::from_millis(20);
+/// How long a worker's load may take where nothing is said.
+pub const WORKER_LOAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Calls in a row without an answer after which a worker does without its daemon for a while.
+pub const BREAKER_FAILURES: u32 = 3;
+/// For how long at first.
+pub const BREAKER_PAUSE: Duration = Duration::from_millis(200);
+/// For how long at most, when it stays away.
+pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long a settle is tried again while the daemon is gone: a restart with ten million blocks.
+pub const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
 /// Messages of one put waiting for the wire: 4 MiB hide the making of the next payload.
 pub const PUT_CHANNEL: usize = 4;
 /// How often the same trouble is told in the log, however often it comes: a disk that fails fails every block.

@@ -40,7 +40,8 @@ impl World {
                 assert_eq!(blocks, counts.hit(), "what is readable is leased");
                 let prefix = keys[..blocks as usize].to_vec();
                 let excused = !self.is_one_chain(&prefix);
-                let held = Held { instance, request, lease, prefix, ends: self.now + ttl, excused };
+                let (ends, since) = (self.now + ttl, self.now);
+                let held = Held { instance, request, lease, prefix, ends, since, excused };
                 match known {
                     Some(at) => {
                         assert_eq!(self.leases[at].lease, lease, "the same request has the same lease");
@@ -65,6 +66,22 @@ impl World {
         })
     }
 
+    /// Leases that were ended to make room: old ones, of an instance that has pinned more than half of RAM.
+    pub(crate) fn drop_leaked(&mut self) {
+        let ended = |held: &Held| self.planner.check_lease(held.instance, held.lease).is_err();
+        let gone: Vec<usize> = (0..self.leases.len()).filter(|at| ended(&self.leases[*at])).collect();
+        // In the largest slots that there are.
+        let half = self.options.ram.total().0 / 8_192 / 2;
+        for at in gone.into_iter().rev() {
+            let instance = self.leases[at].instance;
+            let of_instance = self.leases.iter().filter(|held| held.instance == instance);
+            let pinned: usize = of_instance.map(|held| held.prefix.len()).sum();
+            assert!(pinned as u64 > half, "{instance:?} has pinned {pinned} of {half} blocks and loses a lease");
+            let held = self.leases.swap_remove(at);
+            assert!(held.since + self.options.pin_grace <= self.now, "{held:?} is young and was ended");
+        }
+    }
+
     pub(crate) fn release_or_renew(&mut self) {
         if self.leases.is_empty() {
             let instance = InstanceNo(0);
@@ -86,7 +103,7 @@ impl World {
                 assert_eq!(answer, Answer::Renewed(Err(foreign)));
             }
             1 => {
-                self.leases[at].ends = self.now + ttl;
+                (self.leases[at].ends, self.leases[at].since) = (self.now + ttl, self.now);
                 let answer = self.tell(Event::Renew { instance, lease, ttl });
                 assert_eq!(answer, Answer::Renewed(Ok(Leased { lease, blocks })));
             }

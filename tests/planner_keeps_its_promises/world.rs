@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvtier::plan::{
     AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PutId, Residence,
     Transfer, Write,
 };
+use kvtier::vocab::limits::PIN_GRACE;
 use kvtier::vocab::{BlockKey, LeaseId, SlotClass, SlotId, TierShape, Timestamp};
 
 use super::chance::Chance;
@@ -68,6 +70,8 @@ pub(crate) struct Held {
     pub(crate) lease: LeaseId,
     pub(crate) prefix: Vec<BlockKey>,
     pub(crate) ends: Timestamp,
+    /// When it was granted or renewed last.
+    pub(crate) since: Timestamp,
     /// Bytes of it were purged or lost: it protects no more.
     pub(crate) excused: bool,
 }
@@ -134,7 +138,9 @@ impl World {
         ]);
         // From none to some blocks in the seconds that a seed lasts.
         let wear_bytes_per_day = chance.pick(&[None, None, Some(24 * 6 * slot), Some(86_400 * slot / 4)]);
-        let options = Options { write_queue_bytes, boot: 1, admission, wear_bytes_per_day, ..Options::new(ram, nvme) };
+        let pin_grace = chance.pick(&[PIN_GRACE, PIN_GRACE, Duration::from_millis(500)]);
+        let options =
+            Options { write_queue_bytes, boot: 1, admission, wear_bytes_per_day, pin_grace, ..Options::new(ram, nvme) };
         let temper = Temper {
             write_troubles: chance.pick(&[0, 0, 5, 40]),
             read_troubles: chance.pick(&[0, 0, 5, 25]),
@@ -194,8 +200,12 @@ impl World {
         ) || matches!(event, Event::Loaded { outcome, .. } | Event::Peeked { outcome, .. } if outcome == Transfer::Failed);
         // Where room is made, a block may lose one place and then be chosen to lose the other.
         let makes_no_room = loses || matches!(event, Event::Wrote { .. } | Event::Loaded { .. } | Event::Peeked { .. });
+        let wants_room = matches!(event, Event::Need { .. } | Event::Want { .. });
         let mut commands = Vec::new();
         let answer = self.planner.on(self.now, event, &mut commands);
+        if wants_room {
+            self.drop_leaked();
+        }
         self.note(&answer);
         // The blocks of a lost drive go one by one, each with its own news of what hangs on it.
         if makes_no_room && self.lost_drives.is_empty() {

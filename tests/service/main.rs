@@ -26,3 +26,4 @@ mod standard;
 mod support;
 mod tickets;
 mod worker;
+mod worker_goes_on;
