@@ -24,7 +24,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("client", &["vocab", "copy", "proto"]),
     ("replay", &["vocab", "plan", "client", "ledger"]),
     ("offline", &["vocab", "index", "ledger", "tiers"]),
-    ("bench", &["vocab", "media", "index", "tiers"]),
     (
         "daemon",
         &[
@@ -32,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "client", "replay", "offline",
         ],
     ),
+    ("bench", &["vocab", "media", "index", "tiers", "client", "daemon"]),
     ("cli", &["vocab", "client", "replay", "offline", "bench", "daemon"]),
 ];
 

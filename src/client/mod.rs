@@ -13,6 +13,7 @@ mod chain;
 mod connect;
 mod error;
 mod fetch;
+mod health;
 mod load;
 mod lookup;
 mod mapping;
