@@ -5,12 +5,13 @@
 //! database, not a file store, and not a router.
 //!
 //! The rooms, from the ground up (a room imports only rooms above it in this list; `tests/tidy.rs` holds it):
-//! [`vocab`] words · [`proto`] the wire · [`plan`] the mind, pure · `media` the hands: memory and devices · `index` the
+//! [`vocab`] words · `copy` bytes past the caches · [`proto`] the wire · [`plan`] the mind, pure · `media` the hands: memory and devices · `index` the
 //! catalog database · `ledger` the usage database · `tiers` shelves without opinions · `session` engine instances ·
 //! `cache` the walks · `rpc` the gate · `handover` memory for same-host workers · [`client`] what workers use · `replay` traces · `offline` stopped folders ·
-//! `bench` this machine's limits · `daemon` wiring · `cli` one file a subcommand.
+//! `daemon` wiring · `bench` this machine's limits · `cli` one file a subcommand.
 
 pub mod client;
+mod copy;
 pub mod plan;
 pub mod proto;
 pub mod vocab;

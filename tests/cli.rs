@@ -89,6 +89,7 @@ fn a_flag_that_breaks_its_rule_is_named_with_its_value_and_its_rule() {
         (&["verify"], "--data-dir"),
         (&["bench", "--size", "1MiB"], "--size is 1048576 bytes, it must be at least 67108864 bytes"),
         (&["bench", "--quick", "--seconds", "9"], "cannot be used with"),
+        (&["bench", "--only", "speed"], "--only is \"speed\", it must be of nvme_read_1mib"),
         (&["verify", "--data-dir", "d", "--server", "host:1"], "cannot be used with"),
         (&["serve", "--data-dir", "d", "--nvme", "/mnt/a"], "nvme is \"/mnt/a\", it must be SIZE or DIR=SIZE"),
         (&["serve", "--data-dir", "d", "--admission", "never"], "it must be always, second-use or ram-eviction"),
@@ -159,21 +160,47 @@ fn a_quick_bench_measures_every_figure_against_its_limit_and_leaves_nothing() {
     let report = json(&["bench", "--quick", "--json", "--dir", folder.path().to_str().unwrap()]);
     let results = report["results"].as_array().unwrap();
     let names: Vec<&str> = results.iter().map(|row| row["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["nvme_read_1mib", "nvme_read_4mib", "nvme_write_1mib", "nvme_write_4mib", "memcpy"]);
+    let drive = ["nvme_read_1mib", "nvme_read_4mib", "nvme_write_1mib", "nvme_write_4mib"];
+    let alone = ["memcpy", "hash_tokens"];
+    let beside_a_daemon = [
+        "ram_load_shared",
+        "ram_load_shared_unverified",
+        "ram_handover",
+        "lookup_4096",
+        "fetch_uds",
+        "fetch_tcp",
+        "put_uds",
+        "put_tcp",
+    ];
+    assert_eq!(names, [&drive[..], &alone, &beside_a_daemon].concat());
     for row in results {
-        has(row, &["name", "value", "unit", "limit", "ratio"]);
-        assert!(row["value"].as_f64().unwrap() > 0.0 && row["unit"] == "GB/s", "{row}");
-        // Without io_uring there is no limit to compare with, and a hint that says why.
+        has(row, &["name", "value", "unit", "limit", "ratio", "rounds"]);
+        let value = row["value"].as_f64().unwrap();
+        assert!(value > 0.0 && row["rounds"].as_u64().unwrap() >= 3, "{row}");
+        assert!(row["at_least"].is_number() || row["at_most"].is_number() || row["name"] == "memcpy", "{row}");
+        let name = row["name"].as_str().unwrap();
         if let (Some(limit), Some(ratio)) = (row["limit"].as_f64(), row["ratio"].as_f64()) {
-            assert!((row["value"].as_f64().unwrap() / limit - ratio).abs() < 1e-9, "{row}");
+            assert!(limit > 0.0 && (value / limit - ratio).abs() < 1e-9 && row["met"].is_boolean(), "{row}");
+        } else if drive.contains(&name) {
+            // Without io_uring there is no limit to compare with, and a hint that says why.
+            assert!(report["hints"][0].as_str().unwrap().contains("no limit"), "{report}");
         } else {
-            assert!(row["name"] == "memcpy" || report["hints"][0].as_str().unwrap().contains("no limit"), "{report}");
+            assert!(alone.contains(&name), "{row}");
         }
     }
     assert!(
         report["nvme_kind"].as_str().unwrap().contains("O_DIRECT") || !report["hints"].as_array().unwrap().is_empty()
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_bench_of_some_figures_takes_those_and_no_drive() {
+    let report = json(&["bench", "--quick", "--json", "--only", "put_tcp,hash_tokens"]);
+    let names: Vec<&str> =
+        report["results"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["hash_tokens", "put_tcp"]);
+    assert!(report["nvme_kind"].is_null(), "{report}");
 }
 
 #[test]

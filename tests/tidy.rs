@@ -10,9 +10,10 @@ use std::{fs, io};
 /// can't hold a ring. `ARCHITECTURE.md` says what each is.
 const ROOMS: &[(&str, &[&str])] = &[
     ("vocab", &[]),
+    ("copy", &["vocab"]),
     ("proto", &[]),
     ("plan", &["vocab"]),
-    ("media", &["vocab"]),
+    ("media", &["vocab", "copy"]),
     ("index", &["vocab"]),
     ("ledger", &["vocab"]),
     ("tiers", &["vocab", "media", "index"]),
@@ -20,10 +21,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cache", &["vocab", "plan", "tiers", "session", "ledger"]),
     ("rpc", &["vocab", "proto", "ledger", "session", "cache"]),
     ("handover", &["vocab", "session"]),
-    ("client", &["vocab", "proto"]),
+    ("client", &["vocab", "copy", "proto"]),
     ("replay", &["vocab", "plan", "client", "ledger"]),
     ("offline", &["vocab", "index", "ledger", "tiers"]),
-    ("bench", &["vocab", "media", "index", "tiers"]),
     (
         "daemon",
         &[
@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "client", "replay", "offline",
         ],
     ),
+    ("bench", &["vocab", "media", "index", "tiers", "client", "daemon"]),
     ("cli", &["vocab", "client", "replay", "offline", "bench", "daemon"]),
 ];
 
@@ -48,7 +49,7 @@ enum Homes {
 
 /// (text, where it may be, what to use instead). A path that ends in a name is found inside of `{…}`, too.
 const BELONGS: &[(&str, Homes, &str)] = &[
-    ("unsafe ", Homes::Only(&["media", "client"]), "a safe function of `media`"),
+    ("unsafe ", Homes::Only(&["copy", "media", "client"]), "a safe function of `media`"),
     ("rocksdb::", Homes::Only(&["index", "ledger"]), "the types of `index` and `ledger`"),
     ("tonic::", Homes::Only(&["proto", "rpc", "client", "replay", "daemon", "cli"]), "`rpc` or `client`"),
     ("SystemTime::now", Homes::Only(&["vocab"]), "`vocab::Clock`"),

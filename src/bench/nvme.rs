@@ -9,7 +9,9 @@ use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 
 use super::blocks::Blocks;
-use super::{BenchError, BenchOptions, BenchReport, Measured, gigabytes, in_turn};
+use super::hints::about_file_system;
+use super::rounds::{Effort, Rounds, gigabytes, in_turn};
+use super::{BenchError, BenchOptions, BenchReport};
 use crate::index::Catalog;
 use crate::media::{Arena, DeviceOptions, Op, RawDrive, open};
 use crate::tiers::NvmeShelf;
@@ -22,10 +24,21 @@ const SIZES: [(u32, &str, &str); 2] =
 /// Bytes of one round: long beside what is in flight, short beside the moods of a disk.
 const ROUND_BYTES: u64 = 512 << 20;
 
-pub(super) fn measure(options: &BenchOptions, say: &impl Fn(&'static str)) -> Result<BenchReport, BenchError> {
+/// Takes the figures of these names; what there is to say of the drive goes into the report.
+pub(super) fn measure(
+    options: &BenchOptions,
+    effort: Effort,
+    names: &[&'static str],
+    say: &dyn Fn(&'static str),
+    report: &mut BenchReport,
+) -> Result<Vec<(&'static str, Rounds)>, BenchError> {
     let least = u64::from(SIZES[SIZES.len() - 1].0) * 16;
     if options.size.0 < least {
         return Err(BenchError::TooSmall { size: options.size, least: ByteCount(least) });
+    }
+    let mut taken = Vec::new();
+    if names.is_empty() {
+        return Ok(taken);
     }
     // As much as is in flight, so that both sides go through all of it: parts of a virtual machine's memory can be twice
     // as fast as others.
@@ -38,27 +51,26 @@ pub(super) fn measure(options: &BenchOptions, say: &impl Fn(&'static str)) -> Re
     let raw = RawDrive::open(&path, Arc::clone(&ram));
     // Gone from here on, however this process ends.
     drop(std::fs::remove_file(&path));
-    let no_limit = raw.as_ref().err().map(|why| format!("no limit to compare with: {why}"));
-    let mut hints = Vec::from_iter(no_limit);
+    report.hints.extend(raw.as_ref().err().map(|why| format!("no limit to compare with: {why}")));
     let mut raw = raw.ok();
     let catalog = Arc::new(Catalog::open(&options.dir.join("catalog"))?.catalog);
     let shelf = NvmeShelf::new(Arc::clone(&device), catalog, shape);
-    let (mut reads, mut writes) = (Vec::new(), Vec::new());
     for (bytes, read, write) in SIZES {
         let Some(class) = SlotClass::of_bytes(bytes) else { continue };
         let mut sides = Sides::new(Blocks::new(&shelf, Arc::clone(&ram), class), class, raw.as_mut());
-        // What was only reserved is not written as it will be later.
-        sides.fill()?;
-        say(write);
-        writes.push(sides.measure(Op::Write, write, options.time)?);
-        // The bare device has written over some.
-        sides.fill()?;
-        say(read);
-        reads.push(sides.measure(Op::Read, read, options.time)?);
+        for (op, name) in [(Op::Write, write), (Op::Read, read)] {
+            let Some(name) = names.iter().find(|wanted| **wanted == name) else { continue };
+            say(name);
+            // What was only reserved is not written as it will be later, and the bare device has written over some.
+            sides.fill()?;
+            taken.push((*name, sides.measure(op, effort)?));
+        }
     }
-    hints.extend(device.drawback());
+    report.hints.extend(device.drawback());
+    report.hints.extend(about_file_system(device.kind(), &options.dir));
+    report.nvme_kind = Some(device.kind().to_owned());
     shelf.stop();
-    Ok(BenchReport { results: [reads, writes].concat(), nvme_kind: device.kind().to_owned(), hints })
+    Ok(taken)
 }
 
 /// Ours and the bare one, for one size of block.
@@ -81,11 +93,11 @@ impl<'a> Sides<'a> {
     }
 
     /// In each round both have as many blocks, and others: what one has read, some cache may have kept.
-    fn measure(&mut self, op: Op, name: &'static str, time: Duration) -> Result<Measured, BenchError> {
+    fn measure(&mut self, op: Op, effort: Effort) -> Result<Rounds, BenchError> {
         let mut all: Vec<usize> = (0..self.ours.len()).collect();
         let blocks = (all.len() / 2).min((ROUND_BYTES / u64::from(self.class.bytes())) as usize);
         let bytes = blocks as u64 * u64::from(self.class.bytes());
-        in_turn(name, "GB/s", time, |ours_first| {
+        in_turn(effort, |ours_first| {
             all.shuffle(&mut self.random);
             let (numbers, others) = (&all[..blocks], &all[blocks..2 * blocks]);
             let (ours, bare) = if ours_first {

@@ -116,7 +116,7 @@ impl CliError {
                 | Self::Word(_)
                 | Self::Size(_)
                 | Self::Config { .. }
-                | Self::Bench(BenchError::TooSmall { .. })
+                | Self::Bench(BenchError::TooSmall { .. } | BenchError::Unknown { .. })
                 | Self::Start(StartError::Config(_))
         )
     }

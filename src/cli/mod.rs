@@ -40,6 +40,8 @@ use clap::{Parser, Subcommand};
 pub use error::CliError;
 use output::Output;
 
+use crate::bench::WORKER_COMMAND;
+
 /// A tiered KV-cache for LLM inference: keeps prefix-hashed KV blocks in RAM and on NVMe, and meters what they saved.
 #[derive(Debug, Parser)]
 #[command(name = "kvtier", version, disable_help_subcommand = true, arg_required_else_help = true)]
@@ -79,6 +81,9 @@ enum Command {
     Replay(replay::Replay),
     /// This machine's limits, and kvtier's share of each, measured in turn.
     Bench(bench::Bench),
+    /// A process beside a bench's daemon.
+    #[command(name = WORKER_COMMAND, hide = true)]
+    BenchWorker,
 }
 
 /// Runs the program with `args`, the first of which is its own name.
@@ -107,6 +112,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Trace(trace) => trace.run(&mut output),
         Command::Replay(replay) => replay.run(&mut output),
         Command::Bench(bench) => bench.run(&mut output),
+        Command::BenchWorker => bench::work(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

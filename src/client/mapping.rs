@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use crate::copy::copy_from;
 use crate::vocab::crc::PayloadCrc;
-use crate::vocab::limits::COPY_CHUNK_BYTES;
 
 /// A mapping. Its bytes may change at any time: they are copied out, and what the copy is worth is found out afterwards.
 #[derive(Debug)]
@@ -57,19 +57,11 @@ impl Mapping {
     }
 
     /// Copies the bytes from `at` to `to`, and their checksum with them where one is wanted. False past the end.
-    pub(super) fn copy(&self, at: u64, to: &mut [u8], mut crc: Option<&mut PayloadCrc>) -> bool {
-        let Some(mut from) = self.address(at, to.len()) else { return false };
-        for chunk in to.chunks_mut(COPY_CHUNK_BYTES) {
-            // SAFETY: as many bytes of the mapping as the chunk has, and a mapping that nobody here writes is no part of
-            // `to`. The daemon may write them meanwhile; whatever is copied then is dropped by who asks for the word.
-            unsafe { ptr::copy_nonoverlapping(from, chunk.as_mut_ptr(), chunk.len()) };
-            // The copy and not the source, which may change between two looks.
-            if let Some(crc) = crc.as_deref_mut() {
-                crc.update(chunk);
-            }
-            // SAFETY: at most one past the bytes asked for.
-            from = unsafe { from.add(chunk.len()) };
-        }
+    pub(super) fn copy(&self, at: u64, to: &mut [u8], crc: Option<&mut PayloadCrc>) -> bool {
+        let Some(from) = self.address(at, to.len()) else { return false };
+        // SAFETY: that many bytes of the mapping, and a mapping that nobody here writes is no part of `to`. The daemon may
+        // write them meanwhile; whatever is copied then is dropped by who asks for the word.
+        unsafe { copy_from(to, from, crc) };
         true
     }
 }

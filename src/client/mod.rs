@@ -14,6 +14,7 @@ mod chain;
 mod connect;
 mod error;
 mod fetch;
+mod health;
 mod link;
 mod load;
 mod lookup;

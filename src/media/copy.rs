@@ -1,17 +1,14 @@
-//! Copying and checksumming in one pass: the bytes are checksummed while the cache still has them, which makes the
-//! checksum nearly free (measured: 9 GB/s with, 9.5 without).
+//! Copying into a slot and checksumming in one pass.
+#![expect(unsafe_code, reason = "calls the copy that client and daemon share")]
 
+use crate::copy::copy_from;
 use crate::vocab::crc::PayloadCrc;
-use crate::vocab::limits::COPY_CHUNK_BYTES;
 
 /// Copies `src` to `dst`, which must be as long, and takes what was copied into `crc`.
 pub fn copy_with_crc(dst: &mut [u8], src: &[u8], crc: &mut PayloadCrc) {
     assert_eq!(dst.len(), src.len(), "a copy is as long as its source");
-    for (to, from) in dst.chunks_mut(COPY_CHUNK_BYTES).zip(src.chunks(COPY_CHUNK_BYTES)) {
-        to.copy_from_slice(from);
-        // The copy and not the source: another process may still have the source in its hands.
-        crc.update(to);
-    }
+    // SAFETY: as many bytes as `dst` has, by the line above, and of two borrows that one excludes the other.
+    unsafe { copy_from(dst, src.as_ptr(), Some(crc)) }
 }
 
 #[cfg(test)]
@@ -22,13 +19,15 @@ mod tests {
 
     #[test]
     fn the_copy_is_equal_and_so_is_its_checksum() {
-        let key = BlockKey::from_bytes([5; 32]);
-        for len in [0, 1, COPY_CHUNK_BYTES - 1, COPY_CHUNK_BYTES, 3 * COPY_CHUNK_BYTES + 17] {
-            let src: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-            let (mut dst, mut crc) = (vec![0; len], PayloadCrc::new(&key));
-            copy_with_crc(&mut dst, &src, &mut crc);
-            assert_eq!(dst, src);
-            assert_eq!(crc.finish(), payload_crc(&key, &src));
-        }
+        let (key, src) = (BlockKey::from_bytes([5; 32]), [1, 2, 3, 4, 5]);
+        let (mut dst, mut crc) = ([0; 5], PayloadCrc::new(&key));
+        copy_with_crc(&mut dst, &src, &mut crc);
+        assert_eq!((dst, crc.finish()), (src, payload_crc(&key, &src)));
+    }
+
+    #[test]
+    #[should_panic(expected = "as long as its source")]
+    fn a_copy_of_another_length_is_refused() {
+        copy_with_crc(&mut [0; 5], &[0; 4], &mut PayloadCrc::new(&BlockKey::from_bytes([5; 32])));
     }
 }

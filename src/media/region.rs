@@ -12,8 +12,9 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::lock;
+use crate::copy::copy_from;
 use crate::vocab::crc::PayloadCrc;
-use crate::vocab::limits::{ALIGNMENT, COPY_CHUNK_BYTES};
+use crate::vocab::limits::ALIGNMENT;
 
 /// Why a descriptor is no region.
 #[derive(Debug, thiserror::Error)]
@@ -138,15 +139,9 @@ impl Region {
         else {
             return false;
         };
-        for (number, chunk) in to.chunks_mut(COPY_CHUNK_BYTES).enumerate() {
-            // SAFETY: within the mapping, by the lines above; `to` is memory of this process alone. Another process may
-            // write the source meanwhile, which tears the copy and nothing else: no reference to it exists.
-            unsafe {
-                let from = self.base.as_ptr().add(at + number * COPY_CHUNK_BYTES);
-                ptr::copy_nonoverlapping(from, chunk.as_mut_ptr(), chunk.len());
-            }
-            crc.update(chunk);
-        }
+        // SAFETY: within the mapping, by the lines above; `to` is memory of this process alone. Another process may write the
+        // source meanwhile, which tears the copy and nothing else: no reference to it exists.
+        unsafe { copy_from(to, self.base.as_ptr().add(at), Some(crc)) };
         true
     }
 }

@@ -199,8 +199,11 @@ pub const TRACE_READ_BYTES: usize = 256 << 10;
 /// Foreground jobs that a device thread takes in a row while background ones wait: reads go first, but a drive that is
 /// read without pause must not keep written blocks in RAM for ever.
 pub const DEVICE_FOREGROUND_RUN: u32 = 16;
-/// Bytes copied before they are checksummed: the piece is still in the core's first-level cache.
-pub const COPY_CHUNK_BYTES: usize = 32 << 10;
+/// Bytes copied before they are checksummed: they are still in the core's first-level cache, and so is what the next ones
+/// need. Whole cache lines.
+pub const COPY_CHUNK_BYTES: usize = 8 << 10;
+/// Payloads from this size on are copied past the caches: a quarter of a core's second level.
+pub const COPY_STREAM_BYTES: usize = 256 << 10;
 /// How long a new daemon waits for the locks of a killed one. I/O in flight outlives its process by tens of
 /// milliseconds, and unmapping a large RAM tier takes seconds.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
