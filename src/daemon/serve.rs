@@ -7,19 +7,21 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use super::connection::Connection;
 use super::run::StartError;
 use crate::cache::Cache;
 use crate::proto::admin_server::AdminServer;
 use crate::proto::cache_server::CacheServer;
 use crate::proto::sessions_server::SessionsServer;
 use crate::proto::usage_server::UsageServer;
-use crate::rpc::{AdminService, CacheService, SessionsService, UsageService};
+use crate::rpc::{AdminService, BulkBodies, CacheService, SessionsService, UsageService};
 use crate::vocab::limits::{GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_WINDOW_BYTES};
 
 /// All services over one cache, with health and reflection.
@@ -31,7 +33,7 @@ pub(super) async fn routes(
     let at = handover.map(|path| path.display().to_string());
     let sessions = SessionsServer::new(SessionsService::new(Arc::clone(cache), at, closing.clone()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let blocks = CacheServer::new(CacheService::new(Arc::clone(cache), handover.is_some()))
+    let cache_service = CacheServer::new(CacheService::new(Arc::clone(cache), handover.is_some()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let usage = UsageServer::new(UsageService::new(Arc::clone(cache)));
@@ -51,7 +53,7 @@ pub(super) async fn routes(
     let mut routes = Routes::builder();
     routes
         .add_service(sessions)
-        .add_service(blocks)
+        .add_service(BulkBodies::new(cache_service))
         .add_service(usage)
         .add_service(admin)
         .add_service(health_service)
@@ -80,6 +82,7 @@ pub(super) async fn tcp(
     closing: CancellationToken,
 ) -> Result<(SocketAddr, Serving), StartError> {
     let (bound, incoming) = listen(address).await?;
+    let incoming = incoming.map(|socket| socket.map(Connection::new));
     let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
     Ok((bound, tokio::spawn(served)))
 }
@@ -104,7 +107,7 @@ async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpIncoming), StartE
 
 /// Serves on a Unix socket.
 pub(super) async fn unix(path: &Path, routes: Routes, closing: CancellationToken) -> Result<Serving, StartError> {
-    let incoming = UnixListenerStream::new(bind(path).await?);
+    let incoming = UnixListenerStream::new(bind(path).await?).map(|socket| socket.map(Connection::new));
     let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
     Ok(tokio::spawn(served))
 }

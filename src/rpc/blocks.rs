@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::body::Bulk;
+use super::pins::ConnectionPins;
 use super::status::{invalid, not_built, session as refuse_session, status, word};
 use super::{chain, fetch, load, put};
 use crate::cache::Cache;
@@ -90,9 +92,14 @@ impl cache_server::Cache for CacheService {
     }
 
     async fn fetch(&self, request: Request<proto::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        // A caller without a connection, such as a program that embeds the service, has a budget for this call.
+        let pins = request.extensions().get::<ConnectionPins>().cloned().unwrap_or_default();
         let request = request.into_inner();
         let session = self.session(request.session_id)?;
-        fetch::fetch(Arc::clone(&self.cache), session, request).await.map(Response::new)
+        let bulk = Bulk::new(fetch::fetch(Arc::clone(&self.cache), session, pins, request).await?);
+        let mut response = Response::new(Box::pin(bulk.clone()) as Self::FetchStream);
+        response.extensions_mut().insert(bulk);
+        Ok(response)
     }
 
     async fn put(&self, request: Request<Streaming<proto::PutRequest>>) -> Result<Response<Self::PutStream>, Status> {

@@ -7,6 +7,7 @@
 mod a_drive_is_lost;
 mod bad_input;
 mod benches_run;
+mod bulk_bodies;
 mod disk_troubles;
 mod host;
 mod impatient_readers;
@@ -21,5 +22,6 @@ mod process;
 mod scrubbed;
 mod several_drives;
 mod shared_arena;
+mod stalled_readers;
 mod standard;
 mod support;
