@@ -19,6 +19,7 @@ mod one_block_lives;
 mod planned_stop;
 #[path = "../shared/process.rs"]
 mod process;
+mod python_client;
 mod scrubbed;
 mod several_drives;
 mod shared_arena;
