@@ -22,7 +22,7 @@ use crate::proto::cache_server::CacheServer;
 use crate::proto::sessions_server::SessionsServer;
 use crate::proto::usage_server::UsageServer;
 use crate::rpc::{AdminService, BulkBodies, CacheService, SessionsService, UsageService};
-use crate::vocab::limits::{GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_WINDOW_BYTES};
+use crate::vocab::limits::{GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES, HTTP2_WINDOW_BYTES};
 
 /// All services over one cache, with health and reflection.
 pub(super) async fn routes(
@@ -65,7 +65,7 @@ pub(super) async fn routes(
 fn server() -> Server {
     Server::builder()
         .max_frame_size(HTTP2_FRAME_BYTES)
-        .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_WINDOW_BYTES)
         // Workers drop streams as they please for as long as they live; counted over a connection's life, a limit here
         // would cut the session of an engine that has run for a week.

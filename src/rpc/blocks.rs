@@ -13,9 +13,9 @@ use super::status::{invalid, not_built, session as refuse_session, status, word}
 use super::{chain, fetch, load, put};
 use crate::cache::Cache;
 use crate::cache::lookup::{LeaseRequest, LookupOptions};
-use crate::proto::{self, cache_server};
+use crate::proto::{self, Messages, RawBody, cache_server};
 use crate::session::Session;
-use crate::vocab::limits::{LEASE_TTL_DEFAULT, LEASE_TTL_MAX};
+use crate::vocab::limits::{GRPC_MESSAGE_BYTES_MAX, LEASE_TTL_DEFAULT, LEASE_TTL_MAX};
 use crate::vocab::{LeaseId, RequestId};
 
 /// The service.
@@ -103,7 +103,12 @@ impl cache_server::Cache for CacheService {
     }
 
     async fn put(&self, request: Request<Streaming<proto::PutRequest>>) -> Result<Response<Self::PutStream>, Status> {
-        Ok(Response::new(put::put(Arc::clone(&self.cache), request.into_inner())))
+        let raw = request.extensions().get::<RawBody>().and_then(RawBody::take);
+        let requests: put::Requests = match raw {
+            Some(body) => Box::pin(Messages::of_request(body, GRPC_MESSAGE_BYTES_MAX)),
+            None => Box::pin(request.into_inner()),
+        };
+        Ok(Response::new(put::put(Arc::clone(&self.cache), requests)))
     }
 
     async fn release(&self, request: Request<proto::ReleaseRequest>) -> Result<Response<proto::ReleaseReply>, Status> {

@@ -1,5 +1,6 @@
 //! A fetch's response body: its replies as chunks that are not copied, its end as gRPC's trailers. tonic answers the call
-//! as any other, with a stream of replies; on the way out the body that would encode them is exchanged for this one.
+//! as any other, with a stream of replies; on the way out the body that would encode them is exchanged for this one. A
+//! put's body is taken aside on its way in likewise.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use tonic::server::NamedService;
 
 use super::fetch::Replies;
 use super::wire;
-use crate::proto::FetchReply;
+use crate::proto::{FetchReply, RawBody};
 
 /// A fetch's replies on their way to the wire. What tonic answers with holds one, and so do the response's extensions:
 /// whoever comes first has the replies.
@@ -44,7 +45,10 @@ impl Stream for Bulk {
     }
 }
 
-/// A service whose fetches are sent without copying their payloads.
+/// The call whose messages are read past tonic's decoder.
+const PUT: &str = "/kvtier.v1.Cache/Put";
+
+/// A service whose payloads are neither copied on their way out of a slot nor before they get into one.
 #[derive(Clone, Debug)]
 pub struct BulkBodies<S>(S);
 
@@ -60,11 +64,12 @@ impl<S: NamedService> NamedService for BulkBodies<S> {
     const NAME: &'static str = S::NAME;
 }
 
+type Request = http::Request<tonic::body::Body>;
 type Response = http::Response<tonic::body::Body>;
 
-impl<S, B> Service<http::Request<B>> for BulkBodies<S>
+impl<S> Service<Request> for BulkBodies<S>
 where
-    S: Service<http::Request<B>, Response = Response, Error = Infallible>,
+    S: Service<Request, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
 {
     type Response = Response;
@@ -75,7 +80,11 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        if request.uri().path() == PUT {
+            let body = RawBody::new(std::mem::take(request.body_mut()));
+            request.extensions_mut().insert(body);
+        }
         let response = self.0.call(request);
         Box::pin(async {
             let mut response = response.await?;
