@@ -46,7 +46,11 @@ pub(super) async fn fetch(
     let (blocks, queue) = mpsc::channel(message_blocks);
     let (end, ended) = oneshot::channel();
     let Ok(hold) = timeout_at(deadline, pins.hold(slot * message_blocks as u64 * FETCH_PINNED_MESSAGES)).await else {
-        end.send(nothing()).ok();
+        // A walk without a reader sends nothing, and its receipt says so.
+        drop(blocks);
+        let (nobody, _) = mpsc::channel(1);
+        let nothing = cache.fetch(FetchRequest { promote: false, ..request }, nobody).await;
+        end.send(Fetched { outcome: FetchOutcome::Deadline, ..nothing }).ok();
         return Ok(Replies { queue, ended, message_blocks, cut: None, hold: None });
     };
     let sent = hold.ended();
@@ -68,11 +72,6 @@ pub(super) async fn fetch(
 fn message_blocks(slot: u64) -> usize {
     usize::try_from(MESSAGE_PAYLOAD_BYTES as u64 / slot.max(1))
         .map_or(1, |blocks| blocks.clamp(1, FETCH_MESSAGE_BLOCKS))
-}
-
-/// The connection had no room before the deadline.
-fn nothing() -> Fetched {
-    Fetched { outcome: FetchOutcome::Deadline, blocks_ram: 0, blocks_nvme: 0, tokens: 0, receipt: Vec::new() }
 }
 
 pub(super) fn deadline(ms: u32) -> Result<Instant, Status> {

@@ -78,6 +78,7 @@ async fn stalled_readers_pin_a_few_slots_lose_their_connection_and_give_every_sl
             && let Some(Reply::End(end)) = reply.reply
         {
             assert_eq!((end.outcome(), end.blocks_ram), (proto::FetchOutcome::Deadline, 0));
+            assert!(!end.receipt.is_empty(), "it can be settled as any other");
             late += 1;
         } else {
             // Stays open, and unread.
