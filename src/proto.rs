@@ -1,4 +1,4 @@
-//! Generated protobuf; the contract, with its comments, is in `proto/kvtier/v1`.
+//! Generated protobuf; the contract, with its comments, is in `proto/kvtier/v1`. And how its messages are read.
 
 #[expect(
     missing_docs,
@@ -13,7 +13,10 @@ mod generated {
     tonic::include_proto!("kvtier.v1");
 }
 
+mod messages;
+
 pub use generated::*;
+pub use messages::{Messages, RawBody};
 
 /// The compiled descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kvtier.v1.bin"));

@@ -1,6 +1,7 @@
-//! The limits that the gate's figures stand beside, measured in the same run: memory, and a bare Unix socket.
+//! The limits that the gate's figures stand beside, measured in the same run: memory, and bare sockets.
 
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 
 /// Copies `bytes` from one buffer to another.
@@ -10,8 +11,21 @@ pub(crate) fn copy(from: &[u8], to: &mut [u8]) {
 }
 
 /// Sends `bytes` through a Unix socket in pieces of 1 MiB, and reads them; bytes read.
-pub(crate) fn socket(bytes: usize) -> usize {
-    let (mut here, mut there) = UnixStream::pair().expect("a pair of sockets");
+pub(crate) fn unix(bytes: usize) -> usize {
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    send(here, there, bytes)
+}
+
+/// The same through TCP on the loopback.
+pub(crate) fn tcp(bytes: usize) -> usize {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let here = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
+    let (there, _) = listener.accept().expect("the other end");
+    here.set_nodelay(true).expect("an option");
+    send(here, there, bytes)
+}
+
+fn send(mut here: impl Write + Send + 'static, mut there: impl Read, bytes: usize) -> usize {
     let sender = std::thread::spawn(move || {
         let piece = vec![7_u8; 1 << 20];
         let mut left = bytes;

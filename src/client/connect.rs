@@ -4,17 +4,19 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
+use super::bulk::BulkChannel;
 use super::{ClientError, ServerAddress};
 use crate::proto::admin_client::AdminClient;
 use crate::proto::cache_client::CacheClient;
 use crate::proto::sessions_client::SessionsClient;
 use crate::proto::usage_client::UsageClient;
 use crate::vocab::limits::{
-    CALL_MAX, CONNECT_MAX, DEADLINE_GRACE, GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_WINDOW_BYTES,
-    KEEP_ALIVE_EVERY, KEEP_ALIVE_MAX,
+    CALL_MAX, CONNECT_MAX, DEADLINE_GRACE, GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES,
+    HTTP2_WINDOW_BYTES, KEEP_ALIVE_EVERY, KEEP_ALIVE_MAX,
 };
 
 /// A connection to a daemon. Cheap to clone; clones share it. A worker that wants more speed than one connection's
@@ -40,7 +42,7 @@ impl Client {
             .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
             .keep_alive_timeout(KEEP_ALIVE_MAX)
             .max_frame_size(HTTP2_FRAME_BYTES)
-            .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_WINDOW_BYTES);
         let channel = endpoint.connect().await.map_err(unreachable)?;
         Ok(Self { address: Arc::new(address.clone()), channel })
@@ -60,8 +62,8 @@ impl Client {
         SessionsClient::new(self.channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
     }
 
-    pub(super) fn cache_service(&self) -> CacheClient<Channel> {
-        CacheClient::new(self.channel.clone())
+    pub(super) fn cache_service(&self) -> CacheClient<BulkChannel> {
+        CacheClient::new(BulkChannel(self.channel.clone()))
             .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
     }
@@ -99,8 +101,8 @@ impl Client {
 
     /// Reads a stream to its very end after its last message. Dropped before its trailers have come, it would be reset,
     /// and after a thousand resets HTTP/2 takes the connection for an attack and ends it, the session with it.
-    pub(super) async fn hang_up<T>(&self, stream: &mut tonic::Streaming<T>) {
-        tokio::time::timeout(DEADLINE_GRACE, stream.message()).await.ok();
+    pub(super) async fn hang_up(&self, stream: &mut (impl Stream + Unpin)) {
+        tokio::time::timeout(DEADLINE_GRACE, stream.next()).await.ok();
     }
 
     pub(super) fn error(&self, status: &Status) -> ClientError {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tonic::Streaming;
+use tokio_stream::StreamExt;
 
 use super::assemble::{Assembled, Assembler};
 use super::lookup::millis;
 use super::{Chain, Client, ClientError, Session};
-use crate::proto::{self, BlockPiece, FetchReply, FetchRequest, fetch_reply::Reply};
+use crate::proto::{self, BlockPiece, FetchReply, FetchRequest, Messages, RawBody, fetch_reply::Reply};
 use crate::vocab::crc::payload_crc;
-use crate::vocab::limits::{DEADLINE_GRACE, FETCH_DEADLINE_DEFAULT};
+use crate::vocab::limits::{DEADLINE_GRACE, FETCH_DEADLINE_DEFAULT, GRPC_MESSAGE_BYTES_MAX};
 use crate::vocab::{BlockKey, LeaseId, RequestId};
 
 /// What a fetch asks besides the chain.
@@ -76,7 +76,7 @@ pub struct FetchEnd {
 #[derive(Debug)]
 pub struct Fetch {
     client: Client,
-    replies: Streaming<FetchReply>,
+    replies: Messages<FetchReply>,
     pieces: std::vec::IntoIter<BlockPiece>,
     assembler: Assembler,
     verify_with: Option<Arc<[BlockKey]>>,
@@ -111,8 +111,10 @@ impl Client {
         let patience = options.deadline.unwrap_or(FETCH_DEADLINE_DEFAULT).saturating_add(DEADLINE_GRACE);
         let until = Instant::now() + patience;
         let mut service = self.cache_service();
-        let asked = async { service.fetch(request).await.map(tonic::Response::into_inner) };
-        let replies = self.within("Fetch", patience, asked).await?;
+        let asked = async { service.fetch(request).await };
+        let response = self.within("Fetch", patience, asked).await?;
+        let body = response.extensions().get::<RawBody>().and_then(RawBody::take).unwrap_or_default();
+        let replies = Messages::of_response(body, GRPC_MESSAGE_BYTES_MAX);
         Ok(Fetch {
             client: self.clone(),
             replies,
@@ -193,8 +195,8 @@ impl Fetch {
     }
 
     async fn receive(&mut self) -> Result<(), ClientError> {
-        let reply = match tokio::time::timeout_at(self.until, self.replies.message()).await {
-            Ok(reply) => reply.map_err(|status| self.client.error(&status))?,
+        let reply = match tokio::time::timeout_at(self.until, self.replies.next()).await {
+            Ok(reply) => reply.transpose().map_err(|status| self.client.error(&status))?,
             Err(_) => return Err(ClientError::TimedOut { call: "Fetch", after: self.patience }),
         };
         match reply.and_then(|reply| reply.reply) {

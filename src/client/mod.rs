@@ -10,6 +10,7 @@ mod address;
 mod admin;
 mod arena;
 mod assemble;
+mod bulk;
 mod chain;
 mod connect;
 mod error;

@@ -1,6 +1,7 @@
 //! Wiring: opens a data folder, makes a cache of it, and serves it.
 
 mod config;
+mod connection;
 mod metrics;
 mod run;
 mod scrape;

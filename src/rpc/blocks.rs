@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::body::Bulk;
+use super::pins::ConnectionPins;
 use super::status::{invalid, session as refuse_session, status, word};
 use super::{chain, fetch, load, put, regions};
 use crate::cache::Cache;
 use crate::cache::lookup::{LeaseRequest, LookupOptions};
 use crate::cache::ticket::{PrefetchRequest, Prefetched};
-use crate::proto::{self, cache_server};
+use crate::proto::{self, Messages, RawBody, cache_server};
 use crate::session::Session;
-use crate::vocab::limits::{LEASE_TTL_DEFAULT, LEASE_TTL_MAX};
+use crate::vocab::limits::{GRPC_MESSAGE_BYTES_MAX, LEASE_TTL_DEFAULT, LEASE_TTL_MAX};
 use crate::vocab::{LeaseId, RequestId};
 
 /// The service.
@@ -96,13 +98,23 @@ impl cache_server::Cache for CacheService {
     }
 
     async fn fetch(&self, request: Request<proto::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        // A caller without a connection, such as a program that embeds the service, has a budget for this call.
+        let pins = request.extensions().get::<ConnectionPins>().cloned().unwrap_or_default();
         let request = request.into_inner();
         let session = self.session(request.session_id)?;
-        fetch::fetch(Arc::clone(&self.cache), session, request).await.map(Response::new)
+        let bulk = Bulk::new(fetch::fetch(Arc::clone(&self.cache), session, pins, request).await?);
+        let mut response = Response::new(Box::pin(bulk.clone()) as Self::FetchStream);
+        response.extensions_mut().insert(bulk);
+        Ok(response)
     }
 
     async fn put(&self, request: Request<Streaming<proto::PutRequest>>) -> Result<Response<Self::PutStream>, Status> {
-        Ok(Response::new(put::put(Arc::clone(&self.cache), request.into_inner())))
+        let raw = request.extensions().get::<RawBody>().and_then(RawBody::take);
+        let requests: put::Requests = match raw {
+            Some(body) => Box::pin(Messages::of_request(body, GRPC_MESSAGE_BYTES_MAX)),
+            None => Box::pin(request.into_inner()),
+        };
+        Ok(Response::new(put::put(Arc::clone(&self.cache), requests)))
     }
 
     async fn release(&self, request: Request<proto::ReleaseRequest>) -> Result<Response<proto::ReleaseReply>, Status> {

@@ -4,9 +4,11 @@
 
 mod admin;
 mod blocks;
+mod body;
 mod chain;
 mod fetch;
 mod load;
+mod pins;
 mod put;
 mod regions;
 mod sessions;
@@ -14,8 +16,11 @@ mod spec;
 mod status;
 mod usage;
 mod verify;
+mod wire;
 
 pub use admin::AdminService;
 pub use blocks::CacheService;
+pub use body::BulkBodies;
+pub use pins::ConnectionPins;
 pub use sessions::SessionsService;
 pub use usage::UsageService;

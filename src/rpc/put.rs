@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
 
 use super::chain;
 use super::status::{invalid, session as refuse_session, status};
@@ -18,8 +18,11 @@ use crate::vocab::limits::PUT_IDLE_MAX;
 
 type Replies = Pin<Box<dyn Stream<Item = Result<proto::PutReply, Status>> + Send>>;
 
+/// What the writer sends.
+pub(super) type Requests = Pin<Box<dyn Stream<Item = Result<proto::PutRequest, Status>> + Send>>;
+
 /// Answers a put.
-pub(super) fn put(cache: Arc<Cache>, requests: Streaming<proto::PutRequest>) -> Replies {
+pub(super) fn put(cache: Arc<Cache>, requests: Requests) -> Replies {
     // Two answers at most: what is wanted, and the end.
     let (replies, stream) = mpsc::channel(2);
     tokio::spawn(async move {
@@ -36,7 +39,7 @@ pub(super) fn put(cache: Arc<Cache>, requests: Streaming<proto::PutRequest>) -> 
 
 async fn receive(
     cache: &Arc<Cache>,
-    mut requests: Streaming<proto::PutRequest>,
+    mut requests: Requests,
     replies: &mpsc::Sender<Result<proto::PutReply, Status>>,
 ) -> Result<PutResult, Status> {
     let Some(Request::Offer(offer)) = next(&mut requests).await? else {
@@ -65,13 +68,13 @@ async fn receive(
     walk.finish().await.map_err(status)
 }
 
-async fn next(requests: &mut Streaming<proto::PutRequest>) -> Result<Option<Request>, Status> {
-    match tokio::time::timeout(PUT_IDLE_MAX, requests.message()).await {
-        Ok(Ok(None)) => Ok(None),
-        Ok(Ok(Some(message))) => {
+async fn next(requests: &mut Requests) -> Result<Option<Request>, Status> {
+    match tokio::time::timeout(PUT_IDLE_MAX, requests.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(message))) => {
             message.request.map(Some).ok_or_else(|| invalid("request", "absent", "an offer or data"))
         }
-        Ok(Err(status)) => Err(status),
+        Ok(Some(Err(status))) => Err(status),
         Err(_) => Err(Status::deadline_exceeded(format!(
             "the put has sent nothing for {} seconds, which is the limit",
             PUT_IDLE_MAX.as_secs()

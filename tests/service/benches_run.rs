@@ -7,11 +7,15 @@ mod limits;
 
 #[test]
 fn the_gates_benches_find_and_bring_what_they_should() {
-    let mut gate = gate::Gate::with_prompt(40, 10_000);
-    gate.lookup();
-    gate.miss();
-    assert_eq!(gate.fetch(), 400_000);
-    assert_eq!(gate.fetch(), 400_000);
+    for over in [gate::Over::Unix, gate::Over::Tcp] {
+        let mut gate = gate::Gate::with_prompt(over, 40, 10_000);
+        gate.lookup();
+        gate.miss();
+        assert_eq!(gate.fetch(), 400_000);
+        assert_eq!(gate.fetch(), 400_000);
+        assert_eq!(gate.put(), 400_000);
+        assert_eq!(gate.put(), 400_000);
+    }
 }
 
 #[test]
@@ -19,5 +23,6 @@ fn the_limits_beside_them_move_what_they_say() {
     let (from, mut to) = (vec![7; 3_000], vec![0; 3_000]);
     limits::copy(&from, &mut to);
     assert_eq!(from, to);
-    assert_eq!(limits::socket((1 << 20) + 5), (1 << 20) + 5);
+    assert_eq!(limits::unix((1 << 20) + 5), (1 << 20) + 5);
+    assert_eq!(limits::tcp((1 << 20) + 5), (1 << 20) + 5);
 }

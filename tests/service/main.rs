@@ -7,6 +7,7 @@
 mod a_drive_is_lost;
 mod bad_input;
 mod benches_run;
+mod bulk_bodies;
 mod disk_troubles;
 mod host;
 mod impatient_readers;
@@ -18,10 +19,12 @@ mod one_block_lives;
 mod planned_stop;
 #[path = "../shared/process.rs"]
 mod process;
+mod python_client;
 mod scrubbed;
 mod several_drives;
 mod shared_arena;
 mod shared_pool;
+mod stalled_readers;
 mod standard;
 mod support;
 mod tickets;

@@ -38,7 +38,7 @@ pub(crate) fn config(dir: &Path, ram: u64, nvme: u64) -> Config {
         socket: Some(dir.join("kvtier.sock")),
         // What it reads is counted, and not let go meanwhile.
         scrub: ByteCount(0),
-        nvme: vec![DriveSpec::here(ByteCount(nvme))],
+        nvme: (nvme > 0).then(|| DriveSpec::here(ByteCount(nvme))).into_iter().collect(),
         ..Config::new(dir.join("data"), ByteCount(ram))
     }
 }
