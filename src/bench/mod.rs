@@ -5,11 +5,13 @@
 
 mod beside;
 mod blocks;
+mod cold;
 mod gate;
 mod hashing;
 mod hints;
 mod memory;
 mod nvme;
+mod pool;
 mod prompt;
 mod room;
 mod rounds;
@@ -168,10 +170,18 @@ pub fn run(options: &BenchOptions, say: &dyn Fn(&'static str)) -> Result<BenchRe
     let drive = Effort { rounds: of(DRIVE_ROUNDS), time: options.time };
     let mut taken = nvme::measure(options, drive, &names(&rows, |by| matches!(by, By::Drive)), say, &mut report)?;
     for row in &rows {
-        if let By::Here(take) = row.by {
-            say(row.name);
-            taken.push((row.name, take(effort)?));
-        }
+        let rounds = match row.by {
+            By::Here(take) => {
+                say(row.name);
+                take(effort)?
+            }
+            By::Folder(take) => {
+                say(row.name);
+                take(options, Effort { rounds: effort.rounds, ..drive })?
+            }
+            By::Drive | By::Worker(_) => continue,
+        };
+        taken.push((row.name, rounds));
     }
     let beside: Vec<_> = rows.iter().copied().filter(|row| matches!(row.by, By::Worker(_))).collect();
     if !beside.is_empty() {
@@ -223,7 +233,7 @@ impl Measured {
         // A row whose limit could not be had has nothing to be held against.
         let held = match row.by {
             By::Here(_) => Some(summary.ratio.unwrap_or(summary.value)),
-            By::Drive | By::Worker(_) => summary.ratio,
+            By::Drive | By::Folder(_) | By::Worker(_) => summary.ratio,
         };
         Some(Self {
             name: row.name,

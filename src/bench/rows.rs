@@ -2,7 +2,7 @@
 
 use super::rounds::{Effort, Rounds};
 use super::worker::Worker;
-use super::{BenchError, gate, hashing, memory, shared};
+use super::{BenchError, BenchOptions, cold, gate, hashing, memory, pool, shared};
 
 /// What is looked for: of the ratio, or of the value where there is no limit to compare with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub(super) enum By {
     Drive,
     /// This process.
     Here(fn(Effort) -> Result<Rounds, BenchError>),
+    /// This process, on a folder of the drive that is measured.
+    Folder(fn(&BenchOptions, Effort) -> Result<Rounds, BenchError>),
     /// A process of its own, as an inference worker is one, beside a daemon with a prompt in RAM.
     Worker(fn(&Worker, Effort) -> Result<Rounds, BenchError>),
 }
@@ -49,6 +51,9 @@ pub(super) const ROWS: &[Row] = &[
     row("ram_load_shared", SPEED, Target::AtLeast(0.85), By::Worker(shared::load)),
     row("ram_load_shared_unverified", SPEED, Target::AtLeast(0.90), By::Worker(shared::load_unverified)),
     row("ram_handover", TIME, Target::AtMost(10.0), By::Worker(shared::handover)),
+    row("load_into_ram", SPEED, Target::AtLeast(0.85), By::Worker(pool::load_into_ram)),
+    row("load_into_nvme", SPEED, Target::AtLeast(0.95), By::Folder(cold::load_into)),
+    row("put_shared", SPEED, Target::AtLeast(0.40), By::Worker(pool::put_shared)),
     row("lookup_4096", TIME, Target::AtMost(4.0), By::Worker(gate::lookup)),
     row("fetch_uds", SPEED, Target::AtLeast(0.45), By::Worker(gate::fetch_uds)),
     row("fetch_tcp", SPEED, Target::AtLeast(0.65), By::Worker(gate::fetch_tcp)),

@@ -145,7 +145,7 @@ impl Worker {
 }
 
 impl Line {
-    async fn open(address: &str) -> Result<Self, BenchError> {
+    pub(super) async fn open(address: &str) -> Result<Self, BenchError> {
         let client = Client::connect(&ServerAddress::parse(address).map_err(std::io::Error::other)?).await?;
         let session = client.open_session(&InstanceId::parse("bench")?, "bench").await?;
         Ok(Self { client, session })

@@ -170,9 +170,10 @@ impl Cache {
     /// Copies a block from its RAM slot, in parts, so that others get their turn. RAM's bytes were checked when they came in.
     async fn copy_from_ram(&self, key: &BlockKey, place: &mut RegionWriter) -> bool {
         let Some(pin) = self.pin(key) else { return false };
-        let Some(to) = place.as_mut_slice().get_mut(..pin.len()) else { return false };
-        for (to, from) in to.chunks_mut(MESSAGE_PAYLOAD_BYTES).zip(pin.chunks(MESSAGE_PAYLOAD_BYTES)) {
-            to.copy_from_slice(from);
+        for (number, part) in pin.chunks(MESSAGE_PAYLOAD_BYTES).enumerate() {
+            if !place.copy_in(number * MESSAGE_PAYLOAD_BYTES, part) {
+                return false;
+            }
             tokio::task::yield_now().await;
         }
         true

@@ -66,6 +66,10 @@ pub(super) struct Serve {
     /// How long a stop may take to write what only RAM has; 0 to stop at once [default: 30].
     #[arg(long, value_name = "SECONDS")]
     flush_max: Option<u64>,
+    /// Whether RAM's pages are made at the start, in the background: it then has its memory before it needs it [default:
+    /// true].
+    #[arg(long, value_name = "BOOL")]
+    prefault: Option<bool>,
     /// A JSON file with fields of the same names (data_dir, listen, nvme, wear_budget …; nvme is one drive or a list);
     /// flags win over it.
     #[arg(long, value_name = "FILE")]
@@ -92,6 +96,7 @@ struct ConfigFile {
     io_inflight: Option<String>,
     scrub: Option<String>,
     flush_max: Option<u64>,
+    prefault: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -139,6 +144,7 @@ impl Serve {
             io: IoOptions { engine: named(self.io, file.io, names::engine)?, inflight_bytes: inflight.0 },
             scrub: sized("scrub", self.scrub, file.scrub, ByteCount(SCRUB_BYTES_PER_SECOND))?,
             flush_max: self.flush_max.or(file.flush_max).map_or(FLUSH_MAX, Duration::from_secs),
+            prefault: self.prefault.or(file.prefault).unwrap_or(true),
             ..Config::new(data_dir, sized("ram", self.ram, file.ram, RAM)?)
         })
     }

@@ -41,6 +41,7 @@ struct Report {
     drives: Vec<Drive>,
     write_amplification: Option<f64>,
     scrub: Scrub,
+    memory: Memory,
     counters: BTreeMap<String, u64>,
 }
 
@@ -52,6 +53,31 @@ struct Scrub {
     bytes: u64,
     corrupt: u64,
     progress: f64,
+}
+
+#[derive(Default, Serialize)]
+struct Memory {
+    huge_bytes: u64,
+    prefaulted_bytes: u64,
+    shared: bool,
+    regions: u64,
+    staging_bytes: u64,
+    tickets: u64,
+}
+
+impl Memory {
+    fn of(status: client::MemoryStatus) -> Self {
+        let client::MemoryStatus { huge_bytes, prefaulted_bytes, shared, regions, staging_bytes, tickets } = status;
+        Self { huge_bytes, prefaulted_bytes, shared, regions, staging_bytes, tickets }
+    }
+
+    /// How RAM is had and who may map it.
+    fn text(&self) -> String {
+        let pages = if self.huge_bytes > 0 { "pages of 2 MiB" } else { "pages of 4 KiB" };
+        let made = size::human(ByteCount(self.prefaulted_bytes));
+        let shared = if self.shared { "workers may map it" } else { "not shared" };
+        format!("{pages}, {made} made ahead, {shared}")
+    }
 }
 
 #[derive(Serialize)]
@@ -98,6 +124,7 @@ impl Report {
             background: status.background,
             drives: status.drives.into_iter().map(Drive::from).collect(),
             write_amplification: status.write_amplification,
+            memory: status.memory.map(Memory::of).unwrap_or_default(),
             scrub: status.scrub.map_or_else(Scrub::default, Scrub::from),
             counters: status.counters.into_iter().collect(),
         }
@@ -141,7 +168,10 @@ fn text(report: &Report) -> String {
         ["hit rate of lookups".to_owned(), report.hit_rate.map_or("-".to_owned(), percent)],
         row("  tokens hit", report.hit_tokens),
         row("  tokens missed", report.miss_tokens),
+        ["RAM".to_owned(), report.memory.text()],
         row("sessions", report.sessions),
+        row("  regions attached", report.memory.regions),
+        row("  tickets", report.memory.tickets),
         row("leases", report.leases),
         row("puts under way", report.puts),
         row("slots being filled", report.reservations),

@@ -37,6 +37,8 @@ pub struct Config {
     pub scrub: ByteCount,
     /// How long a stop may take to write what only RAM has.
     pub flush_max: Duration,
+    /// Have the kernel make RAM's pages at the start, in the background, and not with their first use.
+    pub prefault: bool,
     /// TCP address that serves `/metrics`.
     pub metrics: Option<SocketAddr>,
 }
@@ -69,6 +71,7 @@ impl Config {
             io: IoOptions::default(),
             scrub: ByteCount(SCRUB_BYTES_PER_SECOND),
             flush_max: FLUSH_MAX,
+            prefault: false,
             metrics: None,
         }
     }

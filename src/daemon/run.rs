@@ -80,8 +80,11 @@ impl Daemon {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let Config { listen, socket, metrics, scrub, flush_max, .. } = config.clone();
+        let Config { listen, socket, metrics, scrub, flush_max, prefault, .. } = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
+        if prefault {
+            make_pages(&opened.cache);
+        }
         tokio::spawn(Arc::clone(&opened.cache).keep_time());
         tokio::spawn(Arc::clone(&opened.cache).keep_books());
         let closing = CancellationToken::new();
@@ -162,6 +165,20 @@ impl Daemon {
     }
 }
 
+/// Makes RAM's pages on a thread of its own, which ends with the daemon.
+fn make_pages(cache: &Arc<Cache>) {
+    let (ram, of) = (Arc::downgrade(cache.ram()), Arc::downgrade(cache));
+    let make = move || {
+        let Some(ram) = ram.upgrade() else { return };
+        if let Err(error) = ram.populate(|| of.strong_count() > 0) {
+            tracing::warn!(%error, "RAM's pages could not be made ahead: they come with their first use, or not");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("prefault".into()).spawn(make) {
+        tracing::warn!(%error, "no thread to make RAM's pages");
+    }
+}
+
 /// Hands the arena over beside the socket that serves; at which path. Where that can't be, workers get their bytes through
 /// gRPC, as those of other hosts do.
 async fn hand_over(socket: &Path, cache: &Arc<Cache>, closing: &CancellationToken) -> Option<PathBuf> {
@@ -169,6 +186,10 @@ async fn hand_over(socket: &Path, cache: &Arc<Cache>, closing: &CancellationToke
     name.push(".arena");
     // Workers may have another working directory.
     let path = std::path::absolute(name).ok()?;
+    if !cache.ram().is_shareable() {
+        tracing::warn!("RAM is not shared with workers of this host: its kernel can't seal memory (Linux 5.1 can)");
+        return None;
+    }
     let parts = handover::Parts::of(cache.ram().parts()).map_err(StartError::Ram);
     let bound = match parts {
         Ok(parts) => serve::bind(&path).await.map(|listener| (listener, parts)),

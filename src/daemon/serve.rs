@@ -40,7 +40,7 @@ pub(super) async fn routes(
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let usage = UsageServer::new(UsageService::new(Arc::clone(cache)));
-    let admin = AdminServer::new(AdminService::new(Arc::clone(cache), closing.clone()))
+    let admin = AdminServer::new(AdminService::new(Arc::clone(cache), handover.is_some(), closing.clone()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CacheServer<CacheService>>().await;

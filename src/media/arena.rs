@@ -15,7 +15,7 @@ use super::segment::Segment;
 use super::slot::{SlotPin, SlotWriter};
 use super::word::{Then, Word};
 use super::words::Words;
-use crate::vocab::limits::{ALIGNMENT, SLOTS_PER_EXTENT_MAX};
+use crate::vocab::limits::{ALIGNMENT, POPULATE_BYTES, SLOTS_PER_EXTENT_MAX};
 use crate::vocab::{SlotClass, SlotId, TierShape};
 
 /// Where a slot lies.
@@ -37,6 +37,8 @@ pub struct Arena {
     /// planner moves an extent only when it is empty; a mistake there must not become two writers of one byte.
     guards: Box<[AtomicU64]>,
     pins: AtomicUsize,
+    /// Bytes whose pages were made ahead of their first use.
+    populated: AtomicU64,
     /// At most one entry a slot.
     freed: Mutex<Vec<SlotId>>,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -61,6 +63,7 @@ impl Arena {
             words_per_extent,
             guards: zeroes(extents),
             pins: AtomicUsize::new(0),
+            populated: AtomicU64::new(0),
             freed: Mutex::default(),
             wake: OnceLock::new(),
         }))
@@ -76,6 +79,44 @@ impl Arena {
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// Makes all pages, some at a time while `go_on`: to be run by a thread of its own, since a kernel may take seconds for a
+    /// gigabyte. Whoever uses the memory meanwhile is not disturbed.
+    ///
+    /// # Errors
+    /// When the kernel has no more memory.
+    pub fn populate(&self, go_on: impl Fn() -> bool) -> io::Result<()> {
+        for segment in &self.segments {
+            for at in (0..segment.size()).step_by(POPULATE_BYTES) {
+                if !go_on() {
+                    return Ok(());
+                }
+                let len = POPULATE_BYTES.min(segment.size() - at);
+                segment.populate_part(at, len)?;
+                self.populated.fetch_add(len as u64, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes whose pages were made so.
+    #[must_use]
+    pub fn populated_bytes(&self) -> u64 {
+        self.populated.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in huge pages that the host had reserved.
+    #[must_use]
+    pub fn huge_bytes(&self) -> u64 {
+        let huge = self.segments.iter().filter(|segment| segment.page_bytes() > ALIGNMENT);
+        huge.map(|segment| segment.size() as u64).sum()
+    }
+
+    /// Whether workers may have it.
+    #[must_use]
+    pub fn is_shareable(&self) -> bool {
+        self.segments.iter().all(Segment::is_shareable) && self.words.is_shareable()
     }
 
     /// What a worker maps to read it: the words first, then each segment, with their bytes.

@@ -190,3 +190,12 @@ fn no_reader_ever_sees_bytes_of_another_generation() {
     assert!(reads > 0 && waited > 0, "{reads} reads, {waited} slots waited for a pin");
     assert_eq!(arena.pins(), 0);
 }
+
+#[test]
+fn pages_are_made_ahead_until_all_are_there_or_nobody_wants_them() {
+    let arena = Arena::new(TierShape::carve(ByteCount(16 << 20))).unwrap();
+    arena.populate(|| false).unwrap();
+    assert_eq!(arena.populated_bytes(), 0);
+    arena.populate(|| true).unwrap();
+    assert_eq!((arena.populated_bytes(), arena.is_shareable()), (16 << 20, true));
+}

@@ -171,6 +171,14 @@ impl RegionWriter {
         unsafe { std::slice::from_raw_parts(self.region.base.as_ptr().add(self.at), self.len) }
     }
 
+    /// Copies `from` to `at`, past the caches; false where it would not fit.
+    #[must_use]
+    pub fn copy_in(&mut self, at: usize, from: &[u8]) -> bool {
+        let to = at.checked_add(from.len()).and_then(|end| self.as_mut_slice().get_mut(at..end));
+        // SAFETY: as many bytes as `from` has, which are no part of a region that is claimed for writing.
+        to.map(|to| unsafe { copy_from(to, from.as_ptr(), None) }).is_some()
+    }
+
     /// The bytes, to be filled.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and `&mut self` is exclusive.
@@ -222,6 +230,9 @@ mod tests {
         assert!(before.is_some() && after.is_some());
         drop(first);
         assert!(region.claim(4096, 4096).is_some());
+        let mut whole = region.claim(4096, 4096).unwrap();
+        assert!(whole.copy_in(4000, &[5; 96]) && whole.bytes()[4000..] == [5; 96]);
+        assert!(!whole.copy_in(4001, &[5; 96]) && !whole.copy_in(usize::MAX, &[5; 2]));
         for (at, len) in [(16384, 1), (0, 0), (1, 16384), (u64::MAX, 4096)] {
             assert!(region.claim(at, len).is_none(), "{len} bytes from {at}");
         }

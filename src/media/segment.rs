@@ -6,7 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+use crate::vocab::limits::ALIGNMENT;
+
+/// Huge pages, where the host has reserved some: a copy of a gigabyte then needs 512 translations and not 262,144.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Shared memory of a fixed size, zeroed, not prefaulted: pages come with their first write.
 #[derive(Debug)]
@@ -14,6 +20,8 @@ pub struct Segment {
     base: NonNull<u8>,
     len: usize,
     fd: OwnedFd,
+    page: usize,
+    shareable: bool,
 }
 
 // SAFETY: the mapping belongs to the process and not to a thread; who may touch which bytes is the arena's protocol.
@@ -22,20 +30,44 @@ unsafe impl Send for Segment {}
 unsafe impl Sync for Segment {}
 
 impl Segment {
-    /// Maps `len` bytes, which must not be 0.
+    /// Maps `len` bytes, which must not be 0: in huge pages where the host has reserved as many.
     ///
     /// # Errors
     /// When the kernel refuses the descriptor or the address space.
     pub fn new(len: usize) -> io::Result<Self> {
-        let fd = memfd_create("kvtier-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        if len.is_multiple_of(HUGE_PAGE)
+            && let Ok(segment) = Self::map(len, HUGE_PAGE, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB)
+        {
+            return Ok(segment);
+        }
+        let segment = Self::map(len, ALIGNMENT as usize, MemfdFlags::empty())?;
+        // Where the host gives huge pages of its own accord to who asks (shmem_enabled is `advise`); a hint, no more.
+        // SAFETY: advice about this mapping, which changes no byte.
+        unsafe { madvise(segment.base.as_ptr().cast(), len, Advice::LinuxHugepage) }.ok();
+        Ok(segment)
+    }
+
+    fn map(len: usize, page: usize, pages: MemfdFlags) -> io::Result<Self> {
+        let fd = memfd_create("kvtier-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | pages)?;
         ftruncate(&fd, len as u64)?;
         // SAFETY: a fresh mapping at an address of the kernel's choice; nothing else refers to it.
         let base = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)? };
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))?;
-        let segment = Self { base, len, fd };
-        // From now on nobody maps it writable, also who gets the descriptor; this mapping stays writable.
-        fcntl_add_seals(&segment.fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL)?;
+        let mut segment = Self { base, len, fd, page, shareable: false };
+        segment.shareable = seal(&segment.fd, SealFlags::FUTURE_WRITE)?;
         Ok(segment)
+    }
+
+    /// Bytes of its pages.
+    #[must_use]
+    pub fn page_bytes(&self) -> u64 {
+        self.page as u64
+    }
+
+    /// Whether others may have it: it is sealed, so that they can read it and nothing else.
+    #[must_use]
+    pub fn is_shareable(&self) -> bool {
+        self.shareable
     }
 
     /// Size in bytes.
@@ -46,8 +78,13 @@ impl Segment {
 
     /// Has the kernel make all its pages now, whoever uses it meanwhile.
     pub(super) fn populate(&self) -> io::Result<()> {
+        self.populate_part(0, self.len)
+    }
+
+    /// The same for `len` bytes from `at`, whole pages.
+    pub(super) fn populate_part(&self, at: usize, len: usize) -> io::Result<()> {
         // SAFETY: within the mapping; it makes pages as a write to them would, and changes no byte.
-        unsafe { madvise(self.base.as_ptr().cast(), self.len, Advice::LinuxPopulateWrite) }?;
+        unsafe { madvise(self.address(at, len).cast(), len, Advice::LinuxPopulateWrite) }?;
         Ok(())
     }
 
@@ -65,6 +102,16 @@ impl Segment {
     }
 }
 
+/// Seals memory, so that who gets it can map it for reading and nothing else; whether this kernel can. It must know
+/// `read_only`, the seal of Linux 5.1: where it does not, nobody gets the memory.
+fn seal(fd: &OwnedFd, read_only: SealFlags) -> io::Result<bool> {
+    match fcntl_add_seals(fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL | read_only) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Drop for Segment {
     fn drop(&mut self) {
         // SAFETY: this mapping was made by `new`, and pins and writers keep the arena and with it this segment alive.
@@ -77,6 +124,14 @@ impl Drop for Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_can_not_seal_memory_keeps_it_for_itself() {
+        let fd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        assert!(!seal(&fd, SealFlags::from_bits_retain(1 << 20)).unwrap(), "a seal that no kernel knows");
+        assert!(seal(&fd, SealFlags::FUTURE_WRITE).unwrap());
+        assert!(Segment::new(8192).unwrap().is_shareable());
+    }
 
     #[test]
     fn a_segment_is_page_aligned_zeroed_and_closed_on_exec() {
@@ -101,13 +156,13 @@ mod tests {
         let read_only = map(ProtFlags::READ).unwrap();
         // SAFETY: mapped above; nobody writes meanwhile.
         assert_eq!(unsafe { read_only.cast::<u8>().read() }, 7);
-        assert_eq!(map(ProtFlags::READ | ProtFlags::WRITE).unwrap_err(), rustix::io::Errno::PERM);
-        assert_eq!(rustix::io::pwrite(segment.fd(), b"x", 0).unwrap_err(), rustix::io::Errno::PERM);
+        assert_eq!(map(ProtFlags::READ | ProtFlags::WRITE).unwrap_err(), Errno::PERM);
+        assert_eq!(rustix::io::pwrite(segment.fd(), b"x", 0).unwrap_err(), Errno::PERM);
         for size in [0, 4096, 16384] {
-            assert_eq!(ftruncate(segment.fd(), size).unwrap_err(), rustix::io::Errno::PERM, "{size}");
+            assert_eq!(ftruncate(segment.fd(), size).unwrap_err(), Errno::PERM, "{size}");
         }
         let more = fcntl_add_seals(segment.fd(), SealFlags::WRITE);
-        assert_eq!(more.unwrap_err(), rustix::io::Errno::PERM, "nor shut the daemon out");
+        assert_eq!(more.unwrap_err(), Errno::PERM, "nor shut the daemon out");
         // SAFETY: mapped above, used no more.
         unsafe { munmap(read_only, 8192) }.unwrap();
     }

@@ -37,6 +37,10 @@ impl Words {
         self.segment.fd()
     }
 
+    pub(super) fn is_shareable(&self) -> bool {
+        self.segment.is_shareable()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.segment.size()
     }

@@ -5,13 +5,14 @@
 //! is in one list at most, so all lists of a tier share the array.
 
 use super::policy::{Heat, Policy};
+use crate::vocab::limits::REQUEST_BLOCKS_MAX;
 
 const NONE: u32 = u32::MAX;
 /// Nodes before those of blocks: each list's own, whose `next` is the hottest block, its `prev` the coldest.
 const LISTS: u32 = 1 << u8::BITS;
-/// How many blocks that can't go are passed over before giving up: they are pinned, and many in a row mean that
-/// nearly everything is.
-const PASSED_OVER_MAX: usize = 4_096;
+/// How many blocks that can't go are passed over before giving up: one leased chain of the greatest length. More in a row
+/// mean that nearly everything is pinned.
+const PASSED_OVER_MAX: usize = REQUEST_BLOCKS_MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
@@ -168,6 +169,13 @@ mod tests {
         }
         assert_eq!(lru.victim(0, &mut |block| block >= 2), Some(2));
         assert_eq!(order(&mut lru), [2, 3, 0, 1]);
+    }
+
+    #[test]
+    fn a_leased_chain_of_any_length_does_not_hide_what_may_go() {
+        let (mut lru, leased) = (Lru::default(), u32::try_from(REQUEST_BLOCKS_MAX).unwrap() - 1);
+        (0..=leased).for_each(|block| lru.insert(0, block, Heat::Hot));
+        assert_eq!(lru.victim(0, &mut |block| block >= leased), Some(leased));
     }
 
     #[test]

@@ -23,13 +23,27 @@ pub struct AdminService {
     cache: Arc<Cache>,
     /// Ends what takes long when the daemon stops.
     closing: CancellationToken,
+    /// Whether same-host workers are handed the arena.
+    hands_over: bool,
 }
 
 impl AdminService {
-    /// Over this cache; what takes long ends when `closing` is cancelled.
+    /// Over this cache, whose arena is handed to same-host workers, or not; what takes long ends when `closing` is cancelled.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, closing: CancellationToken) -> Self {
-        Self { cache, closing }
+    pub fn new(cache: Arc<Cache>, hands_over: bool, closing: CancellationToken) -> Self {
+        Self { cache, closing, hands_over }
+    }
+
+    fn memory(&self) -> proto::MemoryStatus {
+        let (ram, (regions, staging_bytes)) = (self.cache.ram(), self.cache.sessions().regions().held());
+        proto::MemoryStatus {
+            huge_bytes: ram.huge_bytes(),
+            prefaulted_bytes: ram.populated_bytes(),
+            shared: self.hands_over,
+            regions: regions as u64,
+            staging_bytes,
+            tickets: self.cache.tickets() as u64,
+        }
     }
 
     fn block(&self, key: BlockKey, known: Option<Inspection>) -> proto::BlockInfo {
@@ -158,6 +172,7 @@ impl Admin for AdminService {
             drives: now.drives.into_iter().map(drive).collect(),
             write_amplification: now.write_amplification,
             scrub: Some(scrub(now.scrub)),
+            memory: Some(self.memory()),
             counters: now.counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         }))
     }

@@ -12,7 +12,7 @@ use super::status::{session as refuse_session, status, word};
 use crate::cache::{Cache, Leased};
 use crate::proto::{self, sessions_server::Sessions};
 use crate::session::{News, Session};
-use crate::vocab::limits::{ALIGNMENT, LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX};
+use crate::vocab::limits::{LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX};
 use crate::vocab::{InstanceId, NamespaceName};
 
 /// The revision of the protocol that this daemon speaks.
@@ -37,9 +37,13 @@ impl SessionsService {
 
     fn arena(&self) -> Option<proto::ArenaDescription> {
         let socket = self.handover.clone()?;
-        let segment = |(id, bytes)| proto::Segment { id, bytes, page_bytes: ALIGNMENT, ..Default::default() };
-        // The first part holds the words.
-        let segments = (0..).zip(self.cache.ram().parts().skip(1).map(|(_, bytes)| bytes)).map(segment).collect();
+        let segments = (0..).zip(self.cache.ram().segments()).map(|(id, segment)| proto::Segment {
+            id,
+            bytes: segment.size() as u64,
+            page_bytes: segment.page_bytes(),
+            ..Default::default()
+        });
+        let segments = segments.collect();
         Some(proto::ArenaDescription { segments, socket })
     }
 }

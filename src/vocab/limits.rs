@@ -141,6 +141,8 @@ pub const WEAR_SAVE_EVERY: Duration = Duration::from_secs(60);
 pub const FETCH_READ_AHEAD: usize = 16;
 /// Blocks whose places go into one message of a load: about 140 KB, and a long prompt in one.
 pub const PLACES_PER_MESSAGE: usize = 4_096;
+/// Bytes of RAM whose pages are made with one call at start: some tens of milliseconds, after which a stop is heard.
+pub const POPULATE_BYTES: usize = 64 << 20;
 /// Parts of the arena handed over in one message: the kernel takes 253 descriptors.
 pub const HANDOVER_PARTS: usize = 64;
 /// How long a process may take to ask for the arena, or to take it. It is a few hundred bytes.
