@@ -68,6 +68,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_leased_counts_as_used_before_anything_can_go_for_it() {
+        let mut cache = Cache::new(4, 0);
+        cache.put(0..2);
+        cache.put([10]);
+        cache.put([11]);
+        // The chain is touched after the answer, some of it by and by.
+        let lease = cache.lease(0..2);
+        assert!(cache.planner.catch_up(1));
+        cache.release(lease);
+        cache.put([12]);
+        assert_eq!((cache.hit([10]), cache.hit([11]), cache.hit(0..2)), (0, 1, 2));
+        assert!(!cache.planner.catch_up(9));
+    }
+
+    #[test]
     fn a_lease_of_two_blocks_leaves_the_third_to_go() {
         let mut cache = Cache::new(4, 0);
         cache.put(0..4);

@@ -19,7 +19,7 @@ use crate::plan::{Answer, BlockRef, Command, Event, Load, Planner, PutId, Transf
 use crate::tiers::{
     CODEC_RAW, NvmeShelf, Place, RamShelf, ReadDone, ReadError, ReadInto, Row, ShardRow, SlotWriter, WriteError,
 };
-use crate::vocab::limits::PLANNER_INBOX;
+use crate::vocab::limits::{PLANNER_INBOX, TOUCHED_AT_ONCE};
 use crate::vocab::{BlockKey, Clock, SlotClass, SlotId};
 
 /// What a put's task is told about a block that it needs a slot for.
@@ -235,6 +235,7 @@ impl Run {
                 self.on(Event::RamFreed { slot });
             }
             self.look_at_index(tick);
+            while messages.is_empty() && self.planner.catch_up(TOUCHED_AT_ONCE) {}
             if !waiting_for_quiet.is_empty() && self.planner.is_quiet() {
                 waiting_for_quiet.drain(..).for_each(|reply| reply.send(()).unwrap_or(()));
             }

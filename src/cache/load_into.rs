@@ -14,7 +14,7 @@ use super::regions::{WriteGuard, check_offset};
 use crate::plan::{Peek, Transfer};
 use crate::session::{Region, RegionWriter};
 use crate::tiers::{Place, ReadDone, ReadError, ReadInto, SlotPin};
-use crate::vocab::limits::{ALIGNMENT, FETCH_READ_AHEAD, MESSAGE_PAYLOAD_BYTES};
+use crate::vocab::limits::{ALIGNMENT, DEVICE_INFLIGHT_BYTES, DEVICE_OPS, FETCH_READ_AHEAD, MESSAGE_PAYLOAD_BYTES};
 use crate::vocab::{BlockKey, Tier};
 
 /// A load whose places in the engine's memory are claimed.
@@ -95,9 +95,13 @@ impl Cache {
         sent: &mut Sent,
     ) -> FetchOutcome {
         let blocks = load.request.chain.len();
+        let payload = u64::from(load.request.chain.namespace.spec.max_payload_bytes);
+        // The places are claimed already, so what is in flight takes no memory.
+        let read_ahead =
+            usize::try_from(DEVICE_INFLIGHT_BYTES / payload).unwrap_or(1).clamp(FETCH_READ_AHEAD, DEVICE_OPS);
         let mut asked = 0;
         for at in 0..blocks {
-            while asked < blocks.min(at + FETCH_READ_AHEAD) {
+            while asked < blocks.min(at + read_ahead) {
                 let key = load.request.chain.key(asked);
                 let Some(place) = load.places[asked].take() else { return FetchOutcome::Miss };
                 ahead.push_back(self.start_read(key, place, &load.guard).await);

@@ -63,6 +63,18 @@ impl Cache {
         self.deliver(&request, outcome, &sent)
     }
 
+    /// The places of a whole chain that fits one message and is in RAM, found without waiting for anything; `None` where it
+    /// takes more.
+    pub async fn locate_at_once(&self, request: &FetchRequest) -> Option<(Places, Fetched)> {
+        let chain = &request.chain;
+        let blocks = Some(chain.len()).filter(|blocks| *blocks <= PLACES_PER_MESSAGE)?;
+        let place = |at| self.placed(&self.residency.get(&chain.key(at))?.ram?);
+        let places = (0..blocks).map(place).collect::<Option<Vec<_>>>()?;
+        let sent = Sent { depth: chain.depth, from_nvme: vec![false; blocks] };
+        self.used_by(request, &sent).await;
+        Some((Places { first: 0, places }, self.deliver(request, FetchOutcome::Complete, &sent)))
+    }
+
     async fn walk(&self, batch: &mut Batch<'_>, sent: &mut Sent) -> FetchOutcome {
         let (chain, deadline) = (&batch.request.chain, batch.request.deadline);
         let blocks = chain.len();

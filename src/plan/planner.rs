@@ -1,6 +1,6 @@
 //! The planner itself: its state, and which rule answers which event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub struct Planner {
     /// Rows can't be written: nothing is admitted to NVMe.
     pub(super) index_failing: bool,
     /// Extents of lost drives whose blocks have not all been let go yet.
+    /// Leased chains not yet touched, each from the block on that is next; see `catch_up`.
+    pub(super) untouched: VecDeque<(BlockRef, Timestamp)>,
     pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
     /// Working memory of walks over the tree.
@@ -116,6 +118,7 @@ impl Planner {
             wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
             seen: Seen::default(),
             index_failing: false,
+            untouched: VecDeque::new(),
             lost_extents: Vec::new(),
             held: Held::default(),
             stack: Vec::new(),
@@ -126,6 +129,14 @@ impl Planner {
     /// told is to be done before the next event.
     pub fn on(&mut self, now: Timestamp, event: Event, commands: &mut Vec<Command>) -> Answer {
         self.now = self.now.max(now);
+        // What these ask does not depend on the order of going, and they do not change it.
+        let is_about_leases = matches!(
+            event,
+            Event::Lease { .. } | Event::Release { .. } | Event::Renew { .. } | Event::RequestOver { .. }
+        );
+        if !is_about_leases {
+            self.catch_up(usize::MAX);
+        }
         self.catalog.begin();
         std::mem::swap(&mut self.commands, commands);
         let answer = self.decide(event);

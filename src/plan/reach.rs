@@ -5,7 +5,7 @@ use super::active::NO_PUT;
 use super::entry::{Nvme, ROOT, Ram, Reach, is_block};
 use super::event::{Answer, Command, InRam, Residence};
 use super::planner::Planner;
-use crate::vocab::BlockKey;
+use crate::vocab::{BlockKey, Timestamp};
 
 impl Planner {
     /// The block's places have changed: tells lookups, and works out anew what hangs on it.
@@ -168,6 +168,28 @@ impl Planner {
     }
 
     /// Counts a chain as used, from its deepest block to its first, so that the first is the most recent.
+    /// Touches a chain before the next event that could depend on it, or earlier where there is time: see
+    /// [`catch_up`](Self::catch_up).
+    pub(super) fn touch_later(&mut self, deepest: u32) {
+        self.untouched.push_back((self.reference(deepest), self.now));
+    }
+
+    /// Touches up to `blocks` blocks of chains that were leased; whether any are left. It decides nothing: whoever asks
+    /// next would have it done before.
+    pub fn catch_up(&mut self, blocks: usize) -> bool {
+        for _ in 0..blocks {
+            let Some((block, used)) = self.untouched.pop_front() else { return false };
+            // A block that is gone has no ancestors that would know of it.
+            let Some(number) = self.catalog.resolve(block) else { continue };
+            self.touch_one(number, used);
+            let parent = self.catalog[number].parent;
+            if is_block(parent) {
+                self.untouched.push_front((self.reference(parent), used));
+            }
+        }
+        !self.untouched.is_empty()
+    }
+
     pub(super) fn used(&mut self, deepest: &BlockKey) -> Answer {
         if let Some(number) = self.catalog.find(deepest)
             && self.catalog[number].is_readable()
@@ -180,25 +202,29 @@ impl Planner {
     pub(super) fn touch_chain(&mut self, deepest: u32) {
         let mut at = deepest;
         while is_block(at) {
-            let entry = &self.catalog[at];
-            let in_ram_order = match entry.ram {
-                Ram::Absent | Ram::Offered => false,
-                Ram::Waiting | Ram::Filling => true,
-                Ram::Resident => entry.is_ram_run() && !self.catalog.active(at).leaving,
-            };
-            if in_ram_order {
-                self.ram.touch(entry.ram_class, entry.active, self.now);
-            }
-            if matches!(entry.ram, Ram::Filling | Ram::Resident) {
-                self.ram.space.touch(self.catalog.active(at).ram_slot, self.now);
-            }
-            if entry.nvme != Nvme::Absent && !entry.is_orphan() {
-                self.nvme.touch(entry.nvme_class, at, self.now);
-            }
-            if matches!(entry.nvme, Nvme::Writing | Nvme::Resident) {
-                self.nvme.space.touch(entry.nvme_slot, self.now);
-            }
-            at = entry.parent;
+            self.touch_one(at, self.now);
+            at = self.catalog[at].parent;
+        }
+    }
+
+    fn touch_one(&mut self, at: u32, now: Timestamp) {
+        let entry = &self.catalog[at];
+        let in_ram_order = match entry.ram {
+            Ram::Absent | Ram::Offered => false,
+            Ram::Waiting | Ram::Filling => true,
+            Ram::Resident => entry.is_ram_run() && !self.catalog.active(at).leaving,
+        };
+        if in_ram_order {
+            self.ram.touch(entry.ram_class, entry.active, now);
+        }
+        if matches!(entry.ram, Ram::Filling | Ram::Resident) {
+            self.ram.space.touch(self.catalog.active(at).ram_slot, now);
+        }
+        if entry.nvme != Nvme::Absent && !entry.is_orphan() {
+            self.nvme.touch(entry.nvme_class, at, now);
+        }
+        if matches!(entry.nvme, Nvme::Writing | Nvme::Resident) {
+            self.nvme.space.touch(entry.nvme_slot, now);
         }
     }
 }

@@ -24,6 +24,10 @@ type Replies = Pin<Box<dyn Stream<Item = Result<proto::LoadReply, Status>> + Sen
 /// Answers a load: refusals before the first place, then places, then the end.
 pub(super) async fn load(cache: Arc<Cache>, session: Session, request: proto::LoadRequest) -> Result<Replies, Status> {
     let request = load_request(&cache, session, request).await?;
+    if let Some((places, fetched)) = cache.locate_at_once(&request).await {
+        let last = proto::LoadReply { end: Some(wire_end(fetched)), ..Default::default() };
+        return Ok(Box::pin(tokio_stream::iter([Ok(columns(&places)), Ok(last)])));
+    }
     let (out, mut found) = mpsc::channel(FETCH_CHANNEL);
     let (replies, stream) = mpsc::channel(FETCH_CHANNEL);
     let walk = tokio::spawn(cache.locate(request, out));

@@ -83,6 +83,8 @@ pub const PUT_IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Messages waiting for the planner. Each is handled in microseconds; past this, callers wait, and so do their clients.
 pub const PLANNER_INBOX: usize = 4_096;
+/// Blocks of leased chains that are touched between two looks at the inbox: about 20 microseconds.
+pub const TOUCHED_AT_ONCE: usize = 256;
 /// Bytes in flight or queued towards a drive as background writes. Past it a write is dropped and counted, the block
 /// stays in RAM only. A drive takes 96 MiB at full speed; the rest absorbs a burst of a long prompt.
 pub const WRITE_QUEUE_BYTES: u64 = 1 << 30;

@@ -72,12 +72,14 @@ impl World {
         let gone: Vec<usize> = (0..self.leases.len()).filter(|at| ended(&self.leases[*at])).collect();
         // In the largest slots that there are.
         let half = self.options.ram.total().0 / 8_192 / 2;
-        for at in gone.into_iter().rev() {
-            let instance = self.leases[at].instance;
+        let pinned = |instance| -> usize {
             let of_instance = self.leases.iter().filter(|held| held.instance == instance);
-            let pinned: usize = of_instance.map(|held| held.prefix.len()).sum();
-            assert!(pinned as u64 > half, "{instance:?} has pinned {pinned} of {half} blocks and loses a lease");
+            of_instance.map(|held| held.prefix.len()).sum()
+        };
+        let before: Vec<usize> = gone.iter().map(|at| pinned(self.leases[*at].instance)).collect();
+        for (at, pinned) in gone.into_iter().zip(before).rev() {
             let held = self.leases.swap_remove(at);
+            assert!(pinned as u64 > half, "{pinned} of {half} blocks were pinned before {held:?} was ended");
             assert!(held.since + self.options.pin_grace <= self.now, "{held:?} is young and was ended");
         }
     }

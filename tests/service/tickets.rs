@@ -18,7 +18,12 @@ async fn cold(dir: &std::path::Path, ram: u64, prompts: u32, spec: NamespaceSpec
     let (session, stream) = server.session("writer").await;
     let layout = server.register(spec.clone()).await;
     for seed in 0..prompts {
-        server.put(session, chain(&layout, seed, BLOCKS), |block| payload(seed, block)).await;
+        let stored = server.put(session, chain(&layout, seed, BLOCKS), |block| payload(seed, block)).await;
+        assert_eq!(stored.stored_through, BLOCKS, "{stored:?}");
+        if seed % 50 == 49 {
+            // RAM has room for few that wait for the drive.
+            server.quiesce().await;
+        }
     }
     server.quiesce().await;
     drop(stream);
