@@ -111,7 +111,7 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser(description="kvtier beside Redis and Mooncake Store, in one run. See the file's head.")
-    parser.add_argument("--blocks", type=int, default=1024, help="blocks of 1 MiB that a round moves (kvtier bench has its own)")
+    parser.add_argument("--blocks", type=int, default=1024, help="blocks of 1 MiB in a round (kvtier bench has its own)")
     parser.add_argument("--turns", type=int, default=2, help="how often each peer is run")
     parser.add_argument("--kvtier", help="the program; default: the one built in this clone, or on the PATH")
     parser.add_argument("--json", action="store_true", help="print one JSON document, with every turn's median")
