@@ -226,7 +226,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let clock = Arc::new(SystemClock);
     let mut folder = Folder::open(&config.data_dir, &config.nvme, &*clock)?;
     // Before anything is there to stay.
-    let ram = RamShelf::new(TierShape::carve(config.ram)).map_err(StartError::Ram)?;
+    let ram = RamShelf::counting_from(TierShape::carve(config.ram), rand::random()).map_err(StartError::Ram)?;
     let devices = folder.open_devices(config.io, Some(&ram))?;
     let has_drives = devices.iter().any(Option::is_some);
     let ledger = match Ledger::open(&folder.ledger()) {

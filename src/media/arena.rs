@@ -33,6 +33,8 @@ pub struct Arena {
     segments: Box<[Segment]>,
     words: Words,
     words_per_extent: usize,
+    /// What a word stands for that is still zero.
+    first: Word,
     /// For each extent, the class that its held slots have and how many are held. Slots of two classes overlap, so the
     /// planner moves an extent only when it is empty; a mistake there must not become two writers of one byte.
     guards: Box<[AtomicU64]>,
@@ -50,6 +52,15 @@ impl Arena {
     /// # Errors
     /// When the kernel refuses a segment.
     pub fn new(shape: TierShape) -> io::Result<Arc<Self>> {
+        Self::counting_from(shape, 0)
+    }
+
+    /// As [`new`](Self::new), with generations that count from somewhere else: where each daemon begins at one of its own, what
+    /// a worker was told by the one before names nothing in the next one's memory.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn counting_from(shape: TierShape, generation: u64) -> io::Result<Arc<Self>> {
         let extents = shape.extents() as usize;
         let last = |extent: usize| shape.total().0 - extent as u64 * shape.extent_bytes();
         let segment = |extent| Segment::new(usize_of(last(extent).min(shape.extent_bytes()))?);
@@ -61,6 +72,7 @@ impl Arena {
             segments,
             words: Words::new(extents * words_per_extent)?,
             words_per_extent,
+            first: Word::first(generation),
             guards: zeroes(extents),
             pins: AtomicUsize::new(0),
             populated: AtomicU64::new(0),
@@ -153,13 +165,14 @@ impl Arena {
         let guard = &self.guards[usize::from(slot.extent)];
         guard.fetch_update(Ordering::Acquire, Ordering::Relaxed, |guard| guard_claimed(guard, class)).ok()?;
         // Acquire: the last reader's reads are over before the first write.
-        let claimed = |word| Word(word).claimed().map(|word| word.0);
+        let lived = |word| if word == 0 { self.first } else { Word(word) };
+        let claimed = |word| lived(word).claimed().map(|word| word.0);
         match self.words.get(spot.word).fetch_update(Ordering::Acquire, Ordering::Relaxed, claimed) {
             Ok(before) => {
                 // A worker that sees one of the bytes to come sees this word, too, when it looks after its last read: the
                 // other half is its acquire fence.
                 fence(Ordering::Release);
-                Some(SlotWriter::new(Arc::clone(self), spot, Word(before).generation() + 1))
+                Some(SlotWriter::new(Arc::clone(self), spot, lived(before).generation() + 1))
             }
             Err(_) => {
                 self.release_extent(slot);

@@ -116,6 +116,24 @@ fn a_slot_outside_of_the_arena_is_neither_written_nor_read() {
     assert_eq!(Arena::new(TierShape::NONE).unwrap().segments().len(), 0);
 }
 
+#[test]
+fn what_one_arena_has_published_names_nothing_in_another() {
+    let (shape, class) = (TierShape::carve(ByteCount(16 * 64 * 1024)), class(4096));
+    let lives = |first| {
+        let arena = Arena::counting_from(shape, first).unwrap();
+        let publish = || {
+            let generation = arena.writer(slot(0), class).unwrap().publish();
+            assert!(arena.pin(slot(0), class, generation, 1).is_some());
+            assert!(arena.retire(slot(0)));
+            generation
+        };
+        [publish(), publish(), publish()]
+    };
+    assert_eq!(lives(0), [1, 3, 5]);
+    assert_eq!(lives(1_001), [1_001, 1_003, 1_005]);
+    assert_eq!(lives(u64::MAX)[0].leading_zeros(), 64 - 39, "half of all generations are to come");
+}
+
 /// What a slot holds at a generation: every byte depends on both.
 fn pattern(slot: u16, generation: u64) -> u8 {
     (generation.wrapping_mul(0x9e37_79b9).wrapping_add(u64::from(slot) * 31) >> 3) as u8

@@ -2,7 +2,7 @@
 //!
 //! `generation (40 bits) | writing | draining | pins (22 bits)`. An odd generation is readable, an even one is not: the
 //! slot is free, being written, or waiting for its last pin. Generations only grow, so a reader that comes late names one
-//! that never returns.
+//! that never returns. `tests/arena_protocol.rs` checks the steps for every interleaving.
 
 use crate::vocab::GENERATION_SHIFT;
 
@@ -31,6 +31,12 @@ pub(super) enum Then {
 }
 
 impl Word {
+    /// Of a slot that nobody has had yet, in an arena that counts from about this generation.
+    pub(super) fn first(generation: u64) -> Self {
+        // Even, and with half of all generations before it overflows.
+        Self((generation & GENERATIONS >> 1 & !1) << GENERATION_SHIFT)
+    }
+
     pub(super) fn generation(self) -> u64 {
         self.0 >> GENERATION_SHIFT
     }

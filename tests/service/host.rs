@@ -13,7 +13,8 @@ use kvtier::plan::{AdmissionKind, PolicyKind};
 use kvtier::tiers::{Catalog, Device, NvmeShelf, RamShelf};
 use kvtier::vocab::namespace::{HashScheme, Weights};
 use kvtier::vocab::{
-    BlockKey, ByteCount, InstanceId, NamespaceName, NamespaceSpec, Owner, RequestId, SystemClock, TenantName, TierShape,
+    BlockKey, ByteCount, Clock, InstanceId, NamespaceName, NamespaceSpec, Owner, RequestId, SystemClock, TenantName,
+    TierShape,
 };
 
 use crate::support::payload;
@@ -35,6 +36,10 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new() -> Self {
+        Self::at(Arc::new(SystemClock))
+    }
+
+    pub(crate) fn at(clock: Arc<dyn Clock>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Arc::new(Catalog::open(&folder.path().join("catalog")).unwrap().catalog);
         let held = Arc::downgrade(&catalog);
@@ -51,7 +56,7 @@ impl Host {
             policy: PolicyKind::Lru,
             admission: AdmissionKind::Always,
             wear_bytes_per_day: None,
-            clock: Arc::new(SystemClock),
+            clock,
         };
         let (cache, planner) = Cache::start(parts).unwrap();
         let spec = NamespaceSpec {

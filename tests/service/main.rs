@@ -9,6 +9,7 @@ mod bad_input;
 mod benches_run;
 mod bulk_bodies;
 mod disk_troubles;
+mod failing_workers;
 mod host;
 mod impatient_readers;
 mod kill_minus_nine;
@@ -20,6 +21,7 @@ mod planned_stop;
 #[path = "../shared/process.rs"]
 mod process;
 mod python_client;
+mod rank;
 mod scrubbed;
 mod several_drives;
 mod shared_arena;

@@ -18,9 +18,9 @@ const MIB: u64 = 1 << 20;
 const BLOCKS: u32 = 16;
 
 /// A worker that has mapped the daemon's RAM.
-struct Mapped {
-    worker: Worker,
-    arena: Arena,
+pub(crate) struct Mapped {
+    pub(crate) worker: Worker,
+    pub(crate) arena: Arena,
 }
 
 impl std::ops::Deref for Mapped {
@@ -32,12 +32,15 @@ impl std::ops::Deref for Mapped {
 
 impl Mapped {
     async fn start(dir: &Path, layout: bytes::Bytes) -> Self {
-        let worker = Worker::start(dir, "worker", layout).await;
+        Self::of(Worker::start(dir, "worker", layout).await).await
+    }
+
+    pub(crate) async fn of(worker: Worker) -> Self {
         let arena = worker.client.attach(&worker.session).await.unwrap().expect("the daemon hands it over");
         Self { worker, arena }
     }
 
-    async fn places(&self, seed: u32) -> (Vec<Place>, FetchOutcome) {
+    pub(crate) async fn places(&self, seed: u32) -> (Vec<Place>, FetchOutcome) {
         let request = RequestId::parse(&format!("r{seed}")).unwrap();
         let deadline = Some(Duration::from_secs(10));
         let mut load =
@@ -54,7 +57,7 @@ impl Mapped {
     }
 
     /// How many of the places still hold their blocks; the copies must be right.
-    fn copy(&self, seed: u32, places: &[Place]) -> usize {
+    pub(crate) fn copy(&self, seed: u32, places: &[Place]) -> usize {
         let mut bytes = vec![0; PAYLOAD as usize];
         let right = |place: &&Place| {
             let held = self.arena.copy(place, None, &mut bytes);

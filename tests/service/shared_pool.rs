@@ -24,7 +24,7 @@ fn places(region: RegionId, offsets: Vec<u64>) -> RegionPlaces {
 }
 
 /// Loads a prompt to `first` on; how it ended, with its bytes compared.
-async fn load(worker: &Worker, pool: &Pool, seed: u32, first: u64) -> kvtier::client::FetchEnd {
+pub(crate) async fn load(worker: &Worker, pool: &Pool, seed: u32, first: u64) -> kvtier::client::FetchEnd {
     let options = LoadIntoOptions { lease: None, deadline: Some(Duration::from_secs(10)) };
     let chain = worker.chain(seed, BLOCKS);
     let offsets = offsets(first);

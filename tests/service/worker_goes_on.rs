@@ -32,7 +32,7 @@ fn spec() -> NamespaceSpec {
     }
 }
 
-fn start(address: ServerAddress) -> Worker {
+pub(crate) fn start(address: ServerAddress) -> Worker {
     let (instance, name) = (InstanceId::parse("engine").unwrap(), NamespaceName::parse("test").unwrap());
     let patient = Duration::from_secs(2);
     Worker::start(WorkerOptions { lookup_deadline: patient, ..WorkerOptions::new(address, instance, name, spec()) })
@@ -47,7 +47,7 @@ fn prompt(seed: u32) -> Chain {
     Chain::of_tokens(spec().fingerprint(), &TenantName::parse("acme").unwrap(), tokens)
 }
 
-async fn store(worker: &Worker, seed: u32) -> u32 {
+pub(crate) async fn store(worker: &Worker, seed: u32) -> u32 {
     let fill = |block, to: &mut [u8]| {
         to.copy_from_slice(&payload(seed, block));
         PAYLOAD
@@ -56,7 +56,7 @@ async fn store(worker: &Worker, seed: u32) -> u32 {
 }
 
 /// Blocks that were hit, and how those came that were right: all of them.
-async fn read(worker: &Worker, seed: u32) -> (u32, Way) {
+pub(crate) async fn read(worker: &Worker, seed: u32) -> (u32, Way) {
     let (id, chain) = (request(&format!("r{seed}")), prompt(seed));
     let hit = worker.lookup(&id, &chain, None).await;
     assert_eq!(hit.tokens, u64::from(hit.blocks * BLOCK_TOKENS));
