@@ -10,7 +10,7 @@ use super::lookup::millis;
 use super::{Chain, Client, ClientError, Session};
 use crate::proto::{LoadReply, LoadRequest};
 use crate::vocab::limits::{DEADLINE_GRACE, FETCH_DEADLINE_DEFAULT};
-use crate::vocab::{LeaseId, RequestId};
+use crate::vocab::{LeaseId, PLACE_BYTES, RequestId};
 
 /// Where one block lies in the [`Arena`](super::Arena).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Load {
         }
         let places = places(&reply)
             .filter(|places| places.first().is_some_and(|place| place.index == self.located))
-            .ok_or_else(|| ClientError::protocol("a load's columns are not of one length, or not the next ones"))?;
+            .ok_or_else(|| ClientError::protocol("a load's places are cut short, or not the next ones"))?;
         self.located += u32::try_from(places.len()).unwrap_or(u32::MAX);
         Ok(places)
     }
@@ -120,19 +120,40 @@ impl Load {
 }
 
 fn places(reply: &LoadReply) -> Option<Vec<Place>> {
-    let count = reply.segment.len();
-    let columns = [reply.offset.len(), reply.length.len(), reply.generation.len(), reply.crc.len(), reply.word.len()];
-    if columns.iter().any(|column| *column != count) {
-        return None;
+    let (records, rest) = reply.places.as_chunks::<PLACE_BYTES>();
+    let (mut index, mut places) = (reply.first_block, Vec::with_capacity(records.len()));
+    for record in records {
+        let (words, _) = record.as_chunks::<8>();
+        let [offset, generation, crc, low, high] = words else { return None };
+        let (low, high) = (u64::from_le_bytes(*low), u64::from_le_bytes(*high));
+        places.push(Place {
+            index,
+            segment: low as u32,
+            offset: u64::from_le_bytes(*offset),
+            length: (low >> 32) as u32,
+            word: high as u32,
+            generation: u64::from_le_bytes(*generation),
+            crc: u64::from_le_bytes(*crc),
+        });
+        index = index.checked_add(1)?;
     }
-    let place = |at: usize| Place {
-        index: reply.first_block + at as u32,
-        segment: reply.segment[at],
-        offset: reply.offset[at],
-        length: reply.length[at],
-        word: reply.word[at],
-        generation: reply.generation[at],
-        crc: reply.crc[at],
-    };
-    Some((0..count).map(place).collect())
+    rest.is_empty().then_some(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_field_by_field_and_one_that_is_cut_short_is_none() {
+        let packed: Vec<u8> = (1..=80).collect();
+        let reply = LoadReply { first_block: 7, places: packed.clone().into(), end: None };
+        let [first, second] = places(&reply).unwrap()[..] else { panic!("two places") };
+        let (offset, generation, crc) = (0x0807_0605_0403_0201, 0x100f_0e0d_0c0b_0a09, 0x1817_1615_1413_1211);
+        let (segment, length, word) = (0x1c1b_1a19, 0x201f_1e1d, 0x2423_2221);
+        assert_eq!(first, Place { index: 7, segment, offset, length, word, generation, crc });
+        assert_eq!((second.index, second.offset & 0xff), (8, 41));
+        let reply = LoadReply { places: packed[..79].to_vec().into(), ..reply };
+        assert_eq!(places(&reply), None);
+    }
 }

@@ -27,7 +27,8 @@ impl Planner {
 
     /// The block is used again, and with it all before it.
     pub(super) fn admit_at_second_use(&mut self, number: u32) {
-        if self.admission != AdmissionKind::RamEviction && self.catalog[number].nvme == Nvme::Absent {
+        let may = self.nvme.exists() && self.admission != AdmissionKind::RamEviction;
+        if may && self.catalog[number].nvme == Nvme::Absent {
             self.admit_with_ancestors(number);
         }
     }

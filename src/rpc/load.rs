@@ -1,8 +1,9 @@
-//! A load's stream: places in the shared arena, in packed columns.
+//! A load's stream: places in the shared arena, packed.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,7 +18,7 @@ use crate::cache::places::Places;
 use crate::proto;
 use crate::session::Session;
 use crate::vocab::limits::FETCH_CHANNEL;
-use crate::vocab::{LeaseId, RequestId};
+use crate::vocab::{LeaseId, PLACE_BYTES, RequestId};
 
 type Replies = Pin<Box<dyn Stream<Item = Result<proto::LoadReply, Status>> + Send>>;
 
@@ -26,14 +27,14 @@ pub(super) async fn load(cache: Arc<Cache>, session: Session, request: proto::Lo
     let request = load_request(&cache, session, request).await?;
     if let Some((places, fetched)) = cache.locate_at_once(&request).await {
         let last = proto::LoadReply { end: Some(wire_end(fetched)), ..Default::default() };
-        return Ok(Box::pin(tokio_stream::iter([Ok(columns(&places)), Ok(last)])));
+        return Ok(Box::pin(tokio_stream::iter([Ok(packed(&places)), Ok(last)])));
     }
     let (out, mut found) = mpsc::channel(FETCH_CHANNEL);
     let (replies, stream) = mpsc::channel(FETCH_CHANNEL);
     let walk = tokio::spawn(cache.locate(request, out));
     tokio::spawn(async move {
         while let Some(places) = found.recv().await {
-            if replies.send(Ok(columns(&places))).await.is_err() {
+            if replies.send(Ok(packed(&places))).await.is_err() {
                 // The walk sees that nobody takes its places any more.
                 return;
             }
@@ -65,16 +66,19 @@ pub(super) async fn load_request(
     Ok(request)
 }
 
-fn columns(Places { first, places }: &Places) -> proto::LoadReply {
-    proto::LoadReply {
-        first_block: u32::try_from(*first).unwrap_or(u32::MAX),
-        segment: places.iter().map(|place| place.segment).collect(),
-        epoch: Vec::new(),
-        offset: places.iter().map(|place| place.offset).collect(),
-        length: places.iter().map(|place| place.length).collect(),
-        generation: places.iter().map(|place| place.generation).collect(),
-        crc: places.iter().map(|place| place.crc).collect(),
-        word: places.iter().map(|place| place.word).collect(),
-        end: None,
+/// The wire's form of places: `LoadReply.places` says what lies where.
+fn packed(Places { first, places }: &Places) -> proto::LoadReply {
+    let mut packed = BytesMut::with_capacity(places.len() * PLACE_BYTES);
+    for place in places {
+        let mut record = [0; PLACE_BYTES];
+        record[..8].copy_from_slice(&place.offset.to_le_bytes());
+        record[8..16].copy_from_slice(&place.generation.to_le_bytes());
+        record[16..24].copy_from_slice(&place.crc.to_le_bytes());
+        record[24..28].copy_from_slice(&place.segment.to_le_bytes());
+        record[28..32].copy_from_slice(&place.length.to_le_bytes());
+        record[32..36].copy_from_slice(&place.word.to_le_bytes());
+        packed.extend_from_slice(&record);
     }
+    let first_block = u32::try_from(*first).unwrap_or(u32::MAX);
+    proto::LoadReply { first_block, places: packed.freeze(), end: None }
 }

@@ -10,6 +10,8 @@ use super::limits::{ALIGNMENT, DRIVES_MAX, EXTENT_BYTES_MAX, EXTENTS_MAX, EXTENT
 
 /// What a worker says first that asks for the arena, before the number of its session.
 pub const ARENA_HELLO: &[u8; 8] = b"kvtier-1";
+/// Bytes of a place in `LoadReply.places`.
+pub const PLACE_BYTES: usize = 40;
 /// What a process says that hands over memory of its own.
 pub const REGION_OFFER: &[u8; 8] = b"kvtier-2";
 /// What a process says that wants the staging memory made for it.

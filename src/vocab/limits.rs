@@ -141,7 +141,7 @@ pub const WEAR_SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// Blocks that one fetch reads ahead of what it sends.
 pub const FETCH_READ_AHEAD: usize = 16;
-/// Blocks whose places go into one message of a load: about 140 KB, and a long prompt in one.
+/// Blocks whose places go into one message of a load: 160 KB, and a long prompt in one.
 pub const PLACES_PER_MESSAGE: usize = 4_096;
 /// Bytes of RAM whose pages are made with one call at start: some tens of milliseconds, after which a stop is heard.
 pub const POPULATE_BYTES: usize = 64 << 20;

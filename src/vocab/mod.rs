@@ -14,7 +14,9 @@ pub mod namespace;
 pub mod scope;
 pub mod units;
 
-pub use arena::{ARENA_HELLO, GENERATION_SHIFT, REGION_OFFER, STAGING_HELLO, SlotClass, SlotId, TierShape};
+pub use arena::{
+    ARENA_HELLO, GENERATION_SHIFT, PLACE_BYTES, REGION_OFFER, STAGING_HELLO, SlotClass, SlotId, TierShape,
+};
 pub use block::{GroupId, Owner, Tier, TierCounts};
 pub use clock::{Clock, SystemClock, Timestamp, VirtualClock};
 pub use ids::{
