@@ -68,7 +68,7 @@ fn claim(word: &AtomicU64) -> Option<u64> {
 
 /// A word of generation 1: readable.
 fn published() -> AtomicU64 {
-    AtomicU64::new(Word(0).claimed().map_or(0, |word| word.published().0.0))
+    AtomicU64::new(Word::first(0).claimed().map_or(0, |word| word.published().0.0))
 }
 
 impl Slot {

@@ -4,6 +4,9 @@
 #[path = "../benches/bodies/hashing.rs"]
 mod hashing;
 #[cfg(test)]
+#[path = "../benches/bodies/lookup.rs"]
+mod lookup;
+#[cfg(test)]
 #[path = "../benches/bodies/planner.rs"]
 mod planner;
 #[cfg(test)]
@@ -13,12 +16,14 @@ mod reopen;
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
     use kvtier::cache::lookup::LookupOptions;
     use kvtier::cache::{Chain, Keys};
     use kvtier::vocab::{BlockKey, Owner, TenantName};
 
-    use super::{hashing, planner, reopen};
+    use super::{hashing, lookup, planner, reopen};
 
     #[test]
     fn the_planner_bench_replays_its_trace() {
@@ -51,6 +56,38 @@ mod tests {
         let folded = hashing::fold_engine_keys(&packed);
         *packed.last_mut().unwrap() ^= 1;
         assert_ne!(hashing::fold_engine_keys(&packed), folded);
+    }
+
+    #[test]
+    fn the_lookup_bench_finds_all_prompts_while_others_come_and_go() {
+        // It asserts what it finds.
+        let times = lookup::Resident::new(3).lookups(10);
+        assert_eq!(times.map(|times| times.count()), [10, 10]);
+        let churn = lookup::Churn::start(1);
+        let stop = AtomicBool::new(false);
+        let stored = std::thread::scope(|scope| {
+            let putting = scope.spawn(|| churn.put_until(50_000.0, &stop));
+            let looked = churn.lookups(Duration::from_millis(50));
+            stop.store(true, Ordering::Relaxed);
+            assert!(looked[0].count() > 0 && looked[0].count() == looked[1].count());
+            putting.join().unwrap()
+        });
+        assert!(stored >= u64::from(lookup::Churn::PUT));
+        churn.stop();
+    }
+
+    #[test]
+    fn the_lookup_bench_times_every_event_of_its_trace() {
+        let (first, best) = lookup::busy(60, 0..2);
+        let counts = |busy: &lookup::Busy| busy.iter().map(|(kind, times)| (*kind, times.count())).collect::<Vec<_>>();
+        assert_eq!(counts(&first), counts(&best));
+        let offers = first.iter().filter(|(kind, _)| kind.starts_with("Offer")).map(|(_, times)| times.count());
+        assert_eq!(offers.sum::<usize>(), 60);
+        for kind in ["Need", "Filled", "Wrote", "Want", "Loaded", "Used", "RamFreed"] {
+            assert!(first.get(kind).is_some_and(|times| times.at(1.0).as_nanos() > 0), "{kind}");
+            assert!(best[kind].at(1.0) <= first[kind].at(1.0), "{kind}");
+        }
+        assert!(!first.contains_key("other"));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Residency {
 
     /// Makes all blocks readable that a planner has found so at its start; on several threads, of which each has parts of
     /// its own.
-    pub(super) fn fill(&self, planner: &Planner, threads: usize) {
+    pub fn fill(&self, planner: &Planner, threads: usize) {
         let blocks = usize::try_from(planner.holdings().nvme_blocks).unwrap_or(usize::MAX);
         let fill = |thread: usize| {
             for part in (thread..Keys::PARTS).step_by(threads) {

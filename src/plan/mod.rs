@@ -52,20 +52,22 @@ pub use recover::{Recovered, Recovery};
 /// The length of the unbroken run of `true` from 0 on, below `len`, where after the first `false` all is `false`.
 ///
 /// Doubles its step, then halves it: a run of n costs 2 log n probes. Bentley and Yao, "An almost optimal algorithm for
-/// unbounded searching" (1976).
+/// unbounded searching" (1976). The last is probed first: a whole-prefix hit is a common case, and costs one.
 pub fn gallop(len: usize, mut holds: impl FnMut(usize) -> bool) -> usize {
-    let mut run = 0;
-    let mut step = 1;
-    // The last block asked is probed early on: whole-prefix hits and one-block misses are the common cases.
+    let Some(last) = len.checked_sub(1) else { return 0 };
+    if holds(last) {
+        return len;
+    }
+    let (mut run, mut step, len) = (0, 1, last);
     while run + step <= len && holds(run + step - 1) {
         run += step;
         step *= 2;
     }
-    while step > 0 {
+    while step > 1 {
+        step /= 2;
         if run + step <= len && holds(run + step - 1) {
             run += step;
         }
-        step /= 2;
     }
     run
 }
@@ -85,6 +87,7 @@ mod tests {
                 });
                 assert_eq!(found, run, "of {len}");
                 assert!(probes <= 20, "{probes} probes for {run} of {len}");
+                assert!(probes <= 1 || run < len, "{probes} probes for all of {len}");
             }
         }
     }

@@ -87,7 +87,13 @@ struct Own {
     gate: Gate,
     shared: Option<(Pool, Staging)>,
     places: (u32, Vec<Place>),
-    race: Option<(Arc<AtomicBool>, std::thread::JoinHandle<(u64, u64)>)>,
+    race: Option<Race>,
+}
+
+/// Copies that go on until they are to stop; how many were right, and how many too late.
+struct Race {
+    stop: Arc<AtomicBool>,
+    copies: std::thread::JoinHandle<(u64, u64)>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,9 +134,9 @@ impl Own {
             }
             "race" => self.race(),
             "halt" => {
-                let (stop, thread) = self.race.take().unwrap();
-                stop.store(true, Ordering::Relaxed);
-                let (held, gone) = thread.join().unwrap();
+                let race = self.race.take().unwrap();
+                race.stop.store(true, Ordering::Relaxed);
+                let (held, gone) = race.copies.join().unwrap();
                 vec![held, gone]
             }
             other => panic!("{other:?} is not understood"),
@@ -181,7 +187,7 @@ impl Own {
             }
             (held, gone)
         };
-        self.race = Some((stop, std::thread::spawn(copies)));
+        self.race = Some(Race { stop, copies: std::thread::spawn(copies) });
         vec![]
     }
 }
