@@ -140,6 +140,12 @@ async fn a_daemon_that_hangs_is_given_up_after_three_calls_and_tried_again_later
     assert_eq!((store(&worker, 1).await, read(&worker, 1).await.0), (BLOCKS, BLOCKS));
     let pid = Pid::from_raw(process.child.id() as i32).unwrap();
     kill_process(pid, Signal::STOP).unwrap();
+    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
+    // It stops thread by thread, some time after the signal.
+    while !stat().contains(") T ") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
     for call in 0..3 {
         assert_ne!(worker.path(), Way::None, "it is asked once more before call {call}");
         assert_eq!(worker.lookup(&request("r"), &prompt(1), None).await.blocks, 0);
