@@ -107,9 +107,9 @@ impl Cache {
         self.deliver(&request, outcome, &sent)
     }
 
-    /// What was read counts as used. Where nothing was promoted, the lease has touched the chain already.
+    /// What was read counts as used, unless it was a scan. Where nothing was promoted, the lease has touched the chain already.
     pub(super) async fn used_by(&self, request: &FetchRequest, sent: &Sent) {
-        if request.lease.is_none() || sent.from_nvme.contains(&true) {
+        if request.promote && (request.lease.is_none() || sent.from_nvme.contains(&true)) {
             self.used(&request.chain, sent.from_nvme.len()).await;
         }
     }
