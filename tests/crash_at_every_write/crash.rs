@@ -200,17 +200,20 @@ impl Crash {
     /// turns, since each fetch ends at the first block whose bytes are gone, and only then is it asked for.
     async fn use_again(&self, rig: &mut Rig, prompt: &Prompt) {
         let turns = if self.power { prompt.blocks + 1 } else { 1 };
+        let mut last = String::new();
         for _ in 0..turns {
             // What the last fetch read ahead may still be found wanting.
             rig.quiesce().await;
             let stored = rig.put(prompt).await;
             assert_eq!(stored.stored_through, prompt.blocks, "{self:?}: {}: {stored:?}", prompt.name);
             rig.quiesce().await;
-            if rig.fetch(prompt, true).await.0 == prompt.blocks {
+            let (came, outcome) = rig.fetch(prompt, true).await;
+            if came == prompt.blocks {
                 return;
             }
+            last = format!("{outcome:?} after {came} blocks, {}", rig.places(prompt).await);
         }
-        panic!("{self:?}: {} is not there after {turns} turns", prompt.name);
+        panic!("{self:?}: {} is not there after {turns} turns: {last}", prompt.name);
     }
 }
 

@@ -119,6 +119,19 @@ impl Rig {
         (came as u32, fetched.outcome)
     }
 
+    /// Where each block of a prompt is, and what was counted: for who has to find out why one is nowhere.
+    pub(crate) async fn places(&self, prompt: &Prompt) -> String {
+        let mut places = String::new();
+        for key in prompt.keys().iter() {
+            let block = self.cache.inspect(*key).await.unwrap();
+            let (ram, nvme) = block.map_or((None, None), |block| (block.ram_slot, block.nvme_slot));
+            places += &format!("{}{} ", if ram.is_some() { "r" } else { "-" }, if nvme.is_some() { "n" } else { "-" });
+        }
+        let counters = self.cache.status().await.unwrap().counters;
+        let moved = counters.iter().filter(|(_, count)| **count > 0);
+        places + &format!("{:?}", moved.collect::<Vec<_>>())
+    }
+
     pub(crate) async fn is_on_drive(&self, key: BlockKey) -> bool {
         self.cache.inspect(key).await.unwrap().is_some_and(|block| block.nvme_slot.is_some())
     }
