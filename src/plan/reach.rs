@@ -167,7 +167,6 @@ impl Planner {
         self.refresh(number);
     }
 
-    /// Counts a chain as used, from its deepest block to its first, so that the first is the most recent.
     /// Touches a chain before the next event that could depend on it, or earlier where there is time: see
     /// [`catch_up`](Self::catch_up).
     pub(super) fn touch_later(&mut self, deepest: u32) {
@@ -199,6 +198,7 @@ impl Planner {
         Answer::Done
     }
 
+    /// Counts a chain as used, from its deepest block to its first, so that the first is the most recent.
     pub(super) fn touch_chain(&mut self, deepest: u32) {
         let mut at = deepest;
         while is_block(at) {
