@@ -108,6 +108,21 @@ mod tests {
     }
 
     #[test]
+    fn an_orphan_that_is_healed_is_not_the_first_to_go_any_more() {
+        let mut cache = Cache::new(8, 8);
+        cache.owner.user = 7;
+        cache.put([0]);
+        cache.owner.user = 8;
+        cache.put(0..4);
+        cache.purge_user(7);
+        cache.put(20..24);
+        let (_, wanted) = cache.offer(&chain(0..4));
+        cache.tell(Event::Need { block: wanted[0].unwrap() });
+        // The put has not ended; another one needs room.
+        assert_eq!((cache.put([30]), cache.hit(0..4), cache.hit(20..24)), (1, 4, 3));
+    }
+
+    #[test]
     fn an_orphan_is_healed_by_a_new_put_of_its_parent() {
         let mut cache = Cache::new(8, 8);
         cache.owner.user = 7;

@@ -93,14 +93,12 @@ impl Client {
             }
             if let Some(before) = committing.take() {
                 total.add(before.await.map_err(|error| ClientError::protocol(error.to_string()))??);
-                if total.dropped_blocks > 0 {
-                    break;
-                }
             }
-            let last = reserved.blocks.len() == reserved.wanted as usize;
+            let last = reserved.blocks.len() == reserved.wanted as usize || total.dropped_blocks > 0;
             let (client, session_id) = (self.clone(), staging.session);
             let commit = async move { client.commit(session_id, reserved.number, lengths).await };
             if last || reserved.blocks.is_empty() {
+                // Also of a put that is refused: committing gives the memory back.
                 total.add(commit.await?);
                 break;
             }
@@ -144,7 +142,7 @@ impl Client {
 }
 
 impl Staging {
-    /// Names the memory, which can be loaded into as well.
+    /// Names the memory, for [`Client::detach_region`].
     #[must_use]
     pub fn region(&self) -> RegionId {
         self.region

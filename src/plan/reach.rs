@@ -38,7 +38,21 @@ impl Planner {
             self.commands.push(Command::Unpublish { block, key });
         }
         self.chill_unreachable(number);
+        self.warm_reached(number, before);
         true
+    }
+
+    /// What was first to go because it could not be reached, or RAM had nothing before it, is not any more: it would go for
+    /// the sake of the very blocks that made it useful again.
+    fn warm_reached(&mut self, number: u32, before: Reach) {
+        let entry = &self.catalog[number];
+        let (is_run, leaving) = (entry.is_ram_run(), self.catalog.active(number).leaving);
+        if is_run && matches!(before, Reach::Orphan | Reach::Readable) && !leaving {
+            self.ram.touch(entry.ram_class, entry.active, self.now);
+        }
+        if before == Reach::Orphan && entry.is_readable() && entry.nvme == Nvme::Resident {
+            self.nvme.touch(entry.nvme_class, number, self.now);
+        }
     }
 
     /// Who can reach a block, by its own state and its parent's.

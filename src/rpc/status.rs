@@ -31,7 +31,7 @@ fn sharing(error: &SharingError) -> Code {
         SharingError::UnknownHandle(_) | SharingError::UnknownRegion(_) => Code::NotFound,
         SharingError::Foreign(_) => Code::PermissionDenied,
         SharingError::TooMany | SharingError::TooMuch { .. } => Code::ResourceExhausted,
-        SharingError::Region(_) => Code::InvalidArgument,
+        SharingError::Region(_) | SharingError::Staging(_) => Code::InvalidArgument,
     }
 }
 

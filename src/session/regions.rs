@@ -24,6 +24,9 @@ pub enum SharingError {
     /// It is another instance's.
     #[error("region {0} belongs to another engine instance")]
     Foreign(u64),
+    /// It was made to store through.
+    #[error("region {0} is staging memory: it is written by its worker alone, and stored from by Reserve and Commit")]
+    Staging(u64),
     /// The session has as many as it may.
     #[error("the session has attached {REGIONS_PER_SESSION_MAX} regions, which is the limit")]
     TooMany,
@@ -119,15 +122,18 @@ impl Regions {
         }
     }
 
-    /// A region, for a process of the instance that attached it.
+    /// An engine's own memory, for a process of the instance that attached it.
     ///
     /// # Errors
-    /// Where it is not attached, or another instance's.
+    /// Where it is not attached, another instance's, or staging memory.
     pub fn get(&self, session: &Session, number: u64) -> Result<Arc<Region>, SharingError> {
         let inner = self.lock();
         let attached = inner.regions.get(&number).ok_or(SharingError::UnknownRegion(number))?;
         if attached.instance != session.number {
             return Err(SharingError::Foreign(number));
+        }
+        if attached.staging.is_some() {
+            return Err(SharingError::Staging(number));
         }
         Ok(Arc::clone(&attached.region))
     }

@@ -135,6 +135,9 @@ async fn what_breaks_a_rule_is_refused_by_name_before_a_byte_is_written() {
     let reserve =
         ReserveRequest { session_id, chain: Some(chain(&layout, 1, 2)), request_id: "r".into(), ..Default::default() };
     refused(server.cache().reserve(reserve).await, Code::FailedPrecondition, &["staging", "AttachRegion"]);
+    let staging = worker.client.stage(&worker.session, 64 << 10).await.unwrap().unwrap();
+    let into_staging = into(session_id, staging.region(), vec![0, 4096]).await;
+    refused(into_staging, Code::InvalidArgument, &["staging memory", "Reserve"]);
     let commit = CommitRequest { session_id, reservation: 5, ..Default::default() };
     refused(server.cache().commit(commit).await, Code::FailedPrecondition, &["reservation 5"]);
     drop((pool, worker, stranger));
@@ -276,5 +279,27 @@ async fn a_finished_request_holds_nothing_and_writes_nothing() {
         assert_eq!((status.leases, server.daemon.cache().reservations()), (0, 0));
     }
     drop((pool, staging, worker));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_that_is_refused_gives_its_staging_memory_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 16 * 4096, MIB).await;
+    let layout = server.register(spec()).await;
+    let worker = Worker::start(dir.path(), "engine", layout.clone()).await;
+    let session = worker.session.id();
+    server.put(session, chain(&layout, 1, BLOCKS), |block| payload(1, block)).await;
+    // All of RAM.
+    let leased = server.try_lookup(session, "lease", chain(&layout, 1, BLOCKS), 60_000).await.unwrap();
+    assert_eq!(leased.lease.unwrap().blocks, BLOCKS);
+    let staging = worker.client.stage(&worker.session, 80 << 10).await.unwrap().unwrap();
+    for round in 0..3 {
+        let (id, prompt) = (request(&format!("put-{round}")), worker.chain(2, 60));
+        let stored = worker.client.put_staged(&staging, &id, &prompt, PAYLOAD, |_, _| PAYLOAD).await.unwrap();
+        assert_eq!((stored.accepted_blocks, stored.drop_reason.contains("RAM has no room")), (0, true), "{stored:?}");
+        assert_eq!(server.daemon.cache().reservations(), 0, "in round {round}");
+    }
+    drop((staging, worker));
     server.stop().await;
 }
