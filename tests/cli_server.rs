@@ -158,7 +158,14 @@ fn a_flipped_byte_on_a_stopped_servers_drive_is_found_and_fails_the_command() {
     let running = server.run(&["verify", "--data-dir", "data"], b"");
     assert_eq!(running.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&running.stderr).contains("is in use by process"));
-    let online = server.json(&["verify", "--server", "unix:s", "--json"]);
+    // A put is answered before the drive has its blocks, and only blocks on a drive are verified.
+    let asked = Instant::now();
+    let online = loop {
+        let online = server.json(&["verify", "--server", "unix:s", "--json"]);
+        if online["blocks"] == 4 || asked.elapsed() > Duration::from_secs(30) {
+            break online;
+        }
+    };
     for (field, value) in [("blocks", 4), ("bytes", 40_000), ("corrupt", 0), ("stale", 0), ("orphaned", 0)] {
         assert_eq!(online[field], value, "{field}");
     }
