@@ -96,9 +96,10 @@ impl Cache {
     ) -> FetchOutcome {
         let blocks = load.request.chain.len();
         let payload = u64::from(load.request.chain.namespace.spec.max_payload_bytes);
-        // The places are claimed already, so what is in flight takes no memory.
+        // The places are claimed already, so what is in flight takes no memory. Twice of what a drive works on at once: reads
+        // land in any order, and while the first is late, those behind it keep the drive busy.
         let read_ahead =
-            usize::try_from(DEVICE_INFLIGHT_BYTES / payload).unwrap_or(1).clamp(FETCH_READ_AHEAD, DEVICE_OPS);
+            usize::try_from(2 * DEVICE_INFLIGHT_BYTES / payload).unwrap_or(1).clamp(FETCH_READ_AHEAD, DEVICE_OPS);
         let mut asked = 0;
         for at in 0..blocks {
             while asked < blocks.min(at + read_ahead) {
