@@ -20,7 +20,7 @@ use kvtier::replay::{GenerateOptions, Generator};
 use kvtier::session::Session;
 use kvtier::tiers::RamShelf;
 use kvtier::vocab::key::TokenChain;
-use kvtier::vocab::limits::LEASE_TTL_MAX;
+use kvtier::vocab::limits::{LEASE_TTL_MAX, TOUCHED_AT_ONCE};
 use kvtier::vocab::namespace::{HashScheme, Weights};
 use kvtier::vocab::{
     BlockKey, ByteCount, ChainRoot, Fingerprint, GroupId, InstanceId, NamespaceName, NamespaceSpec, Owner, RequestId,
@@ -331,11 +331,17 @@ impl Timed {
             self.on(now, Event::Used { deepest: *deepest });
         }
         let (owner, keys, payload_max) = (Owner::default(), Arc::clone(keys), SLOT_BYTES);
-        let offered = self.on(now, Event::Offer(Offer { put, parent: None, depth: 0, keys, payload_max, owner }));
-        if let Answer::Offered { wanted, .. } = offered {
-            for block in wanted.into_iter().flatten() {
-                self.on(now, Event::Need { block });
+        let mut all_wanted = Vec::new();
+        let mut answer = self.on(now, Event::Offer(Offer { put, parent: None, depth: 0, keys, payload_max, owner }));
+        while let Answer::Offered { wanted, more, .. } = answer {
+            all_wanted.extend(wanted.into_iter().flatten());
+            if !more {
+                break;
             }
+            answer = self.on(now, Event::OfferMore { put });
+        }
+        for block in all_wanted {
+            self.on(now, Event::Need { block });
         }
         self.on(now, Event::PutEnded { put });
         self.on(now, Event::RequestOver { instance, request: number.into() });
@@ -353,6 +359,15 @@ impl Timed {
     }
 
     fn timed(&mut self, now: Timestamp, event: Event) -> Answer {
+        // As the daemon's thread does, which looks at its inbox in between.
+        loop {
+            let began = Instant::now();
+            let goes_on = self.planner.catch_up(TOUCHED_AT_ONCE);
+            self.busy.entry("touching used chains").or_default().add(began);
+            if !goes_on {
+                break;
+            }
+        }
         let times = self.busy.entry(kind(&event)).or_default();
         let began = Instant::now();
         let answer = self.planner.on(now, event, &mut self.commands);
@@ -365,8 +380,7 @@ impl Timed {
 fn kind(event: &Event) -> &'static str {
     match event {
         Event::Offer(offer) if offer.keys.len() <= 128 => "Offer of up to 128 blocks",
-        Event::Offer(offer) if offer.keys.len() <= 512 => "Offer of up to 512 blocks",
-        Event::Offer(_) => "Offer of up to 2,000 blocks",
+        Event::Offer(_) | Event::OfferMore { .. } => "Offer of up to 512 blocks, or more",
         Event::Lease { keys, .. } if keys.len() <= 512 => "Lease of up to 512 blocks",
         Event::Lease { .. } => "Lease of up to 2,000 blocks",
         Event::Need { .. } => "Need",

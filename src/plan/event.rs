@@ -46,8 +46,13 @@ pub enum Transfer {
 /// What has happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A writer offers a chain. Answer: [`Answer::Offered`].
+    /// A writer offers a chain. Answer: [`Answer::Offered`], as far as one event goes through it.
     Offer(Offer),
+    /// The next part of an offered chain. Answer: [`Answer::Offered`].
+    OfferMore {
+        /// Which put.
+        put: PutId,
+    },
     /// The put is about to receive this block: it needs a RAM slot. Answer: `Done`, or `NoRoom`. Leads to [`Command::Fill`].
     Need {
         /// A block that was wanted.
@@ -181,6 +186,20 @@ pub enum Event {
     Purge(Filter),
 }
 
+impl Event {
+    /// Whether it depends on the order in which blocks go, or changes it. What is about leases and uses does not.
+    pub(super) fn asks_for_order(&self) -> bool {
+        !matches!(
+            self,
+            Self::Lease { .. }
+                | Self::Release { .. }
+                | Self::Renew { .. }
+                | Self::RequestOver { .. }
+                | Self::Used { .. }
+        )
+    }
+}
+
 /// A chain that a writer offers.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -222,12 +241,14 @@ pub enum Answer {
     Done,
     /// No slot can be had: everything is leased or being moved.
     NoRoom,
-    /// To [`Event::Offer`].
+    /// To [`Event::Offer`] and [`Event::OfferMore`].
     Offered {
-        /// For each key: the block to send, or `None`.
+        /// For each key, as far as this event came: the block to send, or `None`.
         wanted: Vec<Option<BlockRef>>,
-        /// Whether all that is not wanted is here or on its way.
+        /// Whether all that is not wanted is here or on its way, as far as this event came.
         complete: bool,
+        /// Whether there is more, to be asked for with [`Event::OfferMore`].
+        more: bool,
     },
     /// To [`Event::PutEnded`].
     Stored {

@@ -17,7 +17,7 @@ use super::put::Put;
 use super::seen::Seen;
 use super::shelf::Shelf;
 use super::wear::Wear;
-use crate::vocab::limits::{PIN_GRACE, WRITE_QUEUE_BYTES};
+use crate::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE, UNTOUCHED_CHAINS_MAX, WRITE_QUEUE_BYTES};
 use crate::vocab::{BlockKey, TierCounts, TierShape, Timestamp};
 
 /// What a planner is made for. Never changes.
@@ -39,6 +39,8 @@ pub struct Options {
     pub write_queue_bytes: u64,
     /// How long a lease is safe after it was granted or renewed, however much its instance has pinned.
     pub pin_grace: Duration,
+    /// Blocks of an offered chain that one event goes through.
+    pub offered_at_once: usize,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Options {
             boot: 0,
             write_queue_bytes: WRITE_QUEUE_BYTES,
             pin_grace: PIN_GRACE,
+            offered_at_once: OFFERED_AT_ONCE,
         }
     }
 }
@@ -73,15 +76,16 @@ pub struct Planner {
     pub(super) commands: Vec<Command>,
     pub(super) write_queue_bytes: u64,
     pub(super) pin_grace: Duration,
+    pub(super) offered_at_once: usize,
     pub(super) writing_bytes: u64,
     pub(super) admission: AdmissionKind,
     pub(super) wear: Wear,
     pub(super) seen: Seen,
     /// Rows can't be written: nothing is admitted to NVMe.
     pub(super) index_failing: bool,
-    /// Extents of lost drives whose blocks have not all been let go yet.
-    /// Leased chains not yet touched, each from the block on that is next; see `catch_up`.
+    /// Used chains not yet touched, each from the block on that is next; see `catch_up`.
     pub(super) untouched: VecDeque<(BlockRef, Timestamp)>,
+    /// Extents of lost drives whose blocks have not all been let go yet.
     pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
     /// Working memory of walks over the tree.
@@ -113,6 +117,7 @@ impl Planner {
             commands: Vec::new(),
             write_queue_bytes: options.write_queue_bytes,
             pin_grace: options.pin_grace,
+            offered_at_once: options.offered_at_once,
             writing_bytes: 0,
             admission: options.admission,
             wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
@@ -129,12 +134,7 @@ impl Planner {
     /// told is to be done before the next event.
     pub fn on(&mut self, now: Timestamp, event: Event, commands: &mut Vec<Command>) -> Answer {
         self.now = self.now.max(now);
-        // What these ask does not depend on the order of going, and they do not change it.
-        let is_about_leases = matches!(
-            event,
-            Event::Lease { .. } | Event::Release { .. } | Event::Renew { .. } | Event::RequestOver { .. }
-        );
-        if !is_about_leases {
+        if event.asks_for_order() || self.untouched.len() >= UNTOUCHED_CHAINS_MAX {
             self.catch_up(usize::MAX);
         }
         self.catalog.begin();
@@ -147,6 +147,7 @@ impl Planner {
     fn decide(&mut self, event: Event) -> Answer {
         match event {
             Event::Offer(offer) => self.offer(offer),
+            Event::OfferMore { put } => self.offer_more(put),
             Event::Need { block } => self.need(block),
             Event::Filled { block, generation, length, crc } => self.filled(block, generation, length, crc),
             Event::PutEnded { put } => self.put_ended(put),

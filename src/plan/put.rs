@@ -1,10 +1,8 @@
 //! A put: a chain is offered, what is missing is wanted, slots are had one by one, bytes come in.
 
-use std::sync::Arc;
-
 use super::active::NO_PUT;
 use super::entry::{ROOT, Ram, UNKNOWN};
-use super::event::{Answer, BlockRef, Command, Offer};
+use super::event::{Answer, BlockRef, Command, Offer, PutId};
 use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
@@ -15,52 +13,69 @@ use crate::vocab::{BlockKey, SlotId, Tier};
 /// A put under way.
 #[derive(Debug)]
 pub(super) struct Put {
-    pub keys: Arc<[BlockKey]>,
+    pub offer: Offer,
+    /// How many of its keys were gone through.
+    pub offered: usize,
     pub wanted: Vec<BlockRef>,
 }
 
 impl Planner {
     pub(super) fn offer(&mut self, offer: Offer) -> Answer {
-        let nothing = |keys: usize| Answer::Offered { wanted: vec![None; keys], complete: false };
-        let Some(mut parent) = self.offered_below(&offer) else { return nothing(offer.keys.len()) };
-        if !self.ram.exists() || self.puts.contains_key(&offer.put.0) {
-            return nothing(offer.keys.len());
+        let put = offer.put;
+        let is_new = self.ram.exists() && !self.puts.contains_key(&put.0);
+        if !is_new || self.offered_below(&offer, 0).is_none() {
+            return Answer::Offered { wanted: Vec::new(), complete: false, more: false };
         }
-        let mut wanted = vec![None; offer.keys.len()];
-        let mut complete = true;
-        let owner = self.catalog.owners.hold(Deed { owner: offer.owner, payload_max: offer.payload_max });
-        for ((depth, key), want) in (offer.depth..).zip(offer.keys.iter()).zip(&mut wanted) {
-            let Some(number) = self.link(*key, parent, depth) else {
-                complete = false;
-                break;
-            };
-            if self.catalog[number].is_ghost() {
-                let entry = &mut self.catalog[number];
-                // A ghost that stayed for its children's sake: completions of the put that gave it up find nothing.
-                entry.stamp = entry.stamp.wrapping_add(1);
-                entry.created_s = self.now.seconds();
-                self.catalog.give(number, owner);
-                self.catalog.active_mut(number).put = offer.put.0;
-                self.set_ram(number, Ram::Offered);
-                *want = Some(self.reference(number));
-            } else {
-                // Also another chance for a block whose write was dropped.
-                self.admit_at_second_use(number);
-            }
-            parent = number;
-        }
-        self.catalog.owners.release(owner);
-        let put = Put { keys: offer.keys, wanted: wanted.iter().flatten().copied().collect() };
-        self.puts.insert(offer.put.0, put);
-        Answer::Offered { wanted, complete }
+        self.puts.insert(put.0, Put { offer, offered: 0, wanted: Vec::new() });
+        self.offer_more(put)
     }
 
-    /// The block that the offered chain hangs on, where it can be stored at all.
-    fn offered_below(&self, offer: &Offer) -> Option<u32> {
-        let Some(key) = offer.parent else { return (offer.depth == 0).then_some(ROOT) };
+    /// Goes through the next keys of an offer.
+    pub(super) fn offer_more(&mut self, put: PutId) -> Answer {
+        let mut answer = Vec::new();
+        let Some(Put { offer, offered: from, mut wanted }) = self.puts.remove(&put.0) else {
+            return Answer::Offered { wanted: answer, complete: false, more: false };
+        };
+        let end = offer.keys.len().min(from.saturating_add(self.offered_at_once));
+        let depth = offer.depth.saturating_add(u32::try_from(from).unwrap_or(u32::MAX));
+        let owner = self.catalog.owners.hold(Deed { owner: offer.owner, payload_max: offer.payload_max });
+        let mut parent = self.offered_below(&offer, from);
+        for (depth, key) in (depth..).zip(&offer.keys[from..end]) {
+            parent = parent.and_then(|parent| self.link(*key, parent, depth));
+            let Some(number) = parent else { break };
+            answer.push(self.catalog[number].is_ghost().then(|| self.reserve(number, put, owner)));
+            // Also another chance for a block whose write was dropped.
+            if answer.last() == Some(&None) {
+                self.admit_at_second_use(number);
+            }
+        }
+        self.catalog.owners.release(owner);
+        wanted.extend(answer.iter().flatten());
+        let (complete, more) = (parent.is_some(), parent.is_some() && end < offer.keys.len());
+        self.puts.insert(put.0, Put { offer, offered: end, wanted });
+        Answer::Offered { wanted: answer, complete, more }
+    }
+
+    /// A ghost becomes a block that is offered.
+    fn reserve(&mut self, number: u32, put: PutId, owner: u32) -> BlockRef {
+        let entry = &mut self.catalog[number];
+        // A ghost that stayed for its children's sake: completions of the put that gave it up find nothing.
+        entry.stamp = entry.stamp.wrapping_add(1);
+        entry.created_s = self.now.seconds();
+        self.catalog.give(number, owner);
+        self.catalog.active_mut(number).put = put.0;
+        self.set_ram(number, Ram::Offered);
+        self.reference(number)
+    }
+
+    /// The block that the offered chain hangs on from its key `from` on, where it can be stored at all.
+    fn offered_below(&self, offer: &Offer, from: usize) -> Option<u32> {
+        let parent = from.checked_sub(1).and_then(|before| offer.keys.get(before).copied()).or(offer.parent);
+        let depth = offer.depth.saturating_add(u32::try_from(from).unwrap_or(u32::MAX));
+        let Some(key) = parent else { return (depth == 0).then_some(ROOT) };
         let number = self.catalog.find(&key)?;
         let entry = &self.catalog[number];
-        (!entry.is_ghost() && !entry.doomed && entry.depth + 1 == offer.depth).then_some(number)
+        (!entry.is_ghost() && !entry.doomed && entry.depth + 1 == depth).then_some(number)
     }
 
     /// The block of this key under `parent`. `None` where the chain contradicts what is known: a key stands for its
@@ -122,7 +137,7 @@ impl Planner {
         if active.put == NO_PUT {
             self.load_into_slot(number);
         } else {
-            let put = super::event::PutId(active.put);
+            let put = PutId(active.put);
             let class = self.ram.class(self.catalog[number].ram_class);
             self.commands.push(Command::Fill { put, block: self.reference(number), slot, class });
         }
@@ -147,8 +162,10 @@ impl Planner {
         Answer::Done
     }
 
-    pub(super) fn put_ended(&mut self, put: super::event::PutId) -> Answer {
-        let Some(Put { keys, wanted }) = self.puts.remove(&put.0) else { return Answer::Stored { through: 0 } };
+    pub(super) fn put_ended(&mut self, put: PutId) -> Answer {
+        let Some(Put { offer: Offer { keys, .. }, wanted, .. }) = self.puts.remove(&put.0) else {
+            return Answer::Stored { through: 0 };
+        };
         // Those without a slot first, or they would be handed the slots that the others give back. From the tail on, so
         // that a given-up chain disappears block by block.
         for has_slot in [false, true] {
@@ -165,7 +182,7 @@ impl Planner {
         if let Some(last) = (through as usize).checked_sub(1)
             && let Some(number) = keys.get(last).and_then(|key| self.catalog.find(key))
         {
-            self.touch_chain(number);
+            self.touch_later(number);
         }
         Answer::Stored { through }
     }

@@ -187,8 +187,8 @@ impl Planner {
         self.untouched.push_back((self.reference(deepest), self.now));
     }
 
-    /// Touches up to `blocks` blocks of chains that were leased; whether any are left. It decides nothing: whoever asks
-    /// next would have it done before.
+    /// Counts up to `blocks` blocks of used chains as used, each chain from its deepest block to its first, so that the
+    /// first is the most recent; whether any are left. It decides nothing: whoever asks next would have it done before.
     pub fn catch_up(&mut self, blocks: usize) -> bool {
         for _ in 0..blocks {
             let Some((block, used)) = self.untouched.pop_front() else { return false };
@@ -207,18 +207,9 @@ impl Planner {
         if let Some(number) = self.catalog.find(deepest)
             && self.catalog[number].is_readable()
         {
-            self.touch_chain(number);
+            self.touch_later(number);
         }
         Answer::Done
-    }
-
-    /// Counts a chain as used, from its deepest block to its first, so that the first is the most recent.
-    pub(super) fn touch_chain(&mut self, deepest: u32) {
-        let mut at = deepest;
-        while is_block(at) {
-            self.touch_one(at, self.now);
-            at = self.catalog[at].parent;
-        }
     }
 
     fn touch_one(&mut self, at: u32, now: Timestamp) {

@@ -138,10 +138,17 @@ impl Simulation {
         let put = PutId(self.requests);
         let owner = Owner::default();
         let offer = Offer { put, parent: None, depth: 0, keys: keys.clone(), payload_max: SLOT_BYTES, owner };
-        if let Answer::Offered { wanted, .. } = self.on(now, Event::Offer(offer)) {
-            for block in wanted.into_iter().flatten() {
-                self.on(now, Event::Need { block });
+        let mut all_wanted = Vec::new();
+        let mut answer = self.on(now, Event::Offer(offer));
+        while let Answer::Offered { wanted, more, .. } = answer {
+            all_wanted.extend(wanted.into_iter().flatten());
+            if !more {
+                break;
             }
+            answer = self.on(now, Event::OfferMore { put });
+        }
+        for block in all_wanted {
+            self.on(now, Event::Need { block });
         }
         self.on(now, Event::PutEnded { put });
         if let Answer::Leased(Ok::<_, LeaseError>(Some(leased))) = leased {

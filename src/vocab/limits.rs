@@ -83,8 +83,12 @@ pub const PUT_IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Messages waiting for the planner. Each is handled in microseconds; past this, callers wait, and so do their clients.
 pub const PLANNER_INBOX: usize = 4_096;
-/// Blocks of leased chains that are touched between two looks at the inbox: about 20 microseconds.
+/// Blocks of used chains that are touched between two looks at the inbox: about 20 microseconds.
 pub const TOUCHED_AT_ONCE: usize = 256;
+/// Used chains that wait to be touched: past it, the next event touches them, whatever it is about.
+pub const UNTOUCHED_CHAINS_MAX: usize = 64;
+/// Blocks of an offered chain that the planner goes through in one event: some 20 microseconds.
+pub const OFFERED_AT_ONCE: usize = 512;
 /// Bytes in flight or queued towards a drive as background writes. Past it a write is dropped and counted, the block
 /// stays in RAM only. A drive takes 96 MiB at full speed; the rest absorbs a burst of a long prompt.
 pub const WRITE_QUEUE_BYTES: u64 = 1 << 30;

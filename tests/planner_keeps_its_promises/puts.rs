@@ -31,12 +31,39 @@ impl World {
         let offer = Offer { put, parent, depth, keys: Arc::clone(&keys), payload_max, owner };
         let before = self.planner.holdings().puts;
         let answer = self.tell_only(Event::Offer(offer));
-        let Answer::Offered { wanted, complete } = answer else { panic!("{answer:?} to an offer") };
+        let Answer::Offered { mut wanted, mut complete, more } = answer else { panic!("{answer:?} to an offer") };
         let refused = self.planner.holdings().puts == before;
         if refused {
             assert!(parent.is_some(), "a chain from its first block on can always be offered");
             assert!(wanted.iter().all(Option::is_none) && !complete, "a chain without its parent is not wanted");
         } else {
+            // Known to the books while the rest of the chain is offered.
+            self.writers.push(Writer {
+                put,
+                keys: Arc::clone(&keys),
+                wanted: Vec::new(),
+                promised: Vec::new(),
+                filling: Vec::new(),
+                breath: 0,
+            });
+            let mut has_more = more;
+            while has_more {
+                // Whatever else happens meanwhile.
+                if self.chance.chance(1, 2) {
+                    self.work();
+                }
+                if self.chance.chance(1, 8) {
+                    self.evict();
+                }
+                let answer = self.tell_only(Event::OfferMore { put });
+                let Answer::Offered { wanted: next, complete: is_complete, more } = answer else {
+                    panic!("{answer:?}")
+                };
+                wanted.extend(next);
+                (complete, has_more) = (is_complete, more);
+            }
+            wanted.resize(keys.len(), None);
+            self.writers.pop();
             self.begin_put(put, keys, &wanted, complete);
         }
         self.audit();

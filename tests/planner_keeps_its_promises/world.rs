@@ -9,7 +9,7 @@ use kvtier::plan::{
     AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PutId, Residence,
     Transfer, Write,
 };
-use kvtier::vocab::limits::PIN_GRACE;
+use kvtier::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE};
 use kvtier::vocab::{BlockKey, LeaseId, SlotClass, SlotId, TierShape, Timestamp};
 
 use super::chance::Chance;
@@ -139,8 +139,16 @@ impl World {
         // From none to some blocks in the seconds that a seed lasts.
         let wear_bytes_per_day = chance.pick(&[None, None, Some(24 * 6 * slot), Some(86_400 * slot / 4)]);
         let pin_grace = chance.pick(&[PIN_GRACE, PIN_GRACE, Duration::from_millis(500)]);
-        let options =
-            Options { write_queue_bytes, boot: 1, admission, wear_bytes_per_day, pin_grace, ..Options::new(ram, nvme) };
+        let offered_at_once = chance.pick(&[OFFERED_AT_ONCE, 1, 2, 3]);
+        let options = Options {
+            write_queue_bytes,
+            boot: 1,
+            admission,
+            wear_bytes_per_day,
+            pin_grace,
+            offered_at_once,
+            ..Options::new(ram, nvme)
+        };
         let temper = Temper {
             write_troubles: chance.pick(&[0, 0, 5, 40]),
             read_troubles: chance.pick(&[0, 0, 5, 25]),

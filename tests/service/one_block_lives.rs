@@ -1,6 +1,7 @@
 //! One block's whole life through the gate: offered, stored, found, delivered, settled, and there after a restart.
 
 use kvtier::proto;
+use kvtier::vocab::limits::OFFERED_AT_ONCE;
 use tonic::Code;
 
 use crate::support::{self, PAYLOAD, Server, chain, payload, spec};
@@ -143,6 +144,20 @@ async fn payload_sizes_live_side_by_side_and_blocks_larger_than_a_message_come_w
     assert!(payloads == (0..3).map(wide).collect::<Vec<_>>());
     let (payloads, _) = server.fetch(session, "small", chain(&small, 9, 3)).await;
     assert!(payloads.iter().all(|payload| payload.len() == PAYLOAD as usize));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_that_the_planner_takes_in_parts_is_stored_and_found_whole() {
+    const BLOCKS: u32 = OFFERED_AT_ONCE as u32 * 2 + 7;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), 16 * MIB, 32 * MIB).await;
+    let (session, _stream) = server.session("engine").await;
+    let layout = server.register(spec()).await;
+    server.put(session, chain(&layout, 3, BLOCKS), |block| payload(3, block)).await;
+    assert_eq!(server.lookup(chain(&layout, 3, BLOCKS)).await.blocks_ram, BLOCKS);
+    let (payloads, _) = server.fetch(session, "long", chain(&layout, 3, BLOCKS)).await;
+    assert!(payloads == (0..BLOCKS).map(|block| payload(3, block)).collect::<Vec<_>>());
     server.stop().await;
 }
 
