@@ -5,11 +5,16 @@
 use divan::Bencher;
 use divan::counter::BytesCount;
 use gate::Over;
+use tikv_jemallocator::Jemalloc;
 
 #[path = "bodies/gate.rs"]
 mod gate;
 #[path = "bodies/limits.rs"]
 mod limits;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() {
     divan::main();

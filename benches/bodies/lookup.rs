@@ -380,7 +380,8 @@ impl Timed {
 fn kind(event: &Event) -> &'static str {
     match event {
         Event::Offer(offer) if offer.keys.len() <= 128 => "Offer of up to 128 blocks",
-        Event::Offer(_) | Event::OfferMore { .. } => "Offer of up to 512 blocks, or more",
+        Event::Offer(_) => "Offer of more, first part",
+        Event::OfferMore { .. } => "a next part",
         Event::Lease { keys, .. } if keys.len() <= 512 => "Lease of up to 512 blocks",
         Event::Lease { .. } => "Lease of up to 2,000 blocks",
         Event::Need { .. } => "Need",

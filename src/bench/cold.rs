@@ -2,6 +2,7 @@
 //! by a bare loop.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,11 +15,10 @@ use super::prompt::{self, Prompt};
 use super::rounds::{Effort, Rounds, gigabytes, in_turn};
 use super::worker::Line;
 use super::{BenchError, BenchOptions};
-use crate::client::{LoadIntoOptions, Pool, RegionPlaces};
+use crate::client::{LoadIntoOptions, RegionId, RegionPlaces};
 use crate::daemon::{Config, Daemon, DriveSpec};
-use crate::media::{Arena, Op, RawDrive};
-use crate::vocab::limits::EXTENT_BYTES_MAX;
-use crate::vocab::{ByteCount, Fingerprint, NamespaceName, RequestId, SlotClass, TierShape};
+use crate::media::{Op, RawDrive, RawMemory, Region};
+use crate::vocab::{ByteCount, Fingerprint, NamespaceName, RequestId, SlotClass};
 
 const BLOCK_BYTES: u32 = 1 << 20;
 /// Prompts, read in turn: what one has read, some cache may have kept.
@@ -37,20 +37,22 @@ pub(super) fn load_into(options: &BenchOptions, effort: Effort) -> Result<Rounds
     let (daemon, line, _socket) = runtime.block_on(start(options, &data, RAM))?;
     let fingerprint = runtime.block_on(layout(&line))?;
     let prompts = (0..PROMPTS).map(|number| Prompt::new(fingerprint, number, blocks)).collect::<Result<Vec<_>, _>>()?;
-    let pool = runtime.block_on(line.client.attach_pool(&line.session, bytes))?;
-    let pool = pool.ok_or_else(|| BenchError::Lost("the daemon shares no memory".to_owned()))?;
-    let mut bare = Bare::open(&data.join("slots/0.kv"), options, blocks).ok();
+    // The bare loop reads to the same memory: where it lies can make a difference of two on virtual machines.
+    let pool = Region::make(bytes).map_err(std::io::Error::other)?;
+    let attached = runtime.block_on(line.client.attach_region(&line.session, pool.fd(), bytes))?;
+    let attached = attached.ok_or_else(|| BenchError::Lost("the daemon shares no memory".to_owned()))?;
+    let mut bare = Bare::open(&data.join("slots/0.kv"), options, blocks, &pool).ok();
     let mut round = 0;
     let taken = in_turn(effort, |ours_first| {
         round += 1;
         let prompt = &prompts[round % prompts.len()];
         let mut limit = || bare.as_mut().map(Bare::round).transpose();
         let (ours, limit) = if ours_first {
-            let ours = fill(&runtime, &line, prompt, &pool, round)?;
+            let ours = fill(&runtime, &line, prompt, attached, round)?;
             (ours, limit()?)
         } else {
             let limit = limit()?;
-            (fill(&runtime, &line, prompt, &pool, round)?, limit)
+            (fill(&runtime, &line, prompt, attached, round)?, limit)
         };
         Ok((gigabytes(bytes, ours), limit.map(|time| gigabytes(bytes, time))))
     });
@@ -104,10 +106,10 @@ async fn layout(line: &Line) -> Result<Fingerprint, BenchError> {
     Ok(line.client.register_namespace(Some(&line.session), &name, &spec, None).await?.0)
 }
 
-fn fill(runtime: &Runtime, line: &Line, prompt: &Prompt, pool: &Pool, round: usize) -> Result<Duration, BenchError> {
+fn fill(runtime: &Runtime, line: &Line, prompt: &Prompt, pool: RegionId, round: usize) -> Result<Duration, BenchError> {
     let request = RequestId::parse(&format!("cold-{round}"))?;
     let places = RegionPlaces {
-        region: pool.region(),
+        region: pool,
         offsets: (0..u64::from(prompt.blocks())).map(|block| block * u64::from(BLOCK_BYTES)).collect(),
         lengths: Vec::new(),
     };
@@ -128,21 +130,22 @@ struct Bare {
     drive: RawDrive,
     offsets: Vec<u64>,
     blocks: usize,
+    at_once: usize,
     random: Pcg64,
 }
 
 impl Bare {
-    fn open(file: &Path, options: &BenchOptions, blocks: u32) -> Result<Self, BenchError> {
-        let inflight = options.inflight_bytes.min(EXTENT_BYTES_MAX);
-        let drive = RawDrive::open(file, Arena::new(TierShape::with_extent(inflight, inflight))?)?;
+    fn open(file: &Path, options: &BenchOptions, blocks: u32, pool: &Arc<Region>) -> Result<Self, BenchError> {
+        let at_once = usize::try_from(options.inflight_bytes / u64::from(BLOCK_BYTES)).unwrap_or(usize::MAX).max(1);
+        let drive = RawDrive::open(file, RawMemory::Region(Arc::clone(pool)))?;
         let offsets = (0..u64::from(blocks) * PROMPTS).map(|block| block * u64::from(BLOCK_BYTES)).collect();
-        Ok(Self { drive, offsets, blocks: blocks as usize, random: Pcg64::seed_from_u64(3) })
+        Ok(Self { drive, offsets, blocks: blocks as usize, at_once, random: Pcg64::seed_from_u64(3) })
     }
 
     /// As many blocks as one prompt has, from anywhere in the file.
     fn round(&mut self) -> Result<Duration, BenchError> {
         let class = SlotClass::of_bytes(BLOCK_BYTES).ok_or_else(|| BenchError::Lost("no slots of 1 MiB".to_owned()))?;
         self.offsets.shuffle(&mut self.random);
-        Ok(self.drive.round(Op::Read, class, &self.offsets[..self.blocks])?)
+        Ok(self.drive.round(Op::Read, class, &self.offsets[..self.blocks], self.at_once)?)
     }
 }

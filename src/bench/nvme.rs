@@ -13,7 +13,7 @@ use super::hints::about_file_system;
 use super::rounds::{Effort, Rounds, gigabytes, in_turn};
 use super::{BenchError, BenchOptions, BenchReport};
 use crate::index::Catalog;
-use crate::media::{Arena, DeviceOptions, Op, RawDrive, open};
+use crate::media::{Arena, DeviceOptions, Op, RawDrive, RawMemory, open};
 use crate::tiers::NvmeShelf;
 use crate::vocab::limits::EXTENT_BYTES_MAX;
 use crate::vocab::{ByteCount, SlotClass, TierShape};
@@ -48,7 +48,7 @@ pub(super) fn measure(
     let device = DeviceOptions { inflight_bytes: inflight, arena: Some(Arc::clone(&ram)), ..DeviceOptions::default() };
     let path = options.dir.join("slots");
     let device = open(&path, shape.total().0, device)?;
-    let raw = RawDrive::open(&path, Arc::clone(&ram));
+    let raw = RawDrive::open(&path, RawMemory::Arena(Arc::clone(&ram)));
     // Gone from here on, however this process ends.
     drop(std::fs::remove_file(&path));
     report.hints.extend(raw.as_ref().err().map(|why| format!("no limit to compare with: {why}")));
@@ -121,6 +121,6 @@ impl<'a> Sides<'a> {
     fn bare(&mut self, op: Op, numbers: &[usize]) -> Result<Option<Duration>, BenchError> {
         let Some(raw) = &mut self.raw else { return Ok(None) };
         let offsets: Vec<u64> = numbers.iter().map(|number| *number as u64 * u64::from(self.class.bytes())).collect();
-        Ok(Some(raw.round(op, self.class, &offsets)?))
+        Ok(Some(raw.round(op, self.class, &offsets, usize::MAX)?))
     }
 }

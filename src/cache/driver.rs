@@ -13,6 +13,7 @@ use super::complaints::Complaints;
 use super::error::Error;
 use super::flight::{Flights, Landing};
 use super::index::Index;
+use super::offers::{Offers, Part};
 use super::peek::PeekPermit;
 use super::residency::Residency;
 use crate::plan::{Answer, BlockRef, Command, Event, Load, Planner, PutId, Transfer, Wanted, Write};
@@ -100,10 +101,11 @@ impl Driver {
             nvme.on_lost(Box::new(move |drive| lost(Finished::Lost(drive))));
         }
         let wake = inbox.downgrade();
-        let (puts, commands, events) = (HashMap::new(), Vec::new(), VecDeque::new());
+        let (puts, offers, commands, events) = (HashMap::new(), Offers::default(), Vec::new(), VecDeque::new());
         let (index, finishes) = (Index::default(), Arc::clone(&finished));
         let under_way = Vec::new();
-        let mut run = Run { planner, hands, puts, commands, under_way, events, index, finished: finishes, wake };
+        let mut run =
+            Run { planner, hands, puts, offers, commands, under_way, events, index, finished: finishes, wake };
         let thread = std::thread::Builder::new().name("planner".into()).spawn(move || run.run(messages))?;
         Ok((Self { inbox, finished }, thread))
     }
@@ -192,6 +194,7 @@ struct Run {
     planner: Planner,
     hands: Hands,
     puts: HashMap<PutId, mpsc::Sender<Slot>>,
+    offers: Offers,
     commands: Vec<Command>,
     /// Those being carried out: the two lists change places, so that no event allocates one.
     under_way: Vec<Command>,
@@ -207,13 +210,14 @@ impl Run {
         let mut waiting_for_quiet: Vec<oneshot::Sender<()>> = Vec::new();
         let mut done = Vec::new();
         let mut freed = Vec::new();
-        while let Some(message) = messages.blocking_recv() {
+        while let Some(message) = self.next(&mut messages) {
             let tick = matches!(message, Message::Event(Event::Tick, _));
             match message {
                 Message::Event(event, reply) => self.event(event, reply),
                 Message::Offer(event, put, slots, reply) => {
                     self.puts.insert(put, slots);
-                    self.event(event, Some(reply));
+                    let answer = self.on(event);
+                    self.offers.answered(Part::first(put, reply), answer);
                 }
                 Message::Need(put, block) => self.need(put, block),
                 Message::Filled { block, writer, length, crc } => self.filled(block, writer, length, crc),
@@ -234,11 +238,29 @@ impl Run {
             for slot in freed.drain(..) {
                 self.on(Event::RamFreed { slot });
             }
+            if let Some(part) = self.offers.next() {
+                let answer = self.on(Event::OfferMore { put: part.put });
+                self.offers.answered(part, answer);
+            }
             self.look_at_index(tick);
             while messages.is_empty() && self.planner.catch_up(TOUCHED_AT_ONCE) {}
             if !waiting_for_quiet.is_empty() && self.planner.is_quiet() {
                 waiting_for_quiet.drain(..).for_each(|reply| reply.send(()).unwrap_or(()));
             }
+        }
+    }
+
+    /// The next message; where chains wait to be offered further, one that says nothing if there is none.
+    fn next(&self, messages: &mut mpsc::Receiver<Message>) -> Option<Message> {
+        if self.offers.is_empty() {
+            return messages.blocking_recv();
+        }
+        if self.offers.is_full() {
+            return Some(Message::Wake);
+        }
+        match messages.try_recv() {
+            Err(mpsc::error::TryRecvError::Empty) => Some(Message::Wake),
+            message => message.ok(),
         }
     }
 

@@ -20,6 +20,7 @@ pub mod load_into;
 pub mod lookup;
 pub mod meter;
 pub mod names;
+mod offers;
 mod peek;
 pub mod places;
 pub mod put;

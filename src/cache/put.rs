@@ -105,17 +105,7 @@ impl Cache {
             ended: false,
         };
         let answer = self.driver.offer(Event::Offer(offer), put, sender).await?;
-        let Answer::Offered { mut wanted, mut complete, more: mut has_more } = answer else {
-            return Err(unexpected(&answer));
-        };
-        while has_more {
-            let answer = self.driver.ask(Event::OfferMore { put }).await?;
-            let Answer::Offered { wanted: next, complete: is_complete, more } = answer else {
-                return Err(unexpected(&answer));
-            };
-            wanted.extend(next);
-            (complete, has_more) = (is_complete, more);
-        }
+        let Answer::Offered { wanted, complete, .. } = answer else { return Err(unexpected(&answer)) };
         walk.wanted = wanted.iter().enumerate().filter_map(|(at, block)| Some((at, (*block)?))).collect();
         walk.ask_ahead().await?;
         Ok((walk, complete))

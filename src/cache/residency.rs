@@ -89,7 +89,7 @@ impl Residency {
             for part in (thread..Keys::PARTS).step_by(threads) {
                 let mut shard = self.shards[part].write().unwrap_or_else(PoisonError::into_inner);
                 // A little below the size that it will have.
-                let least = Keys::share(part, blocks) / 10 * 9;
+                let least = Keys::share(part, blocks) * 9 / 10;
                 shard.readable.reserve(least, |mark| self.keys.hash_of(mark.number()));
             }
             let own = planner.readable().filter(|(_, key, _)| Keys::part(key) % threads == thread);

@@ -23,7 +23,8 @@ use crate::proto::sessions_server::SessionsServer;
 use crate::proto::usage_server::UsageServer;
 use crate::rpc::{AdminService, BulkBodies, CacheService, SessionsService, UsageService};
 use crate::vocab::limits::{
-    GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES, HTTP2_WINDOW_BYTES, KEPT_MEMORY_BYTES,
+    GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES, HTTP2_WINDOW_BYTES, KEEP_ALIVE_EVERY,
+    KEEP_ALIVE_RETRIES,
 };
 
 /// All services over one cache, with health and reflection.
@@ -32,7 +33,6 @@ pub(super) async fn routes(
     handover: Option<&Path>,
     closing: &CancellationToken,
 ) -> Result<Routes, StartError> {
-    keep_freed_memory();
     let at = handover.map(|path| path.display().to_string());
     let sessions = SessionsServer::new(SessionsService::new(Arc::clone(cache), at, closing.clone()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
@@ -63,13 +63,6 @@ pub(super) async fn routes(
         .add_service(describe().build_v1().map_err(reflection)?)
         .add_service(describe().build_v1alpha().map_err(reflection)?);
     Ok(routes.routes())
-}
-
-/// Tells the allocator that buffers of megabytes come and go. glibc gives a heap's end back to the kernel once more is free
-/// there than twice the largest block that it has mapped and freed so far; with messages of 1 MiB that was at every other
-/// one, and the next was had page by page again (a put over TCP took 800 ms of processor a GB, 550 without).
-fn keep_freed_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_MEMORY_BYTES)));
 }
 
 fn server() -> Server {
@@ -112,7 +105,12 @@ async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpIncoming), StartE
     let refused = |error: std::io::Error| StartError::Listen { address: address.to_string(), why: error.to_string() };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let bound = listener.local_addr().map_err(refused)?;
-    Ok((bound, TcpIncoming::from(listener).with_nodelay(Some(true))))
+    // A host that vanishes says nothing: without this its sessions, and their leases, would stay.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE_EVERY));
+    Ok((
+        bound,
+        incoming.with_keepalive_interval(Some(KEEP_ALIVE_EVERY)).with_keepalive_retries(Some(KEEP_ALIVE_RETRIES)),
+    ))
 }
 
 /// Serves on a Unix socket.

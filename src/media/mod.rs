@@ -46,7 +46,7 @@ pub use fault::{Faults, FaultyDevice};
 pub use memory::MemDevice;
 pub use open::{DeviceEngine, DeviceOptions, open};
 pub use posix::PosixDevice;
-pub use raw::RawDrive;
+pub use raw::{RawDrive, RawMemory};
 pub use region::{Region, RegionError, RegionWriter};
 pub use segment::Segment;
 pub use slot::{SlotPin, SlotWriter};

@@ -2,6 +2,7 @@
 //! the same file and in the same memory: where either lies can make a difference of two on virtual machines.
 #![expect(unsafe_code, reason = "hands addresses to the kernel")]
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
@@ -15,49 +16,92 @@ use io_uring::IoUring;
 use super::arena::Arena;
 use super::device::Op;
 use super::refusal::Refusal;
+use super::region::{Region, RegionWriter};
 use super::ring::{Transfer, build, entry, iovecs};
 use super::slot::SlotWriter;
 use super::slot_file::open_direct;
 use crate::vocab::limits::DEVICE_OPS;
 use crate::vocab::{SlotClass, SlotId};
 
+/// The kernel registers no larger buffer.
+const REGISTERED_MAX: usize = 1 << 30;
+
+/// Where the bytes go and come from.
+#[derive(Clone, Debug)]
+pub enum RawMemory {
+    /// Slots of the RAM tier.
+    Arena(Arc<Arena>),
+    /// Memory that was shared: an engine's pool.
+    Region(Arc<Region>),
+}
+
 /// An open file and a ring on it.
 pub struct RawDrive {
     // First: closed before the memory that it names.
     ring: IoUring,
     _file: File,
-    arena: Arc<Arena>,
+    memory: RawMemory,
     is_registered: bool,
 }
 
+/// Memory of one block.
+enum Place {
+    Slot(SlotWriter),
+    Region(RegionWriter, u16),
+}
+
+impl Place {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Slot(slot) => slot.bytes(),
+            Self::Region(place, _) => place.bytes(),
+        }
+    }
+
+    /// Number of the registered buffer that it lies in.
+    fn buffer(&self) -> u16 {
+        match self {
+            Self::Slot(slot) => slot.slot().extent,
+            Self::Region(_, buffer) => *buffer,
+        }
+    }
+}
+
 impl RawDrive {
-    /// Opens a file that is there, past the page cache where that is possible, to move bytes between it and slots of
-    /// `arena`, which are registered where the kernel lets us. It takes no lock: the file may be a slot file in use.
+    /// Opens a file that is there, past the page cache where that is possible, to move bytes between it and `memory`,
+    /// which is registered where the kernel lets us. It takes no lock: the file may be a slot file in use.
     ///
     /// # Errors
     /// When the file can't be opened, or there is no io_uring: then with words on what to do about it.
-    pub fn open(path: &Path, arena: Arc<Arena>) -> io::Result<Self> {
+    pub fn open(path: &Path, memory: RawMemory) -> io::Result<Self> {
         let (file, _) = open_direct(path)?;
         let ring = build().map_err(|error| io::Error::other(Refusal::Setup(error).sentence()))?;
         ring.submitter().register_files(&[file.as_raw_fd()])?;
-        let whole = |segment: &super::Segment| {
-            // SAFETY: mapped for as long as the arena is there; only its address and length are read.
-            IoSlice::new(unsafe { slice::from_raw_parts(segment.address(0, segment.size()), segment.size()) })
+        let parts: Vec<(*const u8, usize)> = match &memory {
+            RawMemory::Arena(arena) => {
+                let segments = arena.segments().iter();
+                segments.map(|segment| (segment.address(0, segment.size()).cast_const(), segment.size())).collect()
+            }
+            RawMemory::Region(region) => region.parts(REGISTERED_MAX).collect(),
         };
-        let segments: Vec<_> = arena.segments().iter().map(whole).collect();
+        // SAFETY: mapped for as long as the memory is there; only address and length are read.
+        let whole = |(address, len): &(*const u8, usize)| unsafe { slice::from_raw_parts(*address, *len) };
+        let buffers: Vec<_> = parts.iter().map(|part| IoSlice::new(whole(part))).collect();
         // SAFETY: as above.
-        let is_registered = unsafe { ring.submitter().register_buffers(iovecs(&segments)) }.is_ok();
-        Ok(Self { ring, _file: file, arena, is_registered })
+        let is_registered = unsafe { ring.submitter().register_buffers(iovecs(&buffers)) }.is_ok();
+        Ok(Self { ring, _file: file, memory, is_registered })
     }
 
-    /// Moves one block of `class` at each of `offsets`, as many at once as there are slots that nobody has, and says how
-    /// long it took.
+    /// Moves one block of `class` at each of `offsets`, at most `at_once` at a time, through all of the memory that nobody
+    /// has, and says how long it took.
     ///
     /// # Errors
     /// When the kernel refuses or moves fewer bytes.
-    pub fn round(&mut self, op: Op, class: SlotClass, offsets: &[u64]) -> io::Result<Duration> {
+    pub fn round(&mut self, op: Op, class: SlotClass, offsets: &[u64], at_once: usize) -> io::Result<Duration> {
         let slots = self.claim(class);
-        let mut free: Vec<usize> = (0..slots.len().min(DEVICE_OPS)).collect();
+        let at_once = at_once.min(DEVICE_OPS);
+        // In turn, so that as much memory is touched as by whoever is measured beside.
+        let mut free: VecDeque<usize> = (0..slots.len()).collect();
         if free.is_empty() {
             return Err(io::Error::other("no RAM slot is free"));
         }
@@ -65,7 +109,8 @@ impl RawDrive {
         loop {
             while let Some(&offset) = left.as_slice().first()
                 && failed.is_none()
-                && let Some(place) = free.pop()
+                && under_way < at_once
+                && let Some(place) = free.pop_front()
             {
                 left.next();
                 if self.push(op, &slots, place, offset) {
@@ -84,7 +129,7 @@ impl RawDrive {
             }
             for answer in self.ring.completion() {
                 under_way -= 1;
-                free.push(answer.user_data() as usize);
+                free.push_back(answer.user_data() as usize);
                 if answer.result() != class.bytes().cast_signed() {
                     failed = Some(io::Error::other(format!("{op:?} of {class:?} gave {}", answer.result())));
                 }
@@ -92,25 +137,41 @@ impl RawDrive {
         }
     }
 
-    fn push(&mut self, op: Op, slots: &[SlotWriter], place: usize, offset: u64) -> bool {
-        let (bytes, slot) = (slots[place].bytes(), slots[place].slot());
+    fn push(&mut self, op: Op, slots: &[Place], place: usize, offset: u64) -> bool {
+        let bytes = slots[place].bytes();
         let address = bytes.as_ptr().cast_mut();
-        let segment = self.is_registered.then_some(slot.extent);
+        let segment = self.is_registered.then_some(slots[place].buffer());
         let transfer = Transfer { op, id: place as u64, offset, address, length: bytes.len() as u32, segment };
         // SAFETY: the slot is claimed, and nobody refers to its bytes. `round` keeps it until all has landed, or for ever.
         unsafe { self.ring.submission().push(&entry(transfer)) }.is_ok()
     }
 
-    /// All slots that nobody has.
-    fn claim(&self, class: SlotClass) -> Vec<SlotWriter> {
-        let shape = self.arena.shape();
+    /// All places that nobody has.
+    fn claim(&self, class: SlotClass) -> Vec<Place> {
+        let arena = match &self.memory {
+            RawMemory::Arena(arena) => arena,
+            RawMemory::Region(region) => return in_region(region, class),
+        };
+        let shape = arena.shape();
         let extents = u16::try_from(shape.extents()).unwrap_or(u16::MAX);
         let slots = (0..extents).flat_map(|extent| {
             let slots = u16::try_from(shape.slots(extent, class)).unwrap_or(u16::MAX);
             (0..slots).map(move |index| SlotId { extent, index })
         });
-        slots.filter_map(|slot| self.arena.writer(slot, class)).collect()
+        slots.filter_map(|slot| arena.writer(slot, class).map(Place::Slot)).collect()
     }
+}
+
+/// Places side by side, none in two registered buffers.
+fn in_region(region: &Arc<Region>, class: SlotClass) -> Vec<Place> {
+    let bytes = class.bytes() as usize;
+    let places = (0..region.size() / bytes).map(|place| place * bytes);
+    let within = places.filter(|at| at / REGISTERED_MAX == (at + bytes - 1) / REGISTERED_MAX);
+    let claim = |at: usize| {
+        let buffer = u16::try_from(at / REGISTERED_MAX).unwrap_or(u16::MAX);
+        region.claim(at as u64, bytes).map(|place| Place::Region(place, buffer))
+    };
+    within.filter_map(claim).collect()
 }
 
 #[cfg(test)]
@@ -126,18 +187,23 @@ mod tests {
         let file = SlotFile::open(&path, 1 << 20, Duration::ZERO).unwrap();
         let arena = Arena::new(TierShape::carve(ByteCount(16 * 8192))).unwrap();
         let class = SlotClass::of_bytes(4096).unwrap();
-        let Ok(mut raw) = RawDrive::open(&path, Arc::clone(&arena)) else { return };
-        for mut slot in raw.claim(class) {
+        let Ok(mut raw) = RawDrive::open(&path, RawMemory::Arena(Arc::clone(&arena))) else { return };
+        for place in raw.claim(class) {
+            let Place::Slot(mut slot) = place else { panic!("memory of an arena") };
             slot.as_mut_slice().fill(7);
         }
         let offsets: Vec<u64> = (0..256).step_by(2).map(|block| block * 4096).collect();
-        raw.round(Op::Write, class, &offsets).unwrap();
+        raw.round(Op::Write, class, &offsets, usize::MAX).unwrap();
         let found = std::fs::read(&path).unwrap();
         assert!(found.chunks(8192).all(|pair| pair[..4096] == [7; 4096] && pair[4096..] == [0; 4096]));
-        raw.round(Op::Read, class, &offsets).unwrap();
-        assert!(raw.round(Op::Read, class, &[2 << 20, 0, 4096]).is_err(), "past the end");
-        raw.round(Op::Read, class, &offsets).unwrap();
+        raw.round(Op::Read, class, &offsets, usize::MAX).unwrap();
+        assert!(raw.round(Op::Read, class, &[2 << 20, 0, 4096], usize::MAX).is_err(), "past the end");
+        raw.round(Op::Read, class, &offsets, usize::MAX).unwrap();
         assert_eq!(raw.claim(class).len(), 32);
+        let region = Region::make(128 * 4096).unwrap();
+        let mut raw = RawDrive::open(&path, RawMemory::Region(Arc::clone(&region))).unwrap();
+        raw.round(Op::Read, class, &offsets, 3).unwrap();
+        assert!(raw.claim(class).iter().all(|place| place.bytes() == [7; 4096]), "each place has had its block");
         drop(file);
     }
 }

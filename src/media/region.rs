@@ -116,6 +116,12 @@ impl Region {
         self.fd.as_fd()
     }
 
+    /// Address and length of its parts of at most `bytes`.
+    pub(super) fn parts(&self, bytes: usize) -> impl Iterator<Item = (*const u8, usize)> + '_ {
+        let base = self.base.as_ptr().cast_const();
+        (0..self.len).step_by(bytes).map(move |at| (base.wrapping_add(at), bytes.min(self.len - at)))
+    }
+
     /// The sole right to write `len` bytes from `at`; `None` past the end, or where another load writes.
     #[must_use]
     pub fn claim(self: &Arc<Self>, at: u64, len: usize) -> Option<RegionWriter> {

@@ -2,6 +2,7 @@
 //! that a drive holds. Also the questions that need it.
 
 use super::catalog::Catalog;
+use super::column::Column;
 use super::entry::{Entry, NO_SLOT, NONE, Nvme, Ram};
 use crate::vocab::SlotId;
 
@@ -36,53 +37,62 @@ impl Active {
 
 /// The active blocks. A block's place among them is also its number in RAM's order of going, which so is as long as RAM
 /// has blocks, however many a drive has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Actives {
-    places: Vec<Active>,
+    places: Column<Active>,
+    /// Places that were given so far.
+    given: u32,
     vacant: Vec<u32>,
+}
+
+impl Default for Actives {
+    fn default() -> Self {
+        Self { places: Column::new(AT_REST), given: 0, vacant: Vec::new() }
+    }
 }
 
 impl Actives {
     fn add(&mut self, block: u32) -> u32 {
-        if let Some(at) = self.vacant.pop() {
-            self.places[at as usize] = Active::new(block);
-            return at;
-        }
-        self.places.push(Active::new(block));
-        u32::try_from(self.places.len() - 1).unwrap_or(NONE)
+        let at = self.vacant.pop().unwrap_or_else(|| {
+            self.given += 1;
+            self.given - 1
+        });
+        self.places.reach(at);
+        self.places[at] = Active::new(block);
+        at
     }
 
     fn remove(&mut self, at: u32) {
-        self.places[at as usize] = AT_REST;
+        self.places[at] = AT_REST;
         self.vacant.push(at);
     }
 
     /// The block at a place: what RAM's order of going calls it.
     pub(super) fn block(&self, at: u32) -> u32 {
-        self.places[at as usize].block
+        self.places[at].block
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.places.len() - self.vacant.len()
+        self.given as usize - self.vacant.len()
     }
 
     /// Bytes that they take.
     pub(super) fn bytes(&self) -> usize {
-        self.places.capacity() * size_of::<Active>() + self.vacant.capacity() * size_of::<u32>()
+        self.places.bytes() + self.vacant.capacity() * size_of::<u32>()
     }
 }
 
 impl Catalog {
     /// What is moving of a block.
     pub(super) fn active(&self, number: u32) -> &Active {
-        self.actives.places.get(self[number].active as usize).unwrap_or(&AT_REST)
+        self.actives.places.find(self[number].active).unwrap_or(&AT_REST)
     }
 
     /// The same, to change it; it is kept until the block is at [`rest`](Self::rest).
     pub(super) fn active_mut(&mut self, number: u32) -> &mut Active {
         let at = self.ram_number(number);
-        &mut self.actives.places[at as usize]
+        &mut self.actives.places[at]
     }
 
     /// What RAM's order of going calls a block.

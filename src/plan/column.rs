@@ -28,6 +28,11 @@ impl<T: Copy> Column<T> {
         }
     }
 
+    /// An element, if it exists.
+    pub(super) fn find(&self, number: u32) -> Option<&T> {
+        self.chunks.get(number as usize / CHUNK).map(|chunk| &chunk[number as usize % CHUNK])
+    }
+
     /// An element, blank where it does not exist.
     pub(super) fn get(&self, number: u32) -> T {
         self.chunks.get(number as usize / CHUNK).map_or(self.blank, |chunk| chunk[number as usize % CHUNK])

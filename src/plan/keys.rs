@@ -6,7 +6,8 @@
 //! number that has become vacant until its next event), so that whoever finds a published number finds its own key.
 //!
 //! Tables by key come in parts of different shares, so that not all of them are to grow at once: a table that has just
-//! doubled is half empty, and one that doubles is copied.
+//! doubled is half empty, and one that doubles is copied. And in many of them, so that none is long: each entry of one that
+//! is copied, or cleared of what was removed, costs a look at its key, some 60 ns.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,30 +20,34 @@ const CHUNK: usize = 1 << 10;
 /// Chunks of a shelf, and shelves in all: 16 KiB each.
 const SHELF: usize = 1 << 10;
 
-/// Bits of a key that tell its part.
-const PART_BITS: u32 = 12;
-/// The part of each value of those bits.
-static PARTS_OF: [u8; 1 << PART_BITS] = parts();
+/// Bits of a key that tell its range.
+const RANGE_BITS: u32 = 12;
+/// Ranges of keys, of different shares.
+const RANGES: usize = 64;
+/// The range of each value of those bits.
+static RANGE_OF: [u8; 1 << RANGE_BITS] = ranges();
+/// The next bits of a key tell its part of the range: all of the same share.
+const PART_BITS: u32 = 8;
 
-/// The share of each part is 2^(1/64) times that of the one before, so that the last has nearly twice the share of the
+/// The share of each range is 2^(1/64) times that of the one before, so that the last has nearly twice the share of the
 /// first, and of 64 tables that double at the same number of keys each does so in its turn.
-const fn parts() -> [u8; 1 << PART_BITS] {
+const fn ranges() -> [u8; 1 << RANGE_BITS] {
     /// 2^(1/64) in 32 bits behind the point.
     const RATIO: u64 = 4_341_736_423;
     // The first share: the shares' sum is (2 - 1) / (RATIO - 1) times that, in 32 bits behind the point.
-    let mut share = (RATIO - (1 << 32)) << PART_BITS;
-    let mut parts = [0; 1 << PART_BITS];
-    let (mut part, mut filled, mut end) = (0, 0, 0);
-    while part < Keys::PARTS {
+    let mut share = (RATIO - (1 << 32)) << RANGE_BITS;
+    let mut ranges = [0; 1 << RANGE_BITS];
+    let (mut range, mut filled, mut end) = (0, 0, 0);
+    while range < RANGES {
         end += share;
         share = (share * (RATIO >> 8)) >> 24;
-        while filled < parts.len() && ((filled as u64) << 32 < end || part + 1 == Keys::PARTS) {
-            parts[filled] = part as u8;
+        while filled < ranges.len() && ((filled as u64) << 32 < end || range + 1 == RANGES) {
+            ranges[filled] = range as u8;
             filled += 1;
         }
-        part += 1;
+        range += 1;
     }
-    parts
+    ranges
 }
 
 /// A key that one thread writes and others read.
@@ -81,14 +86,17 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Parts of a table by key.
-    pub const PARTS: usize = 64;
+    /// Parts of a table by key: 600 keys each of 10 million.
+    pub const PARTS: usize = RANGES << PART_BITS;
 
-    /// The part of a key, by its first bits, so that an index that gives its rows in the order of keys fills one part
+    /// The part of a key, by its first bits, so that an index that gives its rows in the order of keys fills one range
     /// after another, each of which a core's cache can hold.
     #[must_use]
     pub fn part(key: &BlockKey) -> usize {
-        usize::from(PARTS_OF[(key.words()[0].swap_bytes() >> (u64::BITS - PART_BITS)) as usize])
+        let first = key.words()[0].swap_bytes();
+        let range = usize::from(RANGE_OF[(first >> (u64::BITS - RANGE_BITS)) as usize]);
+        let within = (first >> (u64::BITS - RANGE_BITS - PART_BITS)) as usize & ((1 << PART_BITS) - 1);
+        range << PART_BITS | within
     }
 
     /// What hashes a key within its part: its last bits, since it is a hash already.
@@ -100,8 +108,9 @@ impl Keys {
     /// How many of so many keys a part has, more or less.
     #[must_use]
     pub fn share(part: usize, keys: usize) -> usize {
-        let share = PARTS_OF.iter().filter(|of| usize::from(**of) == part).count();
-        keys / PARTS_OF.len() * share
+        let up_to = |range: usize| RANGE_OF.partition_point(|of| usize::from(*of) < range);
+        let share = up_to((part >> PART_BITS) + 1) - up_to(part >> PART_BITS);
+        keys * share / (RANGE_OF.len() << PART_BITS)
     }
 
     fn new() -> Self {
@@ -199,16 +208,23 @@ mod tests {
 
     #[test]
     fn the_shares_of_parts_grow_from_one_to_two() {
-        let mut shares = [0_u32; Keys::PARTS];
-        for at in 0..=u16::MAX {
+        let mut shares = vec![0_u32; Keys::PARTS];
+        for at in 0..1_u32 << 20 {
             let mut bytes = [0; 32];
-            bytes[..2].copy_from_slice(&at.to_be_bytes());
+            bytes[..4].copy_from_slice(&(at << 12).to_be_bytes());
             shares[Keys::part(&BlockKey::from_bytes(bytes))] += 1;
         }
-        for (part, share) in (0..).zip(shares) {
-            let ideal = 65_536.0 * (2_f64.powf(f64::from(part + 1) / 64.0) - 2_f64.powf(f64::from(part) / 64.0));
-            assert!((f64::from(share) - ideal).abs() <= 16.0, "part {part} has {share} of 65,536, not {ideal}");
+        for (range, parts) in (0..).zip(shares.chunks(1 << PART_BITS)) {
+            assert!(parts.iter().all(|share| *share == parts[0]), "{parts:?}");
+            let ideal = 4_096.0 * (2_f64.powf(f64::from(range + 1) / 64.0) - 2_f64.powf(f64::from(range) / 64.0));
+            assert!(
+                (f64::from(parts[0]) - ideal).abs() <= 1.0,
+                "a part of range {range} has {}, not {ideal}",
+                parts[0]
+            );
         }
+        let expected: usize = (0..Keys::PARTS).map(|part| Keys::share(part, 10_000_000)).sum();
+        assert!((9_900_000..=10_000_000).contains(&expected), "{expected}");
     }
 
     #[test]

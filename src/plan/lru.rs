@@ -4,6 +4,7 @@
 //! `benches/planner.rs` measures beside it (the crate serves where keys are not small numbers: `cache::delivery`). A block
 //! is in one list at most, so all lists of a tier share the array.
 
+use super::column::Column;
 use super::policy::{Heat, Policy};
 use crate::vocab::limits::REQUEST_BLOCKS_MAX;
 
@@ -23,49 +24,42 @@ struct Node {
 /// Recency lists. Block `b` is node `b + LISTS`, list `l` is node `l`.
 #[derive(Debug)]
 pub(super) struct Lru {
-    nodes: Vec<Node>,
+    nodes: Column<Node>,
 }
 
 impl Default for Lru {
     fn default() -> Self {
-        Self { nodes: (0..LISTS).map(|list| Node { prev: list, next: list }).collect() }
+        let mut nodes = Column::new(Node { prev: NONE, next: NONE });
+        nodes.reach(LISTS - 1);
+        for list in 0..LISTS {
+            nodes[list] = Node { prev: list, next: list };
+        }
+        Self { nodes }
     }
 }
 
 impl Lru {
-    /// Has a node of this number. Grows by an eighth: large arrays are moved by their pages, and a doubled one would count
-    /// twice against what a block may cost.
-    fn reach(&mut self, node: u32) {
-        let (len, wanted) = (self.nodes.len(), node as usize + 1);
-        if len < wanted {
-            if self.nodes.capacity() < wanted {
-                self.nodes.reserve_exact((wanted - len).max(len / 8));
-            }
-            self.nodes.resize(wanted, Node { prev: NONE, next: NONE });
-        }
-    }
-
     fn link_between(&mut self, node: u32, prev: u32, next: u32) {
-        self.nodes[node as usize] = Node { prev, next };
-        self.nodes[prev as usize].next = node;
-        self.nodes[next as usize].prev = node;
+        self.nodes[node] = Node { prev, next };
+        self.nodes[prev].next = node;
+        self.nodes[next].prev = node;
     }
 
     fn unlink(&mut self, node: u32) {
-        let Node { prev, next } = self.nodes[node as usize];
+        let Node { prev, next } = self.nodes[node];
         debug_assert_ne!(prev, NONE, "block is not in a list");
-        self.nodes[prev as usize].next = next;
-        self.nodes[next as usize].prev = prev;
-        self.nodes[node as usize] = Node { prev: NONE, next: NONE };
+        self.nodes[prev].next = next;
+        self.nodes[next].prev = prev;
+        self.nodes[node] = Node { prev: NONE, next: NONE };
     }
 
     fn link_hot(&mut self, list: u32, node: u32) {
-        let hottest = self.nodes[list as usize].next;
+        let hottest = self.nodes[list].next;
         self.link_between(node, list, hottest);
     }
 
     fn link_cold(&mut self, list: u32, node: u32) {
-        let coldest = self.nodes[list as usize].prev;
+        let coldest = self.nodes[list].prev;
         self.link_between(node, coldest, list);
     }
 }
@@ -77,8 +71,8 @@ impl Policy for Lru {
 
     fn insert(&mut self, list: u8, block: u32, heat: Heat) {
         let node = block + LISTS;
-        self.reach(node);
-        debug_assert_eq!(self.nodes[node as usize].prev, NONE, "block is in a list already");
+        self.nodes.reach(node);
+        debug_assert_eq!(self.nodes[node].prev, NONE, "block is in a list already");
         match heat {
             Heat::Hot => self.link_hot(list.into(), node),
             Heat::Cold => self.link_cold(list.into(), node),
@@ -101,7 +95,7 @@ impl Policy for Lru {
 
     fn victim(&mut self, list: u8, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
         let ends = u32::from(list);
-        let coldest = self.nodes[ends as usize].prev;
+        let coldest = self.nodes[ends].prev;
         let mut node = coldest;
         for passed in 0..PASSED_OVER_MAX {
             // Having passed over all of them has changed nothing: they are in the order in which they were.
@@ -113,7 +107,7 @@ impl Policy for Lru {
             }
             // What can't go now is protected by a use that has not ended. Counting it as used keeps this search short
             // for the next caller.
-            let hotter = self.nodes[node as usize].prev;
+            let hotter = self.nodes[node].prev;
             self.touch(list, node - LISTS);
             node = if hotter == ends { coldest } else { hotter };
         }
@@ -121,7 +115,7 @@ impl Policy for Lru {
     }
 
     fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node>()
+        self.nodes.bytes()
     }
 }
 

@@ -87,8 +87,10 @@ pub const PLANNER_INBOX: usize = 4_096;
 pub const TOUCHED_AT_ONCE: usize = 256;
 /// Used chains that wait to be touched: past it, the next event touches them, whatever it is about.
 pub const UNTOUCHED_CHAINS_MAX: usize = 64;
-/// Blocks of an offered chain that the planner goes through in one event: some 20 microseconds.
-pub const OFFERED_AT_ONCE: usize = 512;
+/// Long chains that are offered in parts at the same time: past it, no message is taken in before one is through.
+pub const OFFERS_MAX: usize = 64;
+/// Blocks of an offered chain that the planner goes through in one event: 8 microseconds, 47 where tables grow.
+pub const OFFERED_AT_ONCE: usize = 128;
 /// Bytes in flight or queued towards a drive as background writes. Past it a write is dropped and counted, the block
 /// stays in RAM only. A drive takes 96 MiB at full speed; the rest absorbs a burst of a long prompt.
 pub const WRITE_QUEUE_BYTES: u64 = 1 << 30;
@@ -173,8 +175,6 @@ pub const WIRE_INLINE_BYTES: usize = 8 << 10;
 pub const MESSAGE_PAYLOAD_BYTES: usize = 1 << 20;
 /// HTTP/2 frame size: 0.5 to 1.9 GB/s over TCP by this one setting.
 pub const HTTP2_FRAME_BYTES: u32 = 4 << 20;
-/// Half of what the allocator may keep of a heap's freed end, and as much as glibc lets itself be told by example (32 MiB).
-pub const KEPT_MEMORY_BYTES: usize = 31 << 20;
 /// HTTP/2 flow-control window of a stream: a few messages, or it stops at every one; more only fills the reader's memory
 /// (measured on one host: 1 MiB 2.9 GB/s, 4 MiB 4.4, 8 MiB 3.9, 32 MiB 3.7, 128 MiB 3.3).
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -277,6 +277,8 @@ pub const CALL_MAX: Duration = Duration::from_secs(30);
 pub const DEADLINE_GRACE: Duration = Duration::from_secs(2);
 /// How often a client asks a silent connection whether it lives, so that a session notices a host that vanished.
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// Questions of TCP that stay unanswered before a daemon takes the other host to be gone: two minutes in all.
+pub const KEEP_ALIVE_RETRIES: u32 = 3;
 /// How long it waits for that answer.
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(20);
 /// How long a worker's lookup may take where nothing is said: a hundred times what it takes, and less than a prefill.
