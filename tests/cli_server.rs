@@ -152,6 +152,71 @@ fn status_usage_and_a_live_replay_have_the_promised_fields() {
 }
 
 #[test]
+fn an_export_goes_on_where_its_file_ends_whatever_cut_it() {
+    let server = Server::start();
+    let trace = server.path("trace.jsonl");
+    let settle = |tenant: &str, requests: &str| {
+        server.ok(&["trace", "generate", "--requests", requests, "-o", &trace], b"");
+        let to = ["--server", "unix:s", "--settle", "--tenant", tenant, "--block-bytes", "4KiB", "--json"];
+        server.json(&[&["replay", &trace][..], &to].concat());
+    };
+    let lines = |path: &str| -> Vec<Value> {
+        std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    settle("acme", "40");
+    let file = server.path("usage.jsonl");
+    let export = ["usage", "export", "-o", &file, "--acknowledge", "--json"];
+    let report = server.json(&export);
+    assert_eq!((&report["records"], &report["last"], &report["acknowledged"]), (&40.into(), &40.into(), &40.into()));
+    let whole = std::fs::read(&file).unwrap();
+    for cut in [1, 30, 700] {
+        std::fs::File::options().write(true).open(&file).unwrap().set_len(whole.len() as u64 - cut).unwrap();
+        server.json(&export);
+        assert!(std::fs::read(&file).unwrap() == whole, "cut by {cut} bytes, and the same again");
+    }
+    assert_eq!(server.json(&export)["records"], 0);
+
+    settle("bolt", "10");
+    let news = String::from_utf8(server.ok(&["usage", "export", "--unacknowledged"], b"")).unwrap();
+    assert_eq!(news.lines().count(), 10);
+    assert!(server.ok(&["usage", "export", "--after", "40"], b"") == news.as_bytes());
+    assert_eq!(server.json(&export)["last"], 50);
+    let records = lines(&file);
+    assert!((1..).zip(&records).all(|(sequence, record)| record["sequence"] == sequence));
+    let summary = server.json(&["usage", "summary", "--json"]);
+    for field in ["prompt_tokens", "hit_tokens", "hit_tokens_ram", "hit_tokens_nvme", "miss_tokens", "written_tokens"] {
+        let sum: u64 = records.iter().map(|record| record[field].as_u64().unwrap()).sum();
+        assert_eq!(summary[field], sum, "{field}");
+    }
+
+    let table = server.path("usage.csv");
+    server.ok(&["usage", "export", "--format", "csv", "-o", &table], b"");
+    let text = std::fs::read_to_string(&table).unwrap();
+    assert_eq!((text.lines().count(), text.starts_with("sequence,tenant,billing_id,")), (51, true));
+    for mistake in [
+        &["usage", "export", "-o", &table][..],
+        &["usage", "export", "-o", &file, "--after", "3"],
+        &["usage", "export", "--acknowledge"],
+        &["usage", "export", "--after", "3", "--unacknowledged"],
+    ] {
+        let output = server.run(mistake, b"");
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{mistake:?}");
+    }
+    assert!(std::fs::read_to_string(&table).unwrap() == text, "left as it was");
+
+    let audit = |data: &Path| {
+        let output = Command::new(KVTIER).args(["usage", "audit", "--json", "--data-dir"]).arg(data).output().unwrap();
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default())
+    };
+    assert_eq!(audit(&server.folder.path().join("data")).0, Some(1), "in use");
+    let folder = server.stop();
+    let (code, report) = audit(&folder.path().join("data"));
+    assert_eq!((code, &report["records"], &report["differences"]), (Some(0), &50.into(), &0.into()));
+    assert_eq!((&report["acknowledged"], &report["prompt_tokens"]), (&50.into(), &summary["prompt_tokens"]));
+    assert_eq!(audit(folder.path()).0, Some(1), "no data folder");
+}
+
+#[test]
 fn a_flipped_byte_on_a_stopped_servers_drive_is_found_and_fails_the_command() {
     let server = Server::start();
     server.ok(&["put", "--tokens", &tokens(64)], &[7; 40_000]);

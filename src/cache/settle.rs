@@ -6,7 +6,10 @@ use tokio::sync::oneshot;
 
 use super::Cache;
 use super::error::Error;
-use crate::ledger::{Delivered, SettleError, Settled, Settlement, UsageFilter, UsageSummary};
+use crate::ledger::{
+    AcknowledgeError, Acknowledged, Delivered, Ledger, LedgerError, SettleError, Settled, Settlement, UsageFilter,
+    UsageRecord, UsageSummary,
+};
 use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName, TokenCount};
 
 /// A request's final usage.
@@ -102,9 +105,44 @@ impl Cache {
     /// # Errors
     /// When the ledger can't be read.
     pub fn usage(&self, filter: &UsageFilter) -> Result<UsageSummary, Error> {
-        let Some(ledger) = &self.ledger else { return Err(Error::Broken("the ledger is unreadable".into())) };
-        ledger.summary(filter).map_err(|error| Error::Broken(error.to_string()))
+        self.readable_ledger()?.summary(filter).map_err(broken)
     }
+
+    /// The cursors of an export: up to which record exporters have all, and the last.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub fn usage_cursors(&self) -> Result<Acknowledged, Error> {
+        let ledger = self.readable_ledger()?;
+        Ok(Acknowledged { through: ledger.acknowledged(), last: ledger.last_sequence().map_err(broken)? })
+    }
+
+    /// A page of records after a sequence; an empty one is the end.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub fn usage_records(&self, after: u64) -> Result<Vec<UsageRecord>, Error> {
+        self.readable_ledger()?.records_after(after).map_err(broken)
+    }
+
+    /// Notes on disk that exporters have all records up to a sequence.
+    ///
+    /// # Errors
+    /// For a sequence past the last record, and when the ledger can't be written.
+    pub fn acknowledge_usage(&self, through: u64) -> Result<Acknowledged, Error> {
+        self.readable_ledger()?.acknowledge(through).map_err(|error| match error {
+            AcknowledgeError::Past { .. } => Error::Invalid(error.to_string()),
+            AcknowledgeError::Ledger(error) => broken(error),
+        })
+    }
+
+    fn readable_ledger(&self) -> Result<&Ledger, Error> {
+        self.ledger.as_deref().ok_or_else(|| Error::Broken("the ledger is unreadable".into()))
+    }
+}
+
+fn broken(error: LedgerError) -> Error {
+    Error::Broken(error.to_string())
 }
 
 impl From<SettleError> for Error {

@@ -3,6 +3,7 @@
 //! A command that reports takes `--json` and then prints exactly one JSON document on stdout; logs and progress go to
 //! stderr. Exit status: 0 ok, 1 failed, 2 usage.
 
+mod audit;
 mod bench;
 mod block;
 mod chain;
@@ -12,6 +13,8 @@ mod drives;
 mod embedded;
 mod error;
 mod evict;
+mod export;
+mod exported;
 mod get;
 mod inspect;
 mod live;

@@ -1,10 +1,12 @@
-//! `kvtier usage summary`: the bill, by tenant, namespace and hour.
+//! `kvtier usage`: the bill, summed by tenant, namespace and hour, or request by request.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::CliError;
+use super::audit::Audit;
 use super::chain::hex;
+use super::export::Export;
 use super::output::Output;
 use super::server::Server;
 use super::table::{numbers, percent, thousands};
@@ -21,6 +23,10 @@ pub(super) struct Usage {
 enum UsageCommand {
     /// Settled usage, summed by tenant, namespace and hour.
     Summary(Summary),
+    /// Settled requests one by one, to a file that grows by what is new.
+    Export(Export),
+    /// Whether the ledger of a stopped folder agrees with itself.
+    Audit(Audit),
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +84,8 @@ impl Usage {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
         match &self.command {
             UsageCommand::Summary(summary) => summary.run(output),
+            UsageCommand::Export(export) => export.run(output),
+            UsageCommand::Audit(audit) => audit.run(output),
         }
     }
 }

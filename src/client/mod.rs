@@ -50,5 +50,7 @@ pub use region::{LoadInto, LoadIntoOptions, Pool, RegionId, RegionPlaces};
 pub use session::{Session, SessionLimits};
 pub use staging::Staging;
 pub use ticket::{Readiness, Ticket};
-pub use usage::{Settle, Settled, UsageFilter, UsageRecord, UsageRow, UsageSummary};
+pub use usage::{
+    AcknowledgeUsageReply, Settle, Settled, UsageExport, UsageFilter, UsageRecord, UsageRow, UsageSummary,
+};
 pub use worker::{Hit, Loaded, Path, Worker, WorkerOptions};

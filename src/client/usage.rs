@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{Client, ClientError};
-use crate::proto::{SettleRequest, SummarizeUsageRequest};
-pub use crate::proto::{SummarizeUsageReply as UsageSummary, UsageRecord, UsageRow};
+pub use crate::proto::{AcknowledgeUsageReply, SummarizeUsageReply as UsageSummary, UsageRecord, UsageRow};
+use crate::proto::{AcknowledgeUsageRequest, ExportUsageRequest, SettleRequest, SummarizeUsageRequest};
+use crate::vocab::limits::CALL_MAX;
 use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName};
 
 /// A request's final usage.
@@ -97,5 +98,44 @@ impl Client {
             until_hour: filter.until_hour.unwrap_or(0),
         };
         self.answer("SummarizeUsage", self.usage_service().summarize_usage(request)).await
+    }
+
+    /// Records in the order in which they were settled, from the one after `after` on, or, where that is `None`, after the
+    /// last that was acknowledged; the stream ends with the last of now.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub async fn export_usage(&self, after: Option<u64>) -> Result<UsageExport, ClientError> {
+        let request = ExportUsageRequest { after: after.unwrap_or(0), unacknowledged: after.is_none() };
+        let mut service = self.usage_service();
+        let records = self.within("ExportUsage", CALL_MAX, async { service.export_usage(request).await }).await?;
+        Ok(UsageExport { client: self.clone(), records: records.into_inner() })
+    }
+
+    /// Notes on the daemon's disk that an exporter has all records up to this one; the cursors as they are then.
+    ///
+    /// # Errors
+    /// For a record that is not there, and when the ledger can't be written.
+    pub async fn acknowledge_usage(&self, through: u64) -> Result<AcknowledgeUsageReply, ClientError> {
+        let request = AcknowledgeUsageRequest { through };
+        self.answer("AcknowledgeUsage", self.usage_service().acknowledge_usage(request)).await
+    }
+}
+
+/// An export under way. Dropping it ends it.
+#[derive(Debug)]
+pub struct UsageExport {
+    client: Client,
+    records: tonic::Streaming<UsageRecord>,
+}
+
+impl UsageExport {
+    /// The next record, or nothing after the last.
+    ///
+    /// # Errors
+    /// When the connection breaks or the ledger can't be read: what came before stays good, and an export after its last
+    /// sequence goes on.
+    pub async fn next(&mut self) -> Result<Option<UsageRecord>, ClientError> {
+        self.client.within("ExportUsage", CALL_MAX, self.records.message()).await
     }
 }

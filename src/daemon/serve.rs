@@ -39,7 +39,7 @@ pub(super) async fn routes(
     let cache_service = CacheServer::new(CacheService::new(Arc::clone(cache), handover.is_some()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let usage = UsageServer::new(UsageService::new(Arc::clone(cache)));
+    let usage = UsageServer::new(UsageService::new(Arc::clone(cache), closing.clone()));
     let admin = AdminServer::new(AdminService::new(Arc::clone(cache), handover.is_some(), closing.clone()))
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();

@@ -115,3 +115,19 @@ pub enum SettleError {
     #[error("the ledger takes no settles: {0}; settle again with the same billing_id once it does")]
     Unavailable(String),
 }
+
+/// Why an acknowledgement is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AcknowledgeError {
+    /// There are no such records.
+    #[error("through is {through}, the last record is {last}: acknowledge what was exported")]
+    Past {
+        /// What was acknowledged.
+        through: u64,
+        /// Sequence of the last record.
+        last: u64,
+    },
+    /// It can't be written down.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}

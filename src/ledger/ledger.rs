@@ -1,24 +1,35 @@
 //! The room's door: opens the ledger, takes settles, and sums up.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
 use super::rollup::{RollupKey, UsageFilter, UsageSummary};
-use super::store::Store;
+use super::store::{Rows, Store};
 use super::writer::{Job, Reply, Writer};
-use super::{Audit, LedgerError, ReceiptKey, SettleError, Settled, Settlement, UsageRecord};
+use super::{AcknowledgeError, Audit, LedgerError, ReceiptKey, SettleError, Settled, Settlement, UsageRecord};
 use crate::vocab::limits::{EXPORT_PAGE_RECORDS_MAX, LEDGER_INBOX};
 
 /// The open ledger. Dropping it commits what waits, then closes the database.
 pub struct Ledger {
     store: Arc<Store>,
     receipt_key: ReceiptKey,
+    /// What exporters have, as it is on disk.
+    acknowledged: Mutex<u64>,
     inbox: Inbox,
     writer: Option<JoinHandle<()>>,
+}
+
+/// What exporters have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// All records up to this sequence.
+    pub through: u64,
+    /// Sequence of the last record.
+    pub last: u64,
 }
 
 /// Where settles wait for the writer; emptied and gone when the ledger is dropped.
@@ -32,11 +43,12 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let store = Arc::new(Store::open(path)?);
         let receipt_key = store.receipt_key()?;
+        let acknowledged = Mutex::new(store.acknowledged()?);
         let writer = Writer::new(Arc::clone(&store))?;
         let (sender, receiver) = sync_channel(LEDGER_INBOX);
         let started = thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&receiver));
         let writer = started.map_err(|error| LedgerError::Folder { path: path.into(), detail: error.to_string() })?;
-        Ok(Self { store, receipt_key, inbox: Inbox(Some(sender)), writer: Some(writer) })
+        Ok(Self { store, receipt_key, acknowledged, inbox: Inbox(Some(sender)), writer: Some(writer) })
     }
 
     /// Settles and waits until it is on disk. Not for async code, where [`Ledger::submit`] is.
@@ -85,6 +97,39 @@ impl Ledger {
     /// When the database can't be read.
     pub fn records_after(&self, sequence: u64) -> Result<Vec<UsageRecord>, LedgerError> {
         self.store.view().records(sequence).take(EXPORT_PAGE_RECORDS_MAX).collect()
+    }
+
+    /// Notes on disk that exporters have all records up to a sequence; a lower one than before changes nothing.
+    ///
+    /// # Errors
+    /// For a sequence past the last record, and when the database can't be read or written.
+    pub fn acknowledge(&self, through: u64) -> Result<Acknowledged, AcknowledgeError> {
+        let mut known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.store.last_sequence()?;
+        if through > last {
+            return Err(AcknowledgeError::Past { through, last });
+        }
+        if through > *known {
+            let mut rows = Rows::default();
+            rows.acknowledged(through);
+            self.store.write(rows)?;
+            *known = through;
+        }
+        Ok(Acknowledged { through: *known, last })
+    }
+
+    /// Sequence of the last record; 0 where there is none.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn last_sequence(&self) -> Result<u64, LedgerError> {
+        self.store.last_sequence()
+    }
+
+    /// Up to which sequence exporters have all records.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks that identities, records and sums agree. Reads everything, beside settles that go on.
@@ -317,6 +362,21 @@ mod tests {
         assert_eq!(sequences(3), [4, 5]);
         assert_eq!(sequences(5), [0; 0]);
         assert_eq!(sequences(u64::MAX), [0; 0]);
+    }
+
+    #[test]
+    fn what_exporters_acknowledge_only_grows_and_outlives_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        (0..5).for_each(|at| drop(ledger.settle(request(at)).unwrap()));
+        assert_eq!(ledger.acknowledge(3), Ok(Acknowledged { through: 3, last: 5 }));
+        assert_eq!(ledger.acknowledge(2), Ok(Acknowledged { through: 3, last: 5 }));
+        assert_eq!(
+            ledger.acknowledge(6).unwrap_err().to_string(),
+            "through is 6, the last record is 5: acknowledge what was exported"
+        );
+        drop(ledger);
+        assert_eq!(Ledger::open(folder.path()).unwrap().acknowledged(), 3);
     }
 
     #[test]

@@ -18,8 +18,8 @@ mod writer;
 
 pub use audit::Audit;
 pub use codec::DecodeError;
-pub use error::{LedgerError, SettleError};
-pub use ledger::Ledger;
+pub use error::{AcknowledgeError, LedgerError, SettleError};
+pub use ledger::{Acknowledged, Ledger};
 pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptKey};
 pub use record::{Delivered, Settled, Settlement, UsageRecord};
 pub use rollup::{Usage, UsageFilter, UsageRow, UsageSummary};

@@ -3,7 +3,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `m` name | what the database knows of itself: its format, the key of its delivery receipts |
+//! | `m` name | what the database knows of itself: its format, the key of its delivery receipts, what exporters have |
 //! | `r` sequence (big-endian) | a record |
 //! | `i` tenant 0 billing id | the sequence of its record: the identity that makes a settle happen once |
 //! | `u` tenant 0 namespace 0 hour fingerprint | sums of its records |
@@ -25,6 +25,7 @@ use crate::vocab::{BillingId, TenantName};
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"mformat";
 const RECEIPT_KEY: &[u8] = b"mreceipt_key";
+const ACKNOWLEDGED_KEY: &[u8] = b"macknowledged";
 /// Kinds of rows.
 pub(super) const RECORD: u8 = b'r';
 pub(super) const IDENTITY: u8 = b'i';
@@ -58,6 +59,11 @@ impl Rows {
 
     pub(super) fn rollup(&mut self, key: &RollupKey, usage: &Usage) {
         self.0.put(keyed(ROLLUP, &key.encode()), usage.encode());
+    }
+
+    /// Exporters have all records up to this sequence.
+    pub(super) fn acknowledged(&mut self, through: u64) {
+        self.0.put(ACKNOWLEDGED_KEY, through.to_be_bytes());
     }
 }
 
@@ -104,6 +110,11 @@ impl Store {
             Some(Ok((key, _))) if key.first() == Some(&RECORD) => sequence_of(&key[1..], "record", &key),
             Some(Ok(_)) => Ok(0),
         }
+    }
+
+    /// Up to which sequence exporters have all records; 0 where they have none.
+    pub(super) fn acknowledged(&self) -> Result<u64, LedgerError> {
+        self.get(ACKNOWLEDGED_KEY)?.map_or(Ok(0), |sequence| sequence_of(&sequence, "acknowledged", ACKNOWLEDGED_KEY))
     }
 
     /// The record of an identity.

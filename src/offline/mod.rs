@@ -1,16 +1,19 @@
 //! A look at a stopped data folder: what is in it, and whether every slot holds what the index says. Changes nothing.
 
+mod audit;
 mod inspect;
 mod judge;
 mod verify;
 #[cfg(test)]
 mod verify_tests;
 
+pub use audit::{AuditReport, audit};
 pub use inspect::{NamespaceSummary, namespaces};
 pub use verify::{Problem, ProblemKind, VerifyReport, verify};
 
 use std::path::{Path, PathBuf};
 
+use crate::ledger::LedgerError;
 use crate::tiers::{Catalog, Folder, FolderError, IndexError};
 
 /// Why a stopped folder can't be looked at.
@@ -27,6 +30,12 @@ pub enum OfflineError {
         /// What is wrong with it.
         source: IndexError,
     },
+    /// Nobody has settled anything here, or its ledger was moved away.
+    #[error("{0} is not there: this folder has no ledger")]
+    NoLedger(PathBuf),
+    /// The ledger can't be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 /// Opens the folder's catalog as it is; `None` where there is none, as in a folder that never had a drive.

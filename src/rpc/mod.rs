@@ -6,6 +6,7 @@ mod admin;
 mod blocks;
 mod body;
 mod chain;
+mod export;
 mod fetch;
 mod load;
 mod pins;

@@ -1,16 +1,16 @@
 //! `kvtier.v1.Usage`: the meter.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::export;
 use super::spec::fingerprint;
-use super::status::{not_built, status, word};
+use super::status::{status, word};
 use crate::cache::Cache;
 use crate::cache::settle::Settle;
-use crate::ledger::{Usage as Sum, UsageFilter, UsageRecord};
+use crate::ledger::{Acknowledged, Usage as Sum, UsageFilter, UsageRecord};
 use crate::proto::{self, usage_server::Usage};
 use crate::vocab::{BillingId, InstanceId, RequestId, TenantName, TokenCount};
 
@@ -18,19 +18,20 @@ use crate::vocab::{BillingId, InstanceId, RequestId, TenantName, TokenCount};
 #[derive(Clone)]
 pub struct UsageService {
     cache: Arc<Cache>,
+    closing: CancellationToken,
 }
 
 impl UsageService {
-    /// Over this cache.
+    /// Over this cache; exports end when `closing` is cancelled.
     #[must_use]
-    pub fn new(cache: Arc<Cache>) -> Self {
-        Self { cache }
+    pub fn new(cache: Arc<Cache>, closing: CancellationToken) -> Self {
+        Self { cache, closing }
     }
 }
 
 #[tonic::async_trait]
 impl Usage for UsageService {
-    type ExportUsageStream = Pin<Box<dyn Stream<Item = Result<proto::UsageRecord, Status>> + Send>>;
+    type ExportUsageStream = export::Replies;
 
     async fn settle(&self, request: Request<proto::SettleRequest>) -> Result<Response<proto::SettleReply>, Status> {
         let settled = self.cache.settle(parse(request.into_inner())?).await.map_err(status)?;
@@ -67,16 +68,20 @@ impl Usage for UsageService {
 
     async fn export_usage(
         &self,
-        _: Request<proto::ExportUsageRequest>,
+        request: Request<proto::ExportUsageRequest>,
     ) -> Result<Response<Self::ExportUsageStream>, Status> {
-        Err(not_built("ExportUsage"))
+        Ok(Response::new(export::export(Arc::clone(&self.cache), request.get_ref(), self.closing.clone())))
     }
 
     async fn acknowledge_usage(
         &self,
-        _: Request<proto::AcknowledgeUsageRequest>,
+        request: Request<proto::AcknowledgeUsageRequest>,
     ) -> Result<Response<proto::AcknowledgeUsageReply>, Status> {
-        Err(not_built("AcknowledgeUsage"))
+        let (cache, through) = (Arc::clone(&self.cache), request.into_inner().through);
+        let noted = tokio::task::spawn_blocking(move || cache.acknowledge_usage(through)).await;
+        let Acknowledged { through, last } =
+            noted.map_err(|error| Status::internal(error.to_string()))?.map_err(status)?;
+        Ok(Response::new(proto::AcknowledgeUsageReply { through, last }))
     }
 }
 
@@ -98,7 +103,7 @@ fn parse(request: proto::SettleRequest) -> Result<Settle, Status> {
     })
 }
 
-fn wire(record: UsageRecord) -> proto::UsageRecord {
+pub(super) fn wire(record: UsageRecord) -> proto::UsageRecord {
     proto::UsageRecord {
         sequence: record.sequence,
         tenant: record.tenant.as_str().into(),
@@ -115,6 +120,8 @@ fn wire(record: UsageRecord) -> proto::UsageRecord {
         written_tokens: record.written_tokens.0,
         output_tokens: record.output_tokens.0,
         labels: record.labels.into_iter().collect(),
+        attempt: record.attempt,
+        instance: record.instance.as_str().into(),
     }
 }
 

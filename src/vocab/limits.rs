@@ -199,6 +199,8 @@ pub const LEDGER_BATCH: usize = 256;
 pub const SETTLE_TOKENS_MAX: u64 = 1 << 32;
 /// Records of one page of an export: about 1 MiB.
 pub const EXPORT_PAGE_RECORDS_MAX: usize = 4_096;
+/// Records of one export waiting for the wire.
+pub const EXPORT_CHANNEL: usize = 256;
 /// Differences that an audit of the ledger lists; the rest are counted.
 pub const AUDIT_DIFFERENCES_MAX: usize = 100;
 /// RAM in which the ledger's database gathers rows before it writes a table: some hours of the busiest published host.

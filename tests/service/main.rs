@@ -9,6 +9,7 @@ mod bad_input;
 mod benches_run;
 mod bulk_bodies;
 mod disk_troubles;
+mod exported;
 mod failing_workers;
 mod host;
 mod impatient_readers;

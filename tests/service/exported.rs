@@ -1,0 +1,120 @@
+//! Exports while both sides are killed, again and again: every record is in the exporter's file exactly once, and every
+//! settle that was acknowledged is one of them.
+//!
+//! `KVTIER_KILLS` sets how often the daemon is killed, each time with the exporter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kvtier::client::{Client, ServerAddress, Settle, UsageFilter};
+use kvtier::replay::live::namespace_spec;
+use kvtier::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, RequestId, TenantName};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::process::Process;
+
+const TIERS: [&str; 4] = ["--ram", "1MiB", "--nvme", "4MiB"];
+const TASKS: u64 = 8;
+
+/// Prompt tokens that were acknowledged, by tenant and billing id.
+type Bill = Arc<Mutex<BTreeMap<(String, String), u64>>>;
+
+/// Settles requests, some of them again and some of them at once by others, until the daemon is gone.
+async fn settle(address: ServerAddress, fingerprint: Fingerprint, seed: u64, round: u64, bill: Bill) {
+    let Ok(client) = Client::connect(&address).await else { return };
+    let mut random = SmallRng::seed_from_u64(seed);
+    for step in 0.. {
+        let number: u64 = round * 100_000 + step - random.random_range(0..=step.min(20));
+        let settle = Settle {
+            tenant: TenantName::parse(["acme", "bolt"][usize::from(number % 3 == 0)]).unwrap(),
+            // Two tasks settle the same requests.
+            billing_id: BillingId::parse(&format!("{}-{number}", seed / 2)).unwrap(),
+            attempt: random.random(),
+            instance: InstanceId::parse("engine").unwrap(),
+            request_id: RequestId::parse("r").unwrap(),
+            fingerprint,
+            prompt_tokens: 1_000 + number,
+            cached_tokens: 0,
+            attested_tokens: number % 1_000,
+            written_tokens: 0,
+            output_tokens: 7,
+            receipts: Vec::new(),
+            labels: BTreeMap::from([("class".into(), "batch, \"night\"".into())]),
+        };
+        let Ok(settled) = client.settle(&settle).await else { return };
+        assert_eq!(settled.record.prompt_tokens, settle.prompt_tokens);
+        let identity = (settled.record.tenant, settled.record.billing_id);
+        bill.lock().unwrap().insert(identity, settle.prompt_tokens);
+    }
+}
+
+/// The exporter, to its end or for so long.
+fn export(server: &str, file: &Path, patience: Option<Duration>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvtier"));
+    command.args(["usage", "export", "--acknowledge", "--server", server, "-o"]).arg(file);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    if let Some(patience) = patience {
+        std::thread::sleep(patience);
+        child.kill().ok();
+    }
+    let status = child.wait().unwrap();
+    assert!(patience.is_some() || status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_record_is_exported_exactly_once_though_both_sides_are_killed() {
+    let kills: u64 = std::env::var("KVTIER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("usage.jsonl");
+    let (bill, mut random) = (Bill::default(), SmallRng::seed_from_u64(3));
+    let name = NamespaceName::parse("billed").unwrap();
+    let spec = namespace_spec(16, 4096).unwrap();
+    for round in 0..=kills {
+        let (mut process, address) = Process::start(dir.path(), &TIERS).await;
+        let client = Client::connect(&address).await.unwrap();
+        let (fingerprint, _) = client.register_namespace(None, &name, &spec, None).await.unwrap();
+        let server = address.to_string();
+        if round == kills {
+            export(&server, &file, None);
+            let total = client.summarize_usage(&UsageFilter::default()).await.unwrap().total.unwrap();
+            check(&std::fs::read_to_string(&file).unwrap(), &bill.lock().unwrap(), total.records, total.prompt_tokens);
+            drop(process);
+            let audit = kvtier::offline::audit(&dir.path().join("data")).unwrap();
+            assert_eq!((audit.differences, audit.records, audit.acknowledged), (0, total.records, total.records));
+            return;
+        }
+        let mut settling = JoinSet::new();
+        for seed in 0..TASKS {
+            settling.spawn(settle(address.clone(), fingerprint, seed, round, Arc::clone(&bill)));
+        }
+        let (to, patience) = (file.clone(), [0; 3].map(|_| Duration::from_millis(random.random_range(5..100))));
+        let exporting = tokio::task::spawn_blocking(move || {
+            patience.into_iter().for_each(|patience| export(&server, &to, Some(patience)));
+        });
+        tokio::time::sleep(Duration::from_millis(random.random_range(100..400))).await;
+        process.kill();
+        exporting.await.unwrap();
+        settling.join_all().await;
+    }
+}
+
+fn check(exported: &str, acknowledged: &BTreeMap<(String, String), u64>, records: u64, prompt_tokens: u64) {
+    let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(acknowledged.len() > 20, "{} settles are no test", acknowledged.len());
+    assert_eq!((lines.len() as u64, records >= acknowledged.len() as u64), (records, true));
+    assert!((1..).zip(&lines).all(|(sequence, line)| line["sequence"] == sequence));
+    let text = |line: &Value, field: &str| line[field].as_str().unwrap().to_owned();
+    let identities: BTreeSet<_> = lines.iter().map(|line| (text(line, "tenant"), text(line, "billing_id"))).collect();
+    assert_eq!(identities.len(), lines.len(), "no identity twice");
+    assert!(acknowledged.keys().all(|identity| identities.contains(identity)));
+    let sum: u64 = lines.iter().map(|line| line["prompt_tokens"].as_u64().unwrap()).sum();
+    assert_eq!(sum, prompt_tokens);
+    assert!(lines.iter().all(|line| line["labels"]["class"] == "batch, \"night\""));
+    eprintln!("{} records, {} of them acknowledged to their settlers", lines.len(), acknowledged.len());
+}
