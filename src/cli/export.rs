@@ -152,7 +152,7 @@ impl Export {
 /// Records as lines.
 enum Sink<W: Write> {
     Jsonl(W),
-    Csv(csv::Writer<W>),
+    Csv(Box<csv::Writer<W>>),
 }
 
 impl<W: Write> Sink<W> {
@@ -160,7 +160,7 @@ impl<W: Write> Sink<W> {
     fn new(to: W, format: Format, is_new: bool) -> Self {
         match format {
             Format::Jsonl => Self::Jsonl(to),
-            Format::Csv => Self::Csv(csv::WriterBuilder::new().has_headers(is_new).from_writer(to)),
+            Format::Csv => Self::Csv(Box::new(csv::WriterBuilder::new().has_headers(is_new).from_writer(to))),
         }
     }
 

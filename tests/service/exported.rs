@@ -32,7 +32,7 @@ async fn settle(address: ServerAddress, fingerprint: Fingerprint, seed: u64, rou
     for step in 0.. {
         let number: u64 = round * 100_000 + step - random.random_range(0..=step.min(20));
         let settle = Settle {
-            tenant: TenantName::parse(["acme", "bolt"][usize::from(number % 3 == 0)]).unwrap(),
+            tenant: TenantName::parse(["acme", "bolt"][usize::from(number.is_multiple_of(3))]).unwrap(),
             // Two tasks settle the same requests.
             billing_id: BillingId::parse(&format!("{}-{number}", seed / 2)).unwrap(),
             attempt: random.random(),
