@@ -4,6 +4,8 @@
 mod gate;
 #[path = "../../benches/bodies/limits.rs"]
 mod limits;
+#[path = "../../benches/bodies/settle.rs"]
+mod settle;
 
 #[test]
 fn the_gates_benches_find_and_bring_what_they_should() {
@@ -16,6 +18,15 @@ fn the_gates_benches_find_and_bring_what_they_should() {
         assert_eq!(gate.put(), 400_000);
         assert_eq!(gate.put(), 400_000);
     }
+}
+
+#[test]
+fn the_settle_bench_settles_each_request_once() {
+    let mut meter = settle::Meter::start();
+    meter.settle(8, 100);
+    meter.settle(1, 3);
+    meter.sync(2);
+    assert_eq!(meter.stop(), (103, 103));
 }
 
 #[test]
