@@ -13,6 +13,7 @@ mod record;
 mod rollup;
 #[cfg(test)]
 mod sample;
+pub mod shape;
 mod store;
 mod writer;
 
