@@ -18,6 +18,7 @@ mod live;
 mod lookup;
 mod names;
 mod output;
+mod price;
 mod progress;
 mod put;
 mod replay;

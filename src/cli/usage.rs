@@ -1,4 +1,4 @@
-//! `kvtier usage summary`: the bill, by tenant, namespace and hour.
+//! `kvtier usage summary`: the bill, by tenant, namespace and hour; `price` is in a file of its own.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -21,6 +21,8 @@ pub(super) struct Usage {
 enum UsageCommand {
     /// Settled usage, summed by tenant, namespace and hour.
     Summary(Summary),
+    /// What exported records cost by a price book: the invoice of a period.
+    Price(super::price::Price),
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +80,7 @@ impl Usage {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
         match &self.command {
             UsageCommand::Summary(summary) => summary.run(output),
+            UsageCommand::Price(price) => price.run(output),
         }
     }
 }
