@@ -193,8 +193,22 @@ fn an_export_goes_on_where_its_file_ends_whatever_cut_it() {
     server.ok(&["usage", "export", "--format", "csv", "-o", &table], b"");
     let text = std::fs::read_to_string(&table).unwrap();
     assert_eq!((text.lines().count(), text.starts_with("sequence,tenant,billing_id,")), (51, true));
+    let shaped = String::from_utf8(server.ok(&["usage", "export", "--shape", "deepseek"], b"")).unwrap();
+    let shaped: Vec<Value> = shaped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sum = |field: &str| -> u64 { shaped.iter().map(|line| line[field].as_u64().unwrap()).sum() };
+    let (hit, miss) = (sum("prompt_cache_hit_tokens"), sum("prompt_cache_miss_tokens"));
+    assert_eq!((shaped.len(), summary["prompt_tokens"] == hit + miss), (50, true));
+    let book = server.path("book.toml");
+    let prices = "currency = 'USD'\ntime_zone = 'UTC'\n[[price]]\nvalid_from = 2020-01-01\nhit = 1\nmiss = 1\nwritten = 0\noutput = 0\n";
+    std::fs::write(&book, prices).unwrap();
+    let invoice = server.json(&["usage", "price", "--book", &book, "--json", &file, &file]);
+    assert_eq!((&invoice["records"], &invoice["repeated"]), (&50.into(), &50.into()), "charged once");
+    let total: f64 = invoice["total"].as_str().unwrap().parse().unwrap();
+    assert!((total - summary["prompt_tokens"].as_f64().unwrap() / 1e6).abs() < 0.006, "{total}");
     for mistake in [
-        &["usage", "export", "-o", &table][..],
+        &["usage", "export", "--shape", "openai", "-o", &file][..],
+        &["usage", "export", "--shape", "azure"],
+        &["usage", "export", "-o", &table],
         &["usage", "export", "-o", &file, "--after", "3"],
         &["usage", "export", "--acknowledge"],
         &["usage", "export", "--after", "3", "--unacknowledged"],

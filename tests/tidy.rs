@@ -32,7 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["vocab", "media", "index", "tiers", "client", "daemon"]),
-    ("cli", &["vocab", "client", "replay", "offline", "bench", "daemon"]),
+    ("cli", &["vocab", "ledger", "client", "replay", "offline", "bench", "daemon"]),
 ];
 
 /// The two files at the root, which name every room.

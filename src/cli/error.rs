@@ -83,6 +83,16 @@ pub enum CliError {
         /// Why not.
         source: io::Error,
     },
+    /// An exported record can't be used.
+    #[error("{path}:{line}: {why}")]
+    Record {
+        /// Which file.
+        path: PathBuf,
+        /// Which line of it, from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Standard output can't be written.
     #[error("standard output: {0}")]
     Stdout(io::Error),

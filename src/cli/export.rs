@@ -1,6 +1,5 @@
 //! `kvtier usage export`: settled requests one by one, to a file that grows by what is new each time it is asked for.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
@@ -8,12 +7,14 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::CliError;
-use super::chain::hex;
 use super::exported::Exported;
 use super::output::Output;
 use super::server::Server;
 use super::table::thousands;
-use crate::client::{Client, UsageRecord};
+use crate::client::{Client, UsageRecord as WireRecord};
+use crate::ledger::shape::{Line, Rules, Shape, shaped};
+use crate::ledger::{Delivered, UsageRecord};
+use crate::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, TenantName, Timestamp, TokenCount};
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
@@ -23,6 +24,18 @@ pub(super) struct Export {
     /// How a record is written: a line of JSON, or of CSV with labels as JSON.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// In whose words: kvtier, deepseek, openai, anthropic, google or cloudevents.
+    #[arg(long, value_name = "NAME", default_value = "kvtier", value_parser = shape)]
+    shape: Shape,
+    /// Hits are rounded down to whole units of this many tokens; by default what the provider of the shape has published.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
+    hit_unit: Option<u64>,
+    /// A prompt with fewer tokens has no hits; by default what the provider of the shape has published.
+    #[arg(long, value_name = "TOKENS")]
+    hit_minimum: Option<u64>,
+    /// Tokens that the engine skipped from its own GPU cache are hits, too.
+    #[arg(long)]
+    attested_as_hit: bool,
     /// Only records after this sequence.
     #[arg(long, value_name = "SEQUENCE", conflicts_with = "unacknowledged")]
     after: Option<u64>,
@@ -39,42 +52,16 @@ pub(super) struct Export {
     json: bool,
 }
 
+fn shape(name: &str) -> Result<Shape, String> {
+    let names = || Shape::ALL.map(Shape::name).join(", ");
+    Shape::named(name).ok_or_else(|| format!("it must be one of {}", names()))
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     #[default]
     Jsonl,
     Csv,
-}
-
-/// A record as it is exported. Field names are a contract: add, never rename.
-#[derive(Serialize)]
-struct Line<'a> {
-    sequence: u64,
-    tenant: &'a str,
-    billing_id: &'a str,
-    attempt: u32,
-    instance: &'a str,
-    fingerprint: String,
-    namespace: &'a str,
-    /// RFC 3339, UTC, with milliseconds.
-    settled_at: String,
-    prompt_tokens: u64,
-    hit_tokens: u64,
-    hit_tokens_ram: u64,
-    hit_tokens_nvme: u64,
-    attested_tokens: u64,
-    miss_tokens: u64,
-    written_tokens: u64,
-    output_tokens: u64,
-    labels: Labels<'a>,
-}
-
-/// An object where the format has such, else its text.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Labels<'a> {
-    Object(BTreeMap<&'a str, &'a str>),
-    Text(String),
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -89,8 +76,17 @@ struct Report {
 
 impl Export {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let needs_kvtier = [("-o", self.output.is_some()), ("--format csv", self.format == Format::Csv)];
+        if let (Some((flag, _)), false) = (needs_kvtier.iter().find(|(_, given)| *given), self.shape == Shape::Kvtier) {
+            let rule = format!("kvtier with {flag}: other shapes are lines of JSON for standard output");
+            return Err(CliError::Usage { field: "--shape", value: self.shape.name().to_owned(), rule });
+        }
         let Some(path) = &self.output else {
-            let mut sink = Sink::new(BufWriter::new(io::stdout()), self.format, true);
+            let to = BufWriter::new(io::stdout());
+            let mut sink = match self.shape {
+                Shape::Kvtier => Sink::new(to, self.format, true)?,
+                shape => Sink::Shaped(to, shape, self.rules(shape)),
+            };
             self.server.ask(async |client| self.export(&client, self.after, &mut sink).await)?;
             return sink.finish().map(drop).map_err(CliError::Stdout);
         };
@@ -103,7 +99,7 @@ impl Export {
             }
             (last, after) => last.or(after),
         };
-        let mut sink = Sink::new(BufWriter::new(exported.file), self.format, exported.is_empty);
+        let mut sink = Sink::new(BufWriter::new(exported.file), self.format, exported.is_empty)?;
         let asked = self.server.ask(async |client| {
             let mut report = self.export(&client, after, &mut sink).await?;
             // On the disk before anybody may forget them.
@@ -133,12 +129,22 @@ impl Export {
         let after = if self.unacknowledged { after } else { Some(after.unwrap_or(0)) };
         let mut report = Report { last: after.unwrap_or(0), ..Report::default() };
         let mut export = client.export_usage(after).await?;
-        while let Some(record) = export.next().await? {
+        while let Some(wire) = export.next().await? {
+            let record = record(wire)?;
             sink.write(&record).map_err(|source| self.cannot_write(source))?;
             report.records += 1;
             report.last = record.sequence;
         }
         Ok(report)
+    }
+
+    fn rules(&self, shape: Shape) -> Rules {
+        let published = Rules::of(shape);
+        Rules {
+            unit: self.hit_unit.unwrap_or(published.unit),
+            minimum: self.hit_minimum.unwrap_or(published.minimum),
+            attested_as_hit: self.attested_as_hit,
+        }
     }
 
     fn cannot_write(&self, source: io::Error) -> CliError {
@@ -152,61 +158,78 @@ impl Export {
 /// Records as lines.
 enum Sink<W: Write> {
     Jsonl(W),
+    /// Each in the words of another, for standard output.
+    Shaped(W, Shape, Rules),
     Csv(Box<csv::Writer<W>>),
 }
 
 impl<W: Write> Sink<W> {
     /// `is_new` where a header is due, if the format has one.
-    fn new(to: W, format: Format, is_new: bool) -> Self {
-        match format {
+    fn new(to: W, format: Format, is_new: bool) -> Result<Self, CliError> {
+        Ok(match format {
             Format::Jsonl => Self::Jsonl(to),
-            Format::Csv => Self::Csv(Box::new(csv::WriterBuilder::new().has_headers(is_new).from_writer(to))),
-        }
+            Format::Csv => {
+                let mut to = Box::new(csv::Writer::from_writer(to));
+                if is_new {
+                    to.write_record(Line::FIELDS).map_err(|error| CliError::Stdout(io::Error::other(error)))?;
+                }
+                Self::Csv(to)
+            }
+        })
     }
 
     fn write(&mut self, record: &UsageRecord) -> io::Result<()> {
-        let labels = record.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        match self {
+        let (to, value) = match self {
             Self::Jsonl(to) => {
-                serde_json::to_writer(&mut *to, &Line::of(record, Labels::Object(labels)))?;
-                to.write_all(b"\n")
+                serde_json::to_writer(&mut *to, &Line::of(record))?;
+                return to.write_all(b"\n");
             }
-            Self::Csv(to) => {
-                let labels = Labels::Text(serde_json::to_string(&labels)?);
-                to.serialize(Line::of(record, labels)).map_err(io::Error::other)
-            }
-        }
+            Self::Csv(to) => return to.write_record(cells(record)).map_err(io::Error::other),
+            Self::Shaped(to, shape, rules) => (to, shaped(record, *shape, *rules)),
+        };
+        serde_json::to_writer(&mut *to, &value)?;
+        to.write_all(b"\n")
     }
 
     fn finish(self) -> io::Result<W> {
         match self {
-            Self::Jsonl(mut to) => to.flush().map(|()| to),
+            Self::Jsonl(mut to) | Self::Shaped(mut to, _, _) => to.flush().map(|()| to),
             Self::Csv(to) => to.into_inner().map_err(|error| io::Error::other(error.to_string())),
         }
     }
 }
 
-impl<'a> Line<'a> {
-    fn of(record: &'a UsageRecord, labels: Labels<'a>) -> Self {
-        let at = i64::try_from(record.settled_at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-        Self {
-            sequence: record.sequence,
-            tenant: &record.tenant,
-            billing_id: &record.billing_id,
-            attempt: record.attempt,
-            instance: &record.instance,
-            fingerprint: hex(&record.fingerprint),
-            namespace: &record.namespace,
-            settled_at: format!("{:.3}", at.unwrap_or(jiff::Timestamp::MAX)),
-            prompt_tokens: record.prompt_tokens,
-            hit_tokens: record.hit_tokens,
-            hit_tokens_ram: record.hit_tokens_ram,
-            hit_tokens_nvme: record.hit_tokens_nvme,
-            attested_tokens: record.attested_tokens,
-            miss_tokens: record.miss_tokens,
-            written_tokens: record.written_tokens,
-            output_tokens: record.output_tokens,
-            labels,
-        }
+/// The fields of kvtier's line in their order, labels as the JSON that they are there.
+fn cells(record: &UsageRecord) -> Vec<String> {
+    let line = serde_json::to_value(Line::of(record)).unwrap_or_default();
+    let text = |field: &str| match &line[field] {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    Line::FIELDS.into_iter().map(text).collect()
+}
+
+/// The record as the daemon has it.
+fn record(wire: WireRecord) -> Result<UsageRecord, CliError> {
+    let mut fingerprint = Fingerprint([0; 32]);
+    if wire.fingerprint.len() == fingerprint.0.len() {
+        fingerprint.0.copy_from_slice(&wire.fingerprint);
     }
+    Ok(UsageRecord {
+        sequence: wire.sequence,
+        tenant: TenantName::parse(&wire.tenant)?,
+        billing_id: BillingId::parse(&wire.billing_id)?,
+        attempt: wire.attempt,
+        instance: InstanceId::parse(&wire.instance)?,
+        fingerprint,
+        namespace: NamespaceName::parse(&wire.namespace)?,
+        settled_at: Timestamp(wire.settled_at_ms),
+        prompt_tokens: TokenCount(wire.prompt_tokens),
+        hit: Delivered { ram: TokenCount(wire.hit_tokens_ram), nvme: TokenCount(wire.hit_tokens_nvme) },
+        attested_tokens: TokenCount(wire.attested_tokens),
+        miss_tokens: TokenCount(wire.miss_tokens),
+        written_tokens: TokenCount(wire.written_tokens),
+        output_tokens: TokenCount(wire.output_tokens),
+        labels: wire.labels.into_iter().collect(),
+    })
 }

@@ -21,6 +21,7 @@ mod live;
 mod lookup;
 mod names;
 mod output;
+mod price;
 mod progress;
 mod put;
 mod replay;

@@ -8,6 +8,7 @@ use super::audit::Audit;
 use super::chain::hex;
 use super::export::Export;
 use super::output::Output;
+use super::price::Price;
 use super::server::Server;
 use super::table::{numbers, percent, thousands};
 use crate::client::{UsageFilter, UsageRow, UsageSummary};
@@ -27,6 +28,8 @@ enum UsageCommand {
     Export(Export),
     /// Whether the ledger of a stopped folder agrees with itself.
     Audit(Audit),
+    /// What exported records cost by a price book: the invoice of a period.
+    Price(Price),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +89,7 @@ impl Usage {
             UsageCommand::Summary(summary) => summary.run(output),
             UsageCommand::Export(export) => export.run(output),
             UsageCommand::Audit(audit) => audit.run(output),
+            UsageCommand::Price(price) => price.run(output),
         }
     }
 }

@@ -8,11 +8,13 @@ mod codec;
 mod error;
 #[expect(clippy::module_inception, reason = "the file is named with its noun, and so is the room")]
 mod ledger;
+pub mod price;
 mod receipt;
 mod record;
 mod rollup;
 #[cfg(test)]
 mod sample;
+pub mod shape;
 mod store;
 mod writer;
 

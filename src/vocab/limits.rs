@@ -201,6 +201,12 @@ pub const SETTLE_TOKENS_MAX: u64 = 1 << 32;
 pub const EXPORT_PAGE_RECORDS_MAX: usize = 4_096;
 /// Records of one export waiting for the wire.
 pub const EXPORT_CHANNEL: usize = 256;
+/// Bytes of one line of an export: a record has 36 words of 128 bytes at most, and JSON writes a byte as six at worst.
+pub const EXPORT_LINE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a price book: a thousand times one with a dozen prices.
+pub const BOOK_BYTES_MAX: usize = 1 << 20;
+/// Periods of a price book: each is compared with each, and with every record.
+pub const BOOK_PERIODS_MAX: usize = 1_000;
 /// Differences that an audit of the ledger lists; the rest are counted.
 pub const AUDIT_DIFFERENCES_MAX: usize = 100;
 /// RAM in which the ledger's database gathers rows before it writes a table: some hours of the busiest published host.

@@ -1,0 +1,60 @@
+//! What can be wrong with a book, and with what is priced by it.
+
+use crate::vocab::{BillingId, NamespaceName, TenantName};
+
+/// A book that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BookError {
+    /// It is no TOML.
+    #[error("{0}")]
+    Syntax(String),
+    /// A field breaks its rule.
+    #[error("{field} is {value}, it must be {rule}")]
+    Field {
+        /// The path of the field, such as `price[2].peak.hours[0].until`; periods are counted from 0.
+        field: String,
+        /// What it held, shortened.
+        value: String,
+        /// What it must be.
+        rule: String,
+    },
+}
+
+/// A record that can't be priced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PriceError {
+    /// No period has a price for it.
+    #[error(
+        "no period of the book covers record {billing_id} of {tenant}: namespace {namespace}, settled at {at} \
+         (in the book's time zone); add a [[price]] that does, nothing is priced at zero without one"
+    )]
+    NotCovered {
+        /// Who would pay.
+        tenant: TenantName,
+        /// The request.
+        billing_id: BillingId,
+        /// Its namespace.
+        namespace: NamespaceName,
+        /// When it was settled.
+        at: String,
+    },
+    /// An identity came again with another charge.
+    #[error(
+        "record {billing_id} of {tenant} came twice, and the second differs in what is charged (tokens, namespace, or the \
+         price of its moment): it is charged once, and kvtier does not guess which"
+    )]
+    Differs {
+        /// Who pays.
+        tenant: TenantName,
+        /// The request.
+        billing_id: BillingId,
+    },
+    /// The tokens of a line do not fit 64 bits.
+    #[error("the tokens of {tenant} in {namespace} add up to more than 64 bits")]
+    TooMany {
+        /// Who pays.
+        tenant: TenantName,
+        /// The namespace.
+        namespace: NamespaceName,
+    },
+}

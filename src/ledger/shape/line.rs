@@ -1,0 +1,188 @@
+//! kvtier's own shape of a record: one JSON object a line, exact in both directions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::{Delivered, UsageRecord};
+use super::refusal::{LineError, explain};
+use super::time;
+use crate::vocab::limits::SETTLE_TOKENS_MAX;
+use crate::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, TenantName, TokenCount, WordError};
+
+/// One record of an export. Field names are a contract: add, never rename. A reader refuses fields that it does not know,
+/// since a count that nobody prices would be free without a word.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// Position in the ledger that wrote it, from 1.
+    pub sequence: u64,
+    /// Who pays.
+    pub tenant: String,
+    /// The request as the bill names it.
+    pub billing_id: String,
+    /// Which try of the request was settled.
+    pub attempt: u32,
+    /// The engine instance that served it.
+    pub instance: String,
+    /// Which layout, in hex.
+    pub fingerprint: String,
+    /// What people called the layout then.
+    pub namespace: String,
+    /// When it was settled: RFC 3339, UTC, milliseconds.
+    pub settled_at: String,
+    /// Tokens of the prompt: the sum of hit, attested and miss.
+    pub prompt_tokens: u64,
+    /// Delivered by kvtier and skipped by the engine: the sum of the two tiers.
+    pub hit_tokens: u64,
+    /// Of these from RAM.
+    pub hit_tokens_ram: u64,
+    /// Of these from NVMe.
+    pub hit_tokens_nvme: u64,
+    /// Skipped from the engine's own GPU cache.
+    pub attested_tokens: u64,
+    /// Computed.
+    pub miss_tokens: u64,
+    /// Stored.
+    pub written_tokens: u64,
+    /// Generated.
+    pub output_tokens: u64,
+    /// Free words for the bill.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The record as a JSON value.
+pub(super) fn value(record: &UsageRecord) -> Value {
+    serde_json::to_value(Line::of(record)).unwrap_or_default()
+}
+
+impl Line {
+    /// The names of its fields, in the order in which they are written.
+    pub const FIELDS: [&str; 17] = [
+        "sequence",
+        "tenant",
+        "billing_id",
+        "attempt",
+        "instance",
+        "fingerprint",
+        "namespace",
+        "settled_at",
+        "prompt_tokens",
+        "hit_tokens",
+        "hit_tokens_ram",
+        "hit_tokens_nvme",
+        "attested_tokens",
+        "miss_tokens",
+        "written_tokens",
+        "output_tokens",
+        "labels",
+    ];
+
+    /// The line of a record.
+    #[must_use]
+    pub fn of(record: &UsageRecord) -> Self {
+        Self {
+            sequence: record.sequence,
+            tenant: record.tenant.to_string(),
+            billing_id: record.billing_id.to_string(),
+            attempt: record.attempt,
+            instance: record.instance.to_string(),
+            fingerprint: record.fingerprint.to_string(),
+            namespace: record.namespace.to_string(),
+            settled_at: time::written(record.settled_at),
+            prompt_tokens: record.prompt_tokens.get(),
+            hit_tokens: record.hit_tokens().get(),
+            hit_tokens_ram: record.hit.ram.get(),
+            hit_tokens_nvme: record.hit.nvme.get(),
+            attested_tokens: record.attested_tokens.get(),
+            miss_tokens: record.miss_tokens.get(),
+            written_tokens: record.written_tokens.get(),
+            output_tokens: record.output_tokens.get(),
+            labels: record.labels.clone(),
+        }
+    }
+
+    /// Reads one line of JSON.
+    ///
+    /// # Errors
+    /// Names the field, what it held and what it must be.
+    pub fn parse(text: &[u8]) -> Result<Self, LineError> {
+        serde_json::from_slice(text).map_err(|error| explain(text, &error))
+    }
+
+    /// The record that the line was made of.
+    ///
+    /// # Errors
+    /// When a word can't be one, a count is larger than a settle may be, or the parts do not add up.
+    pub fn record(&self) -> Result<UsageRecord, LineError> {
+        let settled_at = time::read(&self.settled_at)
+            .ok_or_else(|| LineError::new("settled_at", &self.settled_at, "RFC 3339 from 1970 on, in milliseconds"))?;
+        self.check_counts()?;
+        Ok(UsageRecord {
+            sequence: self.sequence,
+            tenant: TenantName::parse(&self.tenant)?,
+            billing_id: BillingId::parse(&self.billing_id)?,
+            attempt: self.attempt,
+            instance: InstanceId::parse(&self.instance)?,
+            fingerprint: fingerprint(&self.fingerprint)?,
+            namespace: NamespaceName::parse(&self.namespace)?,
+            settled_at,
+            prompt_tokens: TokenCount(self.prompt_tokens),
+            hit: Delivered { ram: TokenCount(self.hit_tokens_ram), nvme: TokenCount(self.hit_tokens_nvme) },
+            attested_tokens: TokenCount(self.attested_tokens),
+            miss_tokens: TokenCount(self.miss_tokens),
+            written_tokens: TokenCount(self.written_tokens),
+            output_tokens: TokenCount(self.output_tokens),
+            labels: self.labels.clone(),
+        })
+    }
+
+    fn check_counts(&self) -> Result<(), LineError> {
+        for (field, tokens) in [
+            ("prompt_tokens", self.prompt_tokens),
+            ("hit_tokens_ram", self.hit_tokens_ram),
+            ("hit_tokens_nvme", self.hit_tokens_nvme),
+            ("attested_tokens", self.attested_tokens),
+            ("miss_tokens", self.miss_tokens),
+            ("written_tokens", self.written_tokens),
+            ("output_tokens", self.output_tokens),
+        ] {
+            if tokens > SETTLE_TOKENS_MAX {
+                return Err(LineError::new(field, tokens, format!("at most {SETTLE_TOKENS_MAX}")));
+            }
+        }
+        let hit = self.hit_tokens_ram + self.hit_tokens_nvme;
+        if self.hit_tokens != hit {
+            return Err(LineError::new("hit_tokens", self.hit_tokens, format!("the sum of its tiers, {hit}")));
+        }
+        let parts = hit + self.attested_tokens + self.miss_tokens;
+        if self.prompt_tokens != parts {
+            let rule = format!("the sum of hit, attested and miss, {parts}");
+            return Err(LineError::new("prompt_tokens", self.prompt_tokens, rule));
+        }
+        Ok(())
+    }
+}
+
+fn fingerprint(hex: &str) -> Result<Fingerprint, LineError> {
+    let refused = || LineError::new("fingerprint", hex, "64 hex digits");
+    let mut bytes = [0; 32];
+    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(refused());
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).map_err(|_| refused())?;
+    }
+    Ok(Fingerprint(bytes))
+}
+
+impl From<WordError> for LineError {
+    fn from(error: WordError) -> Self {
+        Self::new(error.field, error.value, error.rule.trim_start_matches("must be ").to_owned())
+    }
+}
+
+#[cfg(test)]
+#[path = "line_tests.rs"]
+mod tests;

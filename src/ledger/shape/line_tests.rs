@@ -1,0 +1,124 @@
+//! Claims of kvtier's own shape: exact in both directions, and refusals that name the field.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::{Rules, Shape, shaped};
+use super::*;
+use crate::ledger::sample::settlement;
+use crate::vocab::Timestamp;
+
+fn record() -> UsageRecord {
+    UsageRecord::of(settlement("acme", "b-1"), 7).unwrap()
+}
+
+fn exported() -> Value {
+    shaped(&record(), Shape::Kvtier, Rules::of(Shape::DeepSeek))
+}
+
+#[test]
+fn the_line_has_exactly_the_promised_fields() {
+    let expected = json!({
+        "sequence": 7, "tenant": "acme", "billing_id": "b-1", "attempt": 1, "instance": "engine-1",
+        "fingerprint": "07".repeat(32), "namespace": "model", "settled_at": "2024-01-01T00:00:00.000Z",
+        "prompt_tokens": 1_000, "hit_tokens": 600, "hit_tokens_ram": 500, "hit_tokens_nvme": 100,
+        "attested_tokens": 64, "miss_tokens": 336, "written_tokens": 320, "output_tokens": 50,
+        "labels": { "class": "batch" },
+    });
+    assert_eq!(exported(), expected);
+    let text = serde_json::to_string(&Line::of(&record())).unwrap();
+    let places = Line::FIELDS.map(|field| text.find(&format!("\"{field}\":")).unwrap());
+    assert!(places.is_sorted(), "{text}");
+    assert_eq!(expected.as_object().unwrap().len(), Line::FIELDS.len());
+}
+
+#[test]
+fn an_event_carries_the_line_under_the_identity_of_the_record() {
+    let event = shaped(&record(), Shape::CloudEvents, Rules::EXACT);
+    assert_eq!(event["data"], exported());
+    let head = ["specversion", "id", "source", "type", "subject", "time"].map(|field| event[field].as_str().unwrap());
+    assert_eq!(head, ["1.0", "4:acme:b-1", "kvtier", "kvtier.usage", "acme", "2024-01-01T00:00:00.000Z"]);
+}
+
+#[test]
+fn shapes_are_found_by_their_names() {
+    assert!(Shape::ALL.into_iter().all(|shape| Shape::named(shape.name()) == Some(shape)));
+    assert_eq!(Shape::named("mistral"), None);
+}
+
+#[test]
+fn a_bad_line_names_field_value_and_rule() {
+    let refused = |change: &dyn Fn(&mut Value)| {
+        let mut line = exported();
+        change(&mut line);
+        let parsed = Line::parse(line.to_string().as_bytes());
+        parsed.and_then(|line| line.record()).unwrap_err().to_string()
+    };
+    let set = |field: &'static str, value: Value| refused(&|line| line[field] = value.clone());
+    let cases = [
+        (set("miss_tokens", json!(-1)), "miss_tokens is -1, it must be a whole number of tokens"),
+        (set("hit_tokens_ram", json!(1.5)), "hit_tokens_ram is 1.5, it must be a whole number of tokens"),
+        (set("hit_tokens", json!(601)), "hit_tokens is 601, it must be the sum of its tiers, 600"),
+        (set("miss_tokens", json!(337)), "prompt_tokens is 1000, it must be the sum of hit, attested and miss, 1001"),
+        (set("output_tokens", json!(u64::MAX)), "output_tokens is 18446744073709551615, it must be at most 4294967296"),
+        (set("attempt", json!(1_u64 << 32)), "attempt is 4294967296, it must be a whole number of 32 bits"),
+        (set("tenant", json!("a b")), "tenant is a b, it must be printable ASCII without spaces"),
+        (set("fingerprint", json!("07")), "fingerprint is 07, it must be 64 hex digits"),
+        (
+            set("settled_at", json!("1969-12-31T23:59:59Z")),
+            "settled_at is 1969-12-31T23:59:59Z, it must be RFC 3339 from 1970 on, in milliseconds",
+        ),
+        (
+            set("settled_at", json!("2024-01-01")),
+            "settled_at is 2024-01-01, it must be RFC 3339 from 1970 on, in milliseconds",
+        ),
+        (set("labels", json!({ "class": 1 })), "labels is {\"class\":1}, it must be an object of strings"),
+        (set("gift", json!(1)), "gift is 1, it must be absent: this version of kvtier does not know it"),
+        (
+            refused(&|line| drop(line.as_object_mut().unwrap().remove("miss_tokens"))),
+            "miss_tokens is missing, it must be present",
+        ),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found, expected);
+    }
+    assert!(Line::parse(b"{").unwrap_err().to_string().starts_with("the line is no JSON object ("));
+}
+
+#[test]
+fn a_moment_of_another_offset_is_the_same_moment() {
+    let line = Line { settled_at: "2024-01-01T08:00:00+08:00".to_owned(), ..Line::of(&record()) };
+    assert_eq!(line.record(), Ok(record()));
+}
+
+proptest! {
+    #[test]
+    fn a_line_reads_back_as_the_record_it_was_made_of(
+        words in prop::array::uniform4("[!-~]{1,128}"),
+        labels in prop::collection::btree_map(".{1,32}", ".{0,32}", 0..16),
+        (ram, nvme, attested, miss) in (0..1_u64 << 29, 0..1_u64 << 29, 0..1_u64 << 29, 0..1_u64 << 29),
+        (written, output) in (0..=SETTLE_TOKENS_MAX, 0..=SETTLE_TOKENS_MAX),
+        (sequence, attempt, digest) in any::<(u64, u32, [u8; 32])>(),
+        settled_at in 0..=253_402_207_200_999_u64,
+    ) {
+        let record = UsageRecord {
+            sequence,
+            tenant: TenantName::parse(&words[0]).unwrap(),
+            billing_id: BillingId::parse(&words[1]).unwrap(),
+            attempt,
+            instance: InstanceId::parse(&words[2]).unwrap(),
+            fingerprint: Fingerprint(digest),
+            namespace: NamespaceName::parse(&words[3]).unwrap(),
+            settled_at: Timestamp(settled_at),
+            prompt_tokens: TokenCount(ram + nvme + attested + miss),
+            hit: Delivered { ram: TokenCount(ram), nvme: TokenCount(nvme) },
+            attested_tokens: TokenCount(attested),
+            miss_tokens: TokenCount(miss),
+            written_tokens: TokenCount(written),
+            output_tokens: TokenCount(output),
+            labels,
+        };
+        let text = serde_json::to_vec(&Line::of(&record)).unwrap();
+        prop_assert_eq!(Line::parse(&text).unwrap().record(), Ok(record));
+    }
+}
