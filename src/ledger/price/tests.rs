@@ -94,6 +94,9 @@ fn a_month_ends_at_midnight_of_the_books_zone() {
     let early = output_price(&book, &record("b", "2024-01-31T15:59:59.999Z")).unwrap_err().to_string();
     let words = "no period of the book covers record b of acme: namespace model, settled at 2024-01-31 23:59:59 CST";
     assert!(early.starts_with(words), "{early}");
+    let february = self::book("Asia/Shanghai", &periods[..periods.rfind("[[price]]").unwrap()]);
+    assert!(output_price(&february, &record("b", "2024-02-29T15:59:59.999Z")).is_ok());
+    assert!(output_price(&february, &record("b", "2024-02-29T16:00:00Z")).is_err());
 }
 
 #[test]
@@ -149,18 +152,18 @@ fn each_kind_has_its_price_and_the_saving_is_that_of_hits() {
 // A thousandth of a cent a line: rounded before they are added, the lines would add up to nothing.
 #[test]
 fn a_total_is_rounded_once() {
-    let free = "[[price]]\nvalid_from = 2024-01-01\nhit = 0\nmiss = 0\nwritten = 0\noutput = 0.008\n";
+    let free = "[[price]]\nvalid_from = 2024-01-01\nhit = 0\nmiss = 0\nwritten = 0\noutput = 0.009\n";
     let book = book("UTC", free);
     let mut tally = Tally::new(&book, Days::default());
-    for namespace in 0..10_000 {
+    for namespace in 0..12_000 {
         let name = NamespaceName::parse(&format!("model-{namespace}")).unwrap();
         let record = record(&format!("b-{namespace}"), "2024-01-01T00:00:00Z");
         tally.add(&UsageRecord { namespace: name, ..record }).unwrap();
     }
     let invoice = tally.invoice();
     assert_eq!(invoice.tenants[0].lines.iter().find(|line| line.kind == "output").unwrap().amount, "0.000000");
-    assert_eq!(invoice.revenue.rounded(6), "0.004000");
-    assert_eq!(invoice.total, "0.00");
+    assert_eq!(invoice.revenue.rounded(6), "0.005400");
+    assert_eq!(invoice.total, "0.01");
 }
 
 #[test]
