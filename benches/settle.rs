@@ -10,6 +10,8 @@
 #[path = "bodies/settle.rs"]
 mod bodies;
 
+use std::time::Instant;
+
 use bodies::Meter;
 
 fn main() {
@@ -23,6 +25,9 @@ fn main() {
             println!("  {in_flight:3} in flight: {a_second:6.0} settles a second, {:.1} a sync", a_second / syncs);
         }
     }
+    let began = Instant::now();
+    let exported = meter.export().len();
+    println!("{:.0} records a second are exported", exported as f64 / began.elapsed().as_secs_f64());
     let (summed, audited) = meter.stop();
     println!("{summed} records, all of them there and summed: {}", summed == audited);
 }

@@ -151,19 +151,42 @@ fn status_usage_and_a_live_replay_have_the_promised_fields() {
     }
 }
 
+/// Settles requests of a tenant: as many as said.
+fn settle(server: &Server, tenant: &str, requests: &str) {
+    let trace = server.path("trace.jsonl");
+    server.ok(&["trace", "generate", "--requests", requests, "-o", &trace], b"");
+    let to = ["--server", "unix:s", "--settle", "--tenant", tenant, "--block-bytes", "4KiB", "--json"];
+    server.json(&[&["replay", &trace][..], &to].concat());
+}
+
+#[test]
+fn exported_records_read_in_other_words_and_are_priced_once() {
+    let server = Server::start();
+    settle(&server, "acme", "50");
+    let file = server.path("usage.jsonl");
+    server.ok(&["usage", "export", "-o", &file], b"");
+    let summary = server.json(&["usage", "summary", "--json"]);
+    let shaped = String::from_utf8(server.ok(&["usage", "export", "--shape", "deepseek"], b"")).unwrap();
+    let shaped: Vec<Value> = shaped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sum = |field: &str| -> u64 { shaped.iter().map(|line| line[field].as_u64().unwrap()).sum() };
+    let (hit, miss) = (sum("prompt_cache_hit_tokens"), sum("prompt_cache_miss_tokens"));
+    assert_eq!((shaped.len(), summary["prompt_tokens"] == hit + miss), (50, true));
+    let book = server.path("book.toml");
+    let prices = "currency = 'USD'\ntime_zone = 'UTC'\n[[price]]\nvalid_from = 2020-01-01\nhit = 1\nmiss = 1\nwritten = 0\noutput = 0\n";
+    std::fs::write(&book, prices).unwrap();
+    let invoice = server.json(&["usage", "price", "--book", &book, "--json", &file, &file]);
+    assert_eq!((&invoice["records"], &invoice["repeated"]), (&50.into(), &50.into()), "charged once");
+    let total: f64 = invoice["total"].as_str().unwrap().parse().unwrap();
+    assert!((total - summary["prompt_tokens"].as_f64().unwrap() / 1e6).abs() < 0.006, "{total}");
+}
+
 #[test]
 fn an_export_goes_on_where_its_file_ends_whatever_cut_it() {
     let server = Server::start();
-    let trace = server.path("trace.jsonl");
-    let settle = |tenant: &str, requests: &str| {
-        server.ok(&["trace", "generate", "--requests", requests, "-o", &trace], b"");
-        let to = ["--server", "unix:s", "--settle", "--tenant", tenant, "--block-bytes", "4KiB", "--json"];
-        server.json(&[&["replay", &trace][..], &to].concat());
-    };
     let lines = |path: &str| -> Vec<Value> {
         std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
-    settle("acme", "40");
+    settle(&server, "acme", "40");
     let file = server.path("usage.jsonl");
     let export = ["usage", "export", "-o", &file, "--acknowledge", "--json"];
     let report = server.json(&export);
@@ -176,7 +199,7 @@ fn an_export_goes_on_where_its_file_ends_whatever_cut_it() {
     }
     assert_eq!(server.json(&export)["records"], 0);
 
-    settle("bolt", "10");
+    settle(&server, "bolt", "10");
     let news = String::from_utf8(server.ok(&["usage", "export", "--unacknowledged"], b"")).unwrap();
     assert_eq!(news.lines().count(), 10);
     assert!(server.ok(&["usage", "export", "--after", "40"], b"") == news.as_bytes());
@@ -193,18 +216,6 @@ fn an_export_goes_on_where_its_file_ends_whatever_cut_it() {
     server.ok(&["usage", "export", "--format", "csv", "-o", &table], b"");
     let text = std::fs::read_to_string(&table).unwrap();
     assert_eq!((text.lines().count(), text.starts_with("sequence,tenant,billing_id,")), (51, true));
-    let shaped = String::from_utf8(server.ok(&["usage", "export", "--shape", "deepseek"], b"")).unwrap();
-    let shaped: Vec<Value> = shaped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let sum = |field: &str| -> u64 { shaped.iter().map(|line| line[field].as_u64().unwrap()).sum() };
-    let (hit, miss) = (sum("prompt_cache_hit_tokens"), sum("prompt_cache_miss_tokens"));
-    assert_eq!((shaped.len(), summary["prompt_tokens"] == hit + miss), (50, true));
-    let book = server.path("book.toml");
-    let prices = "currency = 'USD'\ntime_zone = 'UTC'\n[[price]]\nvalid_from = 2020-01-01\nhit = 1\nmiss = 1\nwritten = 0\noutput = 0\n";
-    std::fs::write(&book, prices).unwrap();
-    let invoice = server.json(&["usage", "price", "--book", &book, "--json", &file, &file]);
-    assert_eq!((&invoice["records"], &invoice["repeated"]), (&50.into(), &50.into()), "charged once");
-    let total: f64 = invoice["total"].as_str().unwrap().parse().unwrap();
-    assert!((total - summary["prompt_tokens"].as_f64().unwrap() / 1e6).abs() < 0.006, "{total}");
     for mistake in [
         &["usage", "export", "--shape", "openai", "-o", &file][..],
         &["usage", "export", "--shape", "azure"],

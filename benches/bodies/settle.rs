@@ -73,6 +73,18 @@ impl Meter {
         began.elapsed()
     }
 
+    /// The sequences of all records, as an export brings them.
+    pub(crate) fn export(&self) -> Vec<u64> {
+        self.runtime.block_on(async {
+            let mut export = self.client.export_usage(Some(0)).await.expect("an export");
+            let mut sequences = Vec::new();
+            while let Some(record) = export.next().await.expect("a record") {
+                sequences.push(record.sequence);
+            }
+            sequences
+        })
+    }
+
     /// Ends it; records settled as the ledger sums them, and as its audit finds them afterwards.
     pub(crate) fn stop(self) -> (u64, u64) {
         let summed = self.runtime.block_on(self.client.summarize_usage(&UsageFilter::default())).expect("sums");

@@ -7,6 +7,8 @@ mod limits;
 #[path = "../../benches/bodies/settle.rs"]
 mod settle;
 
+use kvtier::vocab::limits::EXPORT_PAGE_RECORDS_MAX;
+
 #[test]
 fn the_gates_benches_find_and_bring_what_they_should() {
     for over in [gate::Over::Unix, gate::Over::Tcp] {
@@ -23,10 +25,13 @@ fn the_gates_benches_find_and_bring_what_they_should() {
 #[test]
 fn the_settle_bench_settles_each_request_once() {
     let mut meter = settle::Meter::start();
-    meter.settle(8, 100);
+    // More than a page of an export has.
+    let records = EXPORT_PAGE_RECORDS_MAX as u64 + 100;
+    meter.settle(256, records - 3);
     meter.settle(1, 3);
     meter.sync(2);
-    assert_eq!(meter.stop(), (103, 103));
+    assert!(meter.export().into_iter().eq(1..=records));
+    assert_eq!(meter.stop(), (records, records));
 }
 
 #[test]
