@@ -223,6 +223,7 @@ fn an_export_goes_on_where_its_file_ends_whatever_cut_it() {
         &["usage", "export", "-o", &file, "--after", "3"],
         &["usage", "export", "--acknowledge"],
         &["usage", "export", "--after", "3", "--unacknowledged"],
+        &["usage", "export", "--after", "3", "--acknowledge", "-o", &server.path("new.jsonl")],
     ] {
         let output = server.run(mistake, b"");
         assert!(!output.status.success() && !output.stderr.is_empty(), "{mistake:?}");

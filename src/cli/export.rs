@@ -42,8 +42,8 @@ pub(super) struct Export {
     /// Only records after the last that was acknowledged.
     #[arg(long)]
     unacknowledged: bool,
-    /// Once they are safely in the file, tell the daemon so.
-    #[arg(long, requires = "output")]
+    /// Once they are safely in the file, tell the daemon so: with all before them, which is why not with --after.
+    #[arg(long, requires = "output", conflicts_with = "after")]
     acknowledge: bool,
     #[command(flatten)]
     server: Server,
@@ -211,10 +211,8 @@ fn cells(record: &UsageRecord) -> Vec<String> {
 
 /// The record as the daemon has it.
 fn record(wire: WireRecord) -> Result<UsageRecord, CliError> {
-    let mut fingerprint = Fingerprint([0; 32]);
-    if wire.fingerprint.len() == fingerprint.0.len() {
-        fingerprint.0.copy_from_slice(&wire.fingerprint);
-    }
+    let bad = |_| CliError::Bad(format!("record {}: its fingerprint is not 32 bytes long", wire.sequence));
+    let fingerprint = Fingerprint(wire.fingerprint[..].try_into().map_err(bad)?);
     Ok(UsageRecord {
         sequence: wire.sequence,
         tenant: TenantName::parse(&wire.tenant)?,

@@ -43,9 +43,10 @@ impl Planner {
         for (depth, key) in (depth..).zip(&offer.keys[from..end]) {
             parent = parent.and_then(|parent| self.link(*key, parent, depth));
             let Some(number) = parent else { break };
-            answer.push(self.catalog[number].is_ghost().then(|| self.reserve(number, put, owner)));
-            // Also another chance for a block whose write was dropped.
-            if answer.last() == Some(&None) {
+            let is_wanted = self.catalog[number].is_ghost();
+            answer.push(is_wanted.then(|| self.reserve(number, put, owner)));
+            if !is_wanted {
+                // Also another chance for a block whose write was dropped.
                 self.admit_at_second_use(number);
             }
         }
