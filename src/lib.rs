@@ -6,7 +6,7 @@
 //!
 //! The rooms, from the ground up (a room imports only rooms above it in this list; `tests/tidy.rs` holds it):
 //! [`vocab`] words · `copy` bytes past the caches · [`proto`] the wire · [`plan`] the mind, pure · `media` the hands: memory and devices · `index` the
-//! catalog database · `ledger` the usage database · `tiers` shelves without opinions · `session` engine instances ·
+//! catalog database · `ledger` the usage database · `access` who may do what · `tiers` shelves without opinions · `session` engine instances ·
 //! `cache` the walks · `rpc` the gate · `handover` memory for same-host workers · [`client`] what workers use · `replay` traces · `offline` stopped folders ·
 //! `daemon` wiring · `bench` this machine's limits · `cli` one file a subcommand.
 
@@ -16,6 +16,8 @@ pub mod plan;
 pub mod proto;
 pub mod vocab;
 
+#[cfg(feature = "server")]
+pub mod access;
 #[cfg(feature = "server")]
 pub mod bench;
 #[cfg(feature = "server")]

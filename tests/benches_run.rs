@@ -103,8 +103,7 @@ mod tests {
             assert!(reopened.open.as_nanos() > 0 && reopened.start.as_nanos() > 0);
             let keys: Arc<[BlockKey]> = (0..=rows).map(reopen::key).collect();
             let (namespace, tenant) = (cache.names().namespaces()[0].clone(), TenantName::parse("bench").unwrap());
-            let (owner, keys) = (Owner::default(), Keys::Known(keys));
-            let chain = Chain { namespace, tenant, owner, depth: 0, parent: None, keys, tokens: None };
+            let chain = Chain::of(namespace, tenant, Owner::default(), Keys::Known(keys));
             let options = LookupOptions { membership: true, ..LookupOptions::default() };
             let found = runtime.block_on(cache.lookup(&chain, &options, None)).unwrap();
             assert_eq!((found.counts.nvme, found.counts.missed), (rows, 1), "every block, and none that has no row");

@@ -7,8 +7,14 @@ mod admission;
 #[path = "planner_invariants/cache.rs"]
 mod cache;
 #[cfg(test)]
+#[path = "planner_invariants/quotas.rs"]
+mod quotas;
+#[cfg(test)]
 #[path = "planner_invariants/restart.rs"]
 mod restart;
+#[cfg(test)]
+#[path = "planner_invariants/retention.rs"]
+mod retention;
 
 #[cfg(test)]
 mod tests {
@@ -96,9 +102,9 @@ mod tests {
     fn an_orphan_is_unreachable_and_first_to_go() {
         let mut cache = Cache::new(8, 8);
         cache.put(20..24);
-        cache.owner.user = 7;
+        cache.be_user(7);
         cache.put([0]);
-        cache.owner.user = 8;
+        cache.be_user(8);
         cache.put(0..4);
         cache.purge_user(7);
         assert_eq!((cache.hit(0..4), cache.planner.holdings().orphans), (0, 3));
@@ -110,9 +116,9 @@ mod tests {
     #[test]
     fn an_orphan_that_is_healed_is_not_the_first_to_go_any_more() {
         let mut cache = Cache::new(8, 8);
-        cache.owner.user = 7;
+        cache.be_user(7);
         cache.put([0]);
-        cache.owner.user = 8;
+        cache.be_user(8);
         cache.put(0..4);
         cache.purge_user(7);
         cache.put(20..24);
@@ -125,9 +131,9 @@ mod tests {
     #[test]
     fn an_orphan_is_healed_by_a_new_put_of_its_parent() {
         let mut cache = Cache::new(8, 8);
-        cache.owner.user = 7;
+        cache.be_user(7);
         cache.put([0]);
-        cache.owner.user = 8;
+        cache.be_user(8);
         cache.put(0..4);
         cache.purge_user(7);
         assert_eq!(cache.hit(0..4), 0);

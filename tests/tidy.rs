@@ -16,10 +16,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("media", &["vocab", "copy"]),
     ("index", &["vocab"]),
     ("ledger", &["vocab"]),
+    ("access", &["vocab"]),
     ("tiers", &["vocab", "media", "index"]),
     ("session", &["vocab", "plan", "media"]),
     ("cache", &["vocab", "plan", "tiers", "session", "ledger"]),
-    ("rpc", &["vocab", "proto", "ledger", "session", "cache"]),
+    ("rpc", &["vocab", "proto", "ledger", "access", "session", "cache"]),
     ("handover", &["vocab", "session"]),
     ("client", &["vocab", "copy", "proto"]),
     ("replay", &["vocab", "plan", "client", "ledger"]),
@@ -27,12 +28,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "vocab", "proto", "plan", "media", "index", "ledger", "tiers", "session", "cache", "rpc", "handover",
-            "client", "replay", "offline",
+            "vocab", "proto", "plan", "media", "index", "ledger", "access", "tiers", "session", "cache", "rpc",
+            "handover", "client", "replay", "offline",
         ],
     ),
     ("bench", &["vocab", "media", "index", "tiers", "client", "daemon"]),
-    ("cli", &["vocab", "ledger", "client", "replay", "offline", "bench", "daemon"]),
+    ("cli", &["vocab", "ledger", "access", "client", "replay", "offline", "bench", "daemon"]),
 ];
 
 /// The two files at the root, which name every room.

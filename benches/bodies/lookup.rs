@@ -23,8 +23,9 @@ use kvtier::vocab::key::TokenChain;
 use kvtier::vocab::limits::{LEASE_TTL_MAX, TOUCHED_AT_ONCE};
 use kvtier::vocab::namespace::{HashScheme, Weights};
 use kvtier::vocab::{
-    BlockKey, ByteCount, ChainRoot, Fingerprint, GroupId, InstanceId, NamespaceName, NamespaceSpec, Owner, RequestId,
-    Scope, ScopePath, SlotClass, SlotId, SystemClock, TenantName, TierCounts, TierShape, Timestamp,
+    BlockKey, ByteCount, ChainRoot, Fingerprint, GroupId, InstanceId, NamespaceName, NamespaceSpec, Owner, OwnerPath,
+    RequestId, Retention, Scope, ScopePath, SlotClass, SlotId, SystemClock, TenantName, TierCounts, TierShape,
+    Timestamp,
 };
 
 /// Blocks of a long prompt.
@@ -104,6 +105,7 @@ impl Resident {
                     depth,
                     created_s: number,
                     last_use_s: number,
+                    expires_s: 0,
                 }
             };
             let rows: Vec<Recovered> = (0..).zip(&keys).map(row).collect();
@@ -179,7 +181,7 @@ impl Churn {
         };
         let name = NamespaceName::parse("bench").expect("a name");
         let (namespace, _) = cache.register(None, name, spec).expect("a namespace");
-        let session = cache.open_session(InstanceId::parse("bench").expect("a name")).expect("a session");
+        let session = cache.open_session(InstanceId::parse("bench").expect("a name"), "bench").expect("a session");
         let churn = Self { cache, planner, namespace, session, prompts, put: AtomicU64::new(0) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
@@ -205,7 +207,7 @@ impl Churn {
         let keys = Keys::Known((0..blocks).map(key).collect());
         let tenant = TenantName::parse("bench").expect("a name");
         let owner = Owner { namespace: self.namespace.id, ..Owner::default() };
-        Chain { namespace: Arc::clone(&self.namespace), tenant, owner, depth: 0, parent: None, keys, tokens: None }
+        Chain::of(Arc::clone(&self.namespace), tenant, owner, keys)
     }
 
     async fn store(&self, chain: &Chain) -> u32 {
@@ -332,7 +334,9 @@ impl Timed {
         }
         let (owner, keys, payload_max) = (Owner::default(), Arc::clone(keys), SLOT_BYTES);
         let mut all_wanted = Vec::new();
-        let mut answer = self.on(now, Event::Offer(Offer { put, parent: None, depth: 0, keys, payload_max, owner }));
+        let (owners, retention) = (OwnerPath::all(owner), Retention::default());
+        let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention };
+        let mut answer = self.on(now, Event::Offer(offer));
         while let Answer::Offered { wanted, more, .. } = answer {
             all_wanted.extend(wanted.into_iter().flatten());
             if !more {
@@ -406,8 +410,11 @@ fn end(command: Command) -> Option<Event> {
         Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(1) }),
         Command::Erase { slot, .. } => Some(Event::Erased { slot }),
         Command::Retire { slot, .. } => Some(Event::RamFreed { slot }),
-        Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } | Command::Refuse { .. } => {
-            None
-        }
+        Command::Publish { .. }
+        | Command::Unpublish { .. }
+        | Command::Unloadable { .. }
+        | Command::Refuse { .. }
+        | Command::Promise { .. }
+        | Command::Unpromise { .. } => None,
     }
 }

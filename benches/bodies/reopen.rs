@@ -80,6 +80,7 @@ fn row(number: u32, owners: Owners, class: SlotClass) -> Row {
         retention: 0,
         created_s,
         last_use_s: created_s,
+        expires_s: 0,
     }
 }
 

@@ -138,5 +138,6 @@ fn row(slot: SlotId, class: SlotClass, crc: u64) -> Row {
         retention: 0,
         created_s: 0,
         last_use_s: 0,
+        expires_s: 0,
     }
 }

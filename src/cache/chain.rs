@@ -8,7 +8,7 @@ use super::error::Error;
 use super::names::Namespace;
 use crate::vocab::key::EngineKeys;
 use crate::vocab::limits::REQUEST_BLOCKS_MAX;
-use crate::vocab::{BlockKey, Owner, TenantName};
+use crate::vocab::{BlockKey, Furthest, Owner, OwnerPath, Retention, TenantName};
 
 /// Where a chain's keys come from.
 #[derive(Clone, Debug)]
@@ -38,7 +38,11 @@ pub struct Chain {
     /// Whose account.
     pub tenant: TenantName,
     /// Whose blocks they are when they are stored.
-    pub owner: Owner,
+    pub owners: OwnerPath,
+    /// How long they are kept then.
+    pub retention: Retention,
+    /// How far they may go.
+    pub furthest: Furthest,
     /// How many blocks come before the first one named here.
     pub depth: u32,
     /// The block before the first one, where the chain comes in pieces.
@@ -50,6 +54,13 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// A whole chain of one owner, stored as far and for as long as there is room.
+    #[must_use]
+    pub fn of(namespace: Arc<Namespace>, tenant: TenantName, owner: Owner, keys: Keys) -> Self {
+        let (owners, retention, furthest) = (OwnerPath::all(owner), Retention::default(), Furthest::default());
+        Self { namespace, tenant, owners, retention, furthest, depth: 0, parent: None, keys, tokens: None }
+    }
+
     /// Blocks named.
     #[must_use]
     pub fn len(&self) -> usize {

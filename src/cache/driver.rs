@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::complaints::Complaints;
 use super::error::Error;
 use super::flight::{Flights, Landing};
-use super::index::Index;
+use super::index::{Index, row};
 use super::offers::{Offers, Part};
 use super::peek::PeekPermit;
 use super::residency::Residency;
 use crate::plan::{Answer, BlockRef, Command, Event, Load, Planner, PutId, Transfer, Wanted, Write};
 use crate::tiers::{
-    CODEC_RAW, NvmeShelf, Place, RamShelf, ReadDone, ReadError, ReadInto, Row, ShardRow, SlotWriter, WriteError,
+    Catalog, IndexError, NvmeShelf, Place, RamShelf, ReadDone, ReadError, ReadInto, SlotWriter, WriteError,
 };
 use crate::vocab::limits::{PLANNER_INBOX, TOUCHED_AT_ONCE};
 use crate::vocab::{BlockKey, Clock, SlotClass, SlotId};
@@ -336,6 +336,8 @@ impl Run {
             Command::Write(write) => self.write(write),
             Command::Load(load) => self.load(load),
             Command::Erase { key, slot, class: _ } => self.erase(key, slot),
+            Command::Promise { key, promise } => self.note(|catalog| catalog.put_promise(&key, &promise, false)),
+            Command::Unpromise { key } => self.note(|catalog| catalog.delete_promise(&key)),
         }
     }
 
@@ -436,6 +438,13 @@ impl Run {
 }
 
 impl Run {
+    /// Tells the index of a promise. Not written, it is shorter after a restart, or longer by what nobody was told of.
+    fn note(&self, note: impl FnOnce(&Catalog) -> Result<(), IndexError>) {
+        if let Some(nvme) = &self.hands.nvme {
+            note(nvme.catalog()).ok();
+        }
+    }
+
     /// Tells the planner when rows can't be written any more, has the catalog opened again, and deletes then what could not
     /// be deleted.
     fn look_at_index(&mut self, tick: bool) {
@@ -474,22 +483,5 @@ fn finisher(finished: &Finishes, wake: &mpsc::WeakSender<Message>) -> impl Fn(Fi
         if let Some(inbox) = wake.upgrade() {
             inbox.try_send(Message::Wake).ok();
         }
-    }
-}
-
-fn row(write: &Write) -> Row {
-    Row {
-        slot: write.to.0,
-        class: write.to.1,
-        length: write.length,
-        codec: CODEC_RAW,
-        owner: write.owner,
-        shard_bitmap: 1,
-        shards: vec![ShardRow { offset: 0, length: write.length, crc: write.crc }],
-        parent: write.parent,
-        depth: write.depth,
-        retention: 0,
-        created_s: write.created_s,
-        last_use_s: write.created_s,
     }
 }

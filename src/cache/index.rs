@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::complaints::Complaints;
-use crate::tiers::{Catalog, NvmeShelf};
+use crate::plan::Write;
+use crate::tiers::{CODEC_RAW, Catalog, NvmeShelf, Row, ShardRow};
 use crate::vocab::limits::{MEND_EVERY, UNDELETED_BATCH};
 use crate::vocab::{BlockKey, SlotId};
 
@@ -63,5 +64,24 @@ impl Index {
             return Vec::new();
         }
         some.iter().filter_map(|key| self.undeleted.remove(key)).collect()
+    }
+}
+
+/// The row of a block that is written.
+pub(super) fn row(write: &Write) -> Row {
+    Row {
+        slot: write.to.0,
+        class: write.to.1,
+        length: write.length,
+        codec: CODEC_RAW,
+        owner: write.owner,
+        shard_bitmap: 1,
+        shards: vec![ShardRow { offset: 0, length: write.length, crc: write.crc }],
+        parent: write.parent,
+        depth: write.depth,
+        retention: 0,
+        created_s: write.created_s,
+        last_use_s: write.created_s,
+        expires_s: write.expires_s,
     }
 }

@@ -15,6 +15,7 @@ mod flight;
 pub mod flush;
 pub mod footprint;
 mod index;
+pub mod keep;
 pub mod load;
 pub mod load_into;
 pub mod lookup;
@@ -25,6 +26,7 @@ mod peek;
 pub mod places;
 pub mod put;
 pub mod put_from;
+pub mod quota;
 mod regions;
 pub mod reserve;
 pub mod residency;
@@ -74,6 +76,8 @@ pub struct Cache {
     writing: regions::Writing,
     reservations: reserve::Reservations,
     tickets: ticket::Tickets,
+    /// Held while a quota is changed.
+    quotas: tokio::sync::Mutex<()>,
 }
 
 impl Cache {
@@ -109,12 +113,12 @@ impl Cache {
         self.sessions.get(id)
     }
 
-    /// Opens a session.
+    /// Opens a session for `owner`, who alone may name it.
     ///
     /// # Errors
-    /// When too many are open.
-    pub fn open_session(&self, instance: InstanceId) -> Result<Session, SessionError> {
-        self.sessions.open(instance)
+    /// When too many are open, or the instance is another's.
+    pub fn open_session(&self, instance: InstanceId, owner: &str) -> Result<Session, SessionError> {
+        self.sessions.open(instance, owner)
     }
 
     /// A process is gone; with its instance's last one go the instance's leases.

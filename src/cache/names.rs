@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::error::Error;
 use crate::tiers::{Catalog, NamespaceRow};
 use crate::vocab::limits::{ACCOUNTS_MAX, NAMESPACES_MAX};
-use crate::vocab::{AccountId, Fingerprint, NamespaceId, NamespaceName, NamespaceSpec, TenantName};
+use crate::vocab::{AccountId, AccountName, Fingerprint, NamespaceId, NamespaceName, NamespaceSpec};
 
 /// A registered namespace.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub struct Namespace {
 struct Inner {
     namespaces: Vec<Arc<Namespace>>,
     by_fingerprint: HashMap<Fingerprint, usize>,
-    tenants: Vec<TenantName>,
-    by_tenant: HashMap<TenantName, AccountId>,
+    by_account: HashMap<AccountName, AccountId>,
+    accounts: HashMap<AccountId, AccountName>,
 }
 
 /// The names known here. Kept in the catalog, because rows mean nothing without them.
@@ -50,9 +50,9 @@ impl Names {
                 let NamespaceRow { id, name, fingerprint, spec } = row;
                 inner.namespaces.push(Arc::new(Namespace { id, name, fingerprint, spec }));
             }
-            for (id, name) in catalog.tenants().map_err(|error| broken(&error))? {
-                inner.by_tenant.insert(name.clone(), id);
-                inner.tenants.push(name);
+            for (id, name) in catalog.accounts().map_err(|error| broken(&error))? {
+                inner.by_account.insert(name.clone(), id);
+                inner.accounts.insert(id, name);
             }
         }
         Ok(Self { inner: RwLock::new(inner), catalog })
@@ -100,41 +100,39 @@ impl Names {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).namespaces.clone()
     }
 
-    /// The tenant's number, given on first sight.
+    /// The account's number, given on first sight.
     ///
     /// # Errors
     /// Past the limit, or when the catalog can't be written.
-    pub fn account(&self, tenant: &TenantName) -> Result<AccountId, Error> {
-        if let Some(id) = self.known_account(tenant) {
+    pub fn account(&self, name: &AccountName) -> Result<AccountId, Error> {
+        if let Some(id) = self.known_account(name) {
             return Ok(id);
         }
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = inner.by_tenant.get(tenant) {
+        if let Some(id) = inner.by_account.get(name) {
             return Ok(*id);
         }
-        let next = inner.by_tenant.values().map(|id| id.0 + 1).max().unwrap_or(0);
-        if inner.tenants.len() >= ACCOUNTS_MAX {
-            return Err(Error::Full(format!("{ACCOUNTS_MAX} tenants are known, which is the limit")));
+        if inner.accounts.len() >= ACCOUNTS_MAX {
+            return Err(Error::Full(format!("{ACCOUNTS_MAX} tenants and domains are known, which is the limit")));
         }
-        let id = AccountId(next);
+        let id = AccountId(inner.accounts.keys().map(|id| id.0 + 1).max().unwrap_or(0));
         if let Some(catalog) = &self.catalog {
-            catalog.put_tenant(id, tenant).map_err(|error| Error::Broken(format!("catalog: {error}")))?;
+            catalog.put_account(id, name).map_err(|error| Error::Broken(format!("catalog: {error}")))?;
         }
-        inner.tenants.push(tenant.clone());
-        inner.by_tenant.insert(tenant.clone(), id);
+        inner.accounts.insert(id, name.clone());
+        inner.by_account.insert(name.clone(), id);
         Ok(id)
     }
 
-    /// The tenant's number, if it has one.
+    /// The account's number, if it has one.
     #[must_use]
-    pub fn known_account(&self, tenant: &TenantName) -> Option<AccountId> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).by_tenant.get(tenant).copied()
+    pub fn known_account(&self, name: &AccountName) -> Option<AccountId> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).by_account.get(name).copied()
     }
 
-    /// The tenant of this number.
+    /// Whose this account is.
     #[must_use]
-    pub fn tenant(&self, account: AccountId) -> Option<TenantName> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.by_tenant.iter().find(|(_, id)| **id == account).map(|(name, _)| name.clone())
+    pub fn account_name(&self, account: AccountId) -> Option<AccountName> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).accounts.get(&account).cloned()
     }
 }

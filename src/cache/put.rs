@@ -9,12 +9,13 @@ use tokio::sync::mpsc;
 use super::chain::Chain;
 use super::driver::Slot;
 use super::error::Error;
+use super::keep::NotKept;
 use super::{Cache, unexpected};
 use crate::plan::{Answer, BlockRef, Event, Offer, PutId};
 use crate::tiers::{SlotWriter, copy_with_crc};
-use crate::vocab::BlockKey;
 use crate::vocab::crc::PayloadCrc;
 use crate::vocab::limits::{MESSAGE_PAYLOAD_BYTES, PUT_AHEAD};
+use crate::vocab::{BlockKey, Furthest, Retention};
 
 /// Bytes of a block, or of a part of it.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,10 @@ pub struct PutResult {
     pub dropped: u32,
     /// Why the first of them was not.
     pub reason: &'static str,
+    /// Until when what is stored is guaranteed, in seconds since 1970; 0 where nothing was asked for, or given.
+    pub retained_until_s: u32,
+    /// Why a guarantee that was asked for is not given.
+    pub not_retained: Option<NotKept>,
 }
 
 /// A block being received.
@@ -58,6 +63,9 @@ pub struct PutWalk {
     put: PutId,
     keys: Arc<[BlockKey]>,
     payload_max: u32,
+    retention: Retention,
+    /// Whether anything may be stored at all.
+    stores: bool,
     /// Numbers of the wanted blocks within the offer, in order.
     wanted: Vec<(usize, BlockRef)>,
     /// How many of them are done with, and for how many a slot was asked.
@@ -87,13 +95,16 @@ impl Cache {
             depth: chain.depth,
             keys: Arc::clone(&keys),
             payload_max: chain.namespace.spec.max_payload_bytes,
-            owner: chain.owner,
+            owners: chain.owners.clone(),
+            retention: chain.retention,
         };
         let mut walk = PutWalk {
             cache: Arc::clone(self),
             put,
             keys,
             payload_max: chain.namespace.spec.max_payload_bytes,
+            retention: chain.retention,
+            stores: true,
             wanted: Vec::new(),
             next: 0,
             needed: 0,
@@ -104,6 +115,10 @@ impl Cache {
             refused: false,
             ended: false,
         };
+        if chain.furthest == Furthest::Nothing {
+            walk.stores = false;
+            return Ok((walk, true));
+        }
         let answer = self.driver.offer(Event::Offer(offer), put, sender).await?;
         let Answer::Offered { wanted, complete, .. } = answer else { return Err(unexpected(&answer)) };
         walk.wanted = wanted.iter().enumerate().filter_map(|(at, block)| Some((at, (*block)?))).collect();
@@ -271,6 +286,11 @@ impl PutWalk {
         self.slots.close();
         while self.slots.try_recv().is_ok() {}
         self.ended = true;
+        if !self.stores {
+            let keys = Arc::clone(&self.keys);
+            let stored_through = self.cache.driver.look(move |planner| planner.prefix(&keys).hit()).await?;
+            return Ok(PutResult { stored_through, ..PutResult::default() });
+        }
         let answer = self.cache.driver.ask(Event::PutEnded { put: self.put }).await?;
         let Answer::Stored { through } = answer else { return Err(unexpected(&answer)) };
         let mut result = std::mem::take(&mut self.result);
@@ -280,7 +300,22 @@ impl PutWalk {
         if result.dropped > 0 && result.reason.is_empty() {
             result.reason = "the writer ended before it had sent them";
         }
+        self.retain(&mut result).await?;
         Ok(result)
+    }
+
+    /// Has what is stored guaranteed for as long as was asked for.
+    async fn retain(&self, result: &mut PutResult) -> Result<(), Error> {
+        let Retention::Guaranteed(lifetime) = self.retention else { return Ok(()) };
+        let Some(last) = (result.stored_through as usize).checked_sub(1) else {
+            result.not_retained = Some("nothing of the chain is stored".into());
+            return Ok(());
+        };
+        match self.cache.keep(self.keys[last], Some(lifetime)).await? {
+            Ok(promise) => result.retained_until_s = promise.until_s,
+            Err(why) => result.not_retained = Some(why),
+        }
+        Ok(())
     }
 }
 

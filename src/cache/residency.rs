@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::plan::{Answer, Command, Event, Offer, Options, PutId, Transfer};
-    use crate::vocab::{Owner, TierShape, Timestamp};
+    use crate::vocab::{Owner, OwnerPath, Retention, TierShape, Timestamp};
 
     const SLOT: u32 = 4_096;
     const KEYS: u64 = 60;
@@ -190,7 +190,10 @@ mod tests {
                     Command::Load(load) => ends.push(Event::Loaded { block: load.block, outcome: Transfer::Done(1) }),
                     Command::Erase { slot, .. } => ends.push(Event::Erased { slot }),
                     Command::Retire { slot, .. } => ends.push(Event::RamFreed { slot }),
-                    Command::Unloadable { .. } | Command::Refuse { .. } => {}
+                    Command::Unloadable { .. }
+                    | Command::Refuse { .. }
+                    | Command::Promise { .. }
+                    | Command::Unpromise { .. } => {}
                 }
             }
             ends.into_iter().for_each(|end| drop(self.tell(end)));
@@ -202,9 +205,11 @@ mod tests {
             let first = step * 7 % (KEYS / 4) * 4;
             let keys: Arc<[BlockKey]> = (first..first + 4).map(key).collect();
             self.puts += 1;
-            let (put, owner) = (PutId(self.puts), Owner::default());
+            let (put, owners) = (PutId(self.puts), OwnerPath::all(Owner::default()));
             let offered = Arc::clone(&keys);
-            let answer = self.tell(Event::Offer(Offer { put, parent: None, depth: 0, keys, payload_max: SLOT, owner }));
+            let (payload_max, retention) = (SLOT, Retention::default());
+            let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention };
+            let answer = self.tell(Event::Offer(offer));
             let Answer::Offered { wanted, .. } = answer else { panic!("{answer:?}") };
             for (key, block) in offered.iter().zip(wanted).filter_map(|(key, block)| Some((*key, block?))) {
                 self.wanted.insert(block.number(), key);

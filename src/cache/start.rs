@@ -13,7 +13,7 @@ use crate::ledger::Ledger;
 use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered, Recovery};
 use crate::tiers::{Catalog, DrivePlace, NvmeShelf, Place, RamShelf, Row};
 use crate::vocab::limits::{SCAN_THREADS, STALE_BATCH_ROWS};
-use crate::vocab::{BlockKey, ByteCount, Clock, TierShape};
+use crate::vocab::{AccountId, AccountName, BlockKey, ByteCount, Clock, Quota, TierQuota, TierShape, Timestamp};
 
 /// How often leases are looked at for their end.
 const TICK: Duration = Duration::from_millis(250);
@@ -67,11 +67,17 @@ impl Cache {
         let options = Options { policy, admission, wear_bytes_per_day, boot, ..Options::new(ram.shape(), shape) };
         let mut planner = Planner::new(options);
         let residency = Arc::new(Residency::new(planner.keys()));
+        let quotas = ledger.as_deref().map_or_else(Vec::new, |ledger| quotas(ledger, &names));
         if let Some(catalog) = &catalog {
             let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SCAN_THREADS);
-            planner = recover(planner, catalog, &names, threads)?;
+            planner = recover(planner, catalog, &names, &quotas, threads)?;
+            take_promises(&mut planner, catalog, clock.now())?;
             // Before anybody can ask: what was recovered is readable from the first lookup on.
             residency.fill(&planner, threads);
+        } else {
+            let mut recovery = Recovery::new(planner, 0);
+            enforce(&mut recovery, &quotas);
+            planner = recovery.finish();
         }
         let (flights, complaints) = (Arc::default(), Arc::<super::complaints::Complaints>::default());
         let hands = Hands {
@@ -107,6 +113,7 @@ impl Cache {
             writing: super::regions::Writing::default(),
             reservations: super::reserve::Reservations::default(),
             tickets: super::ticket::Tickets::new(ram_bytes),
+            quotas: tokio::sync::Mutex::default(),
         };
         Ok((Arc::new(cache), thread))
     }
@@ -127,14 +134,66 @@ impl Cache {
     }
 }
 
+/// What accounts may keep. Where it can't be read, caching goes on without.
+fn quotas(ledger: &Ledger, names: &Names) -> Vec<(AccountId, Quota)> {
+    let known = ledger.quotas().unwrap_or_else(|error| {
+        tracing::error!(%error, "quotas can't be read: there are none until they are set again");
+        Vec::new()
+    });
+    let numbered = |(name, quota): (AccountName, Quota)| match names.account(&name) {
+        Ok(account) => Some((account, quota)),
+        Err(error) => {
+            tracing::error!(account = %name, %error, "its quota can't be kept");
+            None
+        }
+    };
+    known.into_iter().filter_map(numbered).collect()
+}
+
+fn enforce(recovery: &mut Recovery, quotas: &[(AccountId, Quota)]) {
+    for (account, quota) in quotas {
+        if let Err(error) = recovery.quota(*account, *quota) {
+            // A tier became smaller. The limit holds; what can't be guaranteed is not.
+            tracing::error!(account = account.0, %error, "its guaranteed share can't be kept: set its quota again");
+            let without = |tier: TierQuota| TierQuota { share: ByteCount::ZERO, ..tier };
+            let rest = Quota { ram: without(quota.ram), nvme: without(quota.nvme) };
+            recovery.quota(*account, rest).ok();
+        }
+    }
+}
+
+/// Goes on keeping what was promised before.
+fn take_promises(planner: &mut Planner, catalog: &Catalog, now: Timestamp) -> Result<(), StartError> {
+    let (mut kept, mut over) = (0_u64, Vec::new());
+    for (key, promise) in catalog.promises()? {
+        if planner.recover_promise(&key, promise, now.seconds()) {
+            kept += 1;
+        } else {
+            over.push(key);
+        }
+    }
+    over.iter().try_for_each(|key| catalog.delete_promise(key))?;
+    if kept > 0 || !over.is_empty() {
+        tracing::info!(kept, over = over.len(), "promises of a lifetime, and pins");
+    }
+    Ok(())
+}
+
 /// Takes in what the catalog holds. Rows that can't be true are deleted on the way.
-fn recover(planner: Planner, catalog: &Catalog, names: &Names, threads: usize) -> Result<Planner, StartError> {
+fn recover(
+    planner: Planner,
+    catalog: &Catalog,
+    names: &Names,
+    quotas: &[(AccountId, Quota)],
+    threads: usize,
+) -> Result<Planner, StartError> {
     let started = Instant::now();
     let payloads: HashMap<u16, u32> =
         names.namespaces().iter().map(|namespace| (namespace.id.0, namespace.spec.max_payload_bytes)).collect();
     // A namespace that is not known any more, or shards that this version can't read: nobody can ask for it.
     let pick = |key, row| recovered(key, &row, &payloads).ok_or(key);
     let mut recovery = Recovery::new(planner, catalog.estimated_blocks()?);
+    enforce(&mut recovery, quotas);
     let (mut stale, mut all_stale, mut deleted) = (Vec::new(), 0_u64, Ok(()));
     let take = |rows: Vec<Result<Recovered, BlockKey>>| {
         let before = stale.len();
@@ -172,6 +231,7 @@ fn recovered(key: BlockKey, row: &Row, payloads: &HashMap<u16, u32>) -> Option<R
         depth: row.depth,
         created_s: row.created_s,
         last_use_s: row.last_use_s,
+        expires_s: row.expires_s,
     })
 }
 

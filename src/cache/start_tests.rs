@@ -26,6 +26,7 @@ fn row(number: u32) -> Recovered {
         depth,
         created_s: number / 50,
         last_use_s: number / 50,
+        expires_s: 0,
     }
 }
 

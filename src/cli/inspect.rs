@@ -1,4 +1,4 @@
-//! `kvtier inspect`: namespaces, a prefix, a block.
+//! `kvtier inspect`: namespaces, tenants, a prefix, a block.
 
 use std::path::PathBuf;
 
@@ -26,6 +26,8 @@ pub(super) struct Inspect {
 enum InspectCommand {
     /// The layouts that are known, and what each holds.
     Namespaces(Namespaces),
+    /// Tenants and public domains: what each holds and may hold.
+    Tenants(super::quota::Show),
     /// Each block of a prompt: where it is and what is known of it.
     Prefix(Prefix),
     /// One block by its key.
@@ -92,6 +94,7 @@ impl Inspect {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
         match &self.command {
             InspectCommand::Namespaces(namespaces) => namespaces.run(output),
+            InspectCommand::Tenants(tenants) => tenants.run(output),
             InspectCommand::Prefix(prefix) => prefix.run(output),
             InspectCommand::Block(block) => block.run(output),
         }

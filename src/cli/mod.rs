@@ -21,9 +21,11 @@ mod live;
 mod lookup;
 mod names;
 mod output;
+mod pin;
 mod price;
 mod progress;
 mod put;
+mod quota;
 mod replay;
 mod serve;
 mod server;
@@ -73,6 +75,12 @@ enum Command {
     Evict(evict::Evict),
     /// Remove every block that matches, leased ones too.
     Purge(evict::Purge),
+    /// Keep a prompt's blocks on NVMe until they are unpinned.
+    Pin(pin::Pin),
+    /// Let them go as others do.
+    Unpin(pin::Unpin),
+    /// What tenants and public domains hold, and may hold.
+    Quota(quota::Quota),
     /// Look at what is in the cache.
     Inspect(inspect::Inspect),
     /// Check every block, of a stopped data folder or of a running server; exit 1 when bytes are corrupt.
@@ -110,6 +118,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Lookup(lookup) => lookup.run(&mut output),
         Command::Evict(evict) => evict.run(&mut output),
         Command::Purge(purge) => purge.run(&mut output),
+        Command::Pin(pin) => pin.run(&mut output),
+        Command::Unpin(unpin) => unpin.run(&mut output),
+        Command::Quota(quota) => quota.run(&mut output),
         Command::Usage(usage) => usage.run(&mut output),
         Command::Inspect(inspect) => inspect.run(&mut output),
         Command::Verify(verify) => verify.run(&mut output),

@@ -3,6 +3,7 @@
 use super::CliError;
 use crate::daemon::IoEngine;
 use crate::replay::{AdmissionKind, PolicyKind};
+use crate::vocab::Furthest;
 
 /// `--policy`.
 pub(super) fn policy(name: &str) -> Result<PolicyKind, CliError> {
@@ -18,6 +19,16 @@ pub(super) fn admission(name: &str) -> Result<AdmissionKind, CliError> {
 /// `--io`.
 pub(super) fn engine(name: &str) -> Result<IoEngine, CliError> {
     IoEngine::from_name(name).ok_or_else(|| refuse("io", name, &IoEngine::ALL.map(IoEngine::name)))
+}
+
+/// `--furthest-tier`.
+pub(super) fn furthest(name: &str) -> Result<Furthest, CliError> {
+    match name {
+        "none" => Ok(Furthest::Nothing),
+        "ram" => Ok(Furthest::Ram),
+        "nvme" => Ok(Furthest::Nvme),
+        other => Err(refuse("furthest tier", other, &["none", "ram", "nvme"])),
+    }
 }
 
 fn refuse(field: &'static str, name: &str, names: &[&str]) -> CliError {

@@ -10,11 +10,11 @@ use super::chain::{ChainArgs, Named, hex, read_file};
 use super::output::Output;
 use super::server::Server;
 use super::table::{numbers, thousands};
-use super::{CliError, size};
+use super::{CliError, names, size};
 use crate::client::{Client, NamespaceInfo};
 use crate::vocab::limits::PAYLOAD_BYTES_MAX;
 use crate::vocab::namespace::{HashScheme, Weights};
-use crate::vocab::{ByteCount, InstanceId, NamespaceName, NamespaceSpec, RequestId};
+use crate::vocab::{ByteCount, Furthest, InstanceId, NamespaceName, NamespaceSpec, RequestId, Retention};
 
 /// The namespace of blocks that people make: its weights are its name, so that no engine ever finds them.
 pub(super) const BY_HAND: &str = "by-hand";
@@ -26,6 +26,12 @@ pub(super) struct Put {
     /// The payload, cut evenly among the chain's blocks; `-` for standard input.
     #[arg(long, value_name = "FILE", default_value = "-")]
     payload: PathBuf,
+    /// How long the blocks are kept: best-effort, ttl:TIME or guaranteed:TIME, such as guaranteed:1h:refreshed.
+    #[arg(long, value_name = "CLASS", default_value = "best-effort", value_parser = Retention::parse)]
+    retention: Retention,
+    /// The furthest tier that they may go to.
+    #[arg(long, value_name = "TIER", default_value = "nvme", value_parser = names::furthest)]
+    furthest_tier: Furthest,
     /// Tokens of a block, where the namespace is made by this put.
     #[arg(long, value_name = "N", default_value_t = 16)]
     block_tokens: u32,
@@ -49,6 +55,8 @@ struct Report {
     stored_through: u32,
     drop_reason: String,
     sent_bytes: u64,
+    retained_until_s: u64,
+    retention_refused: String,
 }
 
 impl Put {
@@ -60,7 +68,10 @@ impl Put {
         } else {
             output.text(text(&report))?
         }
-        if report.stored_through as usize >= report.blocks {
+        if !report.retention_refused.is_empty() {
+            return Err(CliError::Bad(format!("the lifetime is not guaranteed: {}", report.retention_refused)));
+        }
+        if report.stored_through as usize >= report.blocks || self.furthest_tier == Furthest::Nothing {
             return Ok(());
         }
         let Report { stored_through, blocks, drop_reason, .. } = &report;
@@ -74,10 +85,10 @@ impl Put {
         };
         let named = self.chain.named(&namespace)?.some_block()?;
         let parts = parts(&payload, &named)?;
+        let chain = named.chain.clone().storing(self.furthest_tier, self.retention);
         let session = client.open_session(&instance()?, "kvtier put").await?;
-        let stored = client
-            .put(&session, &request()?, &named.chain, |block| parts.get(block).cloned().unwrap_or_default())
-            .await?;
+        let stored =
+            client.put(&session, &request()?, &chain, |block| parts.get(block).cloned().unwrap_or_default()).await?;
         Ok(Report {
             fingerprint: hex(&named.fingerprint.0),
             blocks: named.blocks,
@@ -87,6 +98,8 @@ impl Put {
             stored_through: stored.stored_through,
             drop_reason: stored.drop_reason,
             sent_bytes: stored.sent_bytes,
+            retained_until_s: stored.retained_until_s,
+            retention_refused: stored.retention_refused,
         })
     }
 
@@ -153,7 +166,10 @@ fn text(report: &Report) -> String {
         row("dropped", report.dropped_blocks.into()),
         ["sent".to_owned(), size::human(ByteCount(report.sent_bytes))],
     ];
-    numbers(["put", ""], rows).to_string()
+    let until = i64::try_from(report.retained_until_s).ok().filter(|until| *until > 0);
+    let until = until.and_then(|until| jiff::Timestamp::from_second(until).ok());
+    let kept = until.map(|until| ["guaranteed until".to_owned(), until.to_string()]);
+    numbers(["put", ""], rows.into_iter().chain(kept)).to_string()
 }
 
 #[cfg(test)]

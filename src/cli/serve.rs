@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::chain::read_file;
 use super::server::{default_socket, runtime};
 use super::{CliError, drive, names, size};
-use crate::daemon::{self, Config, DriveSpec, IoEngine, IoOptions};
+use crate::daemon::{self, Config, DriveSpec, IoEngine, IoOptions, TlsFiles};
 use crate::replay::{AdmissionKind, PolicyKind};
 use crate::vocab::ByteCount;
 use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, FLUSH_MAX, SCRUB_BYTES_PER_SECOND};
@@ -70,6 +70,22 @@ pub(super) struct Serve {
     /// true].
     #[arg(long, value_name = "BOOL")]
     prefault: Option<bool>,
+    /// Who is known, by token, client certificate or user: a TOML file (`kvtier token new` prints lines for it), read again
+    /// when it changes. Needed to serve other hosts.
+    #[arg(long, value_name = "FILE")]
+    access: Option<PathBuf>,
+    /// Certificate of the TCP address, PEM: with it, TLS is spoken there.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Authority of client certificates, PEM: only clients with a certificate of it are spoken to.
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+    /// Serve other hosts without TLS: tokens and prompts cross the network as they are.
+    #[arg(long)]
+    plaintext: bool,
     /// A JSON file with fields of the same names (data_dir, listen, nvme, wear_budget …; nvme is one drive or a list);
     /// flags win over it.
     #[arg(long, value_name = "FILE")]
@@ -97,6 +113,11 @@ struct ConfigFile {
     scrub: Option<String>,
     flush_max: Option<u64>,
     prefault: Option<bool>,
+    access: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
+    plaintext: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,6 +158,13 @@ impl Serve {
             listen,
             socket,
             metrics: self.metrics.or(file.metrics),
+            access: self.access.or(file.access),
+            tls: tls(
+                self.tls_cert.or(file.tls_cert),
+                self.tls_key.or(file.tls_key),
+                self.tls_client_ca.or(file.tls_client_ca),
+            )?,
+            plaintext: self.plaintext || file.plaintext.unwrap_or(false),
             nvme: drives(self.nvme, file.nvme)?,
             policy: named(self.policy, file.policy, names::policy)?,
             admission: named(self.admission, file.admission, names::admission)?,
@@ -147,6 +175,16 @@ impl Serve {
             prefault: self.prefault.or(file.prefault).unwrap_or(true),
             ..Config::new(data_dir, sized("ram", self.ram, file.ram, RAM)?)
         })
+    }
+}
+
+/// Certificate and key belong together.
+fn tls(cert: Option<PathBuf>, key: Option<PathBuf>, client_ca: Option<PathBuf>) -> Result<Option<TlsFiles>, CliError> {
+    match (cert, key, client_ca) {
+        (Some(cert), Some(key), client_ca) => Ok(Some(TlsFiles { cert, key, client_ca })),
+        (None, None, None) => Ok(None),
+        (None, ..) => Err(CliError::usage("tls_cert", &"absent", "given with tls_key and tls_client_ca")),
+        (Some(_), None, _) => Err(CliError::usage("tls_key", &"absent", "given with tls_cert")),
     }
 }
 

@@ -4,7 +4,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::proto::{self, chain::Blocks, scope_step};
 use crate::vocab::key::{EngineKeys, TokenChain};
-use crate::vocab::{BlockKey, ChainRoot, Fingerprint, GroupId, NamespaceSpec, Scope, ScopePath, TenantName};
+use crate::vocab::{
+    BlockKey, ChainRoot, Fingerprint, Furthest, GroupId, NamespaceSpec, Retention, Scope, ScopePath, TenantName,
+};
 
 /// A run of blocks of one prompt. Built from tokens, an engine's keys or kvtier's own, then narrowed by what else the
 /// bytes depend on.
@@ -66,6 +68,26 @@ impl Chain {
     pub fn scopes(mut self, scopes: &ScopePath) -> Self {
         self.scopes = scopes.clone();
         self.wire.scopes = scopes.steps().iter().map(|(from, scope)| wire_step(*from, scope)).collect();
+        self
+    }
+
+    /// How far its blocks may go when they are stored, and how long they are kept.
+    #[must_use]
+    pub fn storing(mut self, furthest: Furthest, retention: Retention) -> Self {
+        let furthest_tier = match furthest {
+            Furthest::Nothing => proto::FurthestTier::Nothing,
+            Furthest::Ram => proto::FurthestTier::Ram,
+            Furthest::Nvme => proto::FurthestTier::Nvme,
+        };
+        self.wire.storing =
+            Some(proto::Storing { furthest_tier: furthest_tier.into(), retention: retention.to_string() });
+        self
+    }
+
+    /// What the tenant's gateway has signed for the request, for a caller that has no right of its own to act for the tenant.
+    #[must_use]
+    pub fn grant(mut self, grant: &str) -> Self {
+        self.wire.grant = grant.to_owned();
         self
     }
 
@@ -155,6 +177,7 @@ impl Chain {
 fn wire_step(from_block: u32, scope: &Scope) -> proto::ScopeStep {
     let scope = match scope {
         Scope::Public => scope_step::Scope::Public(true),
+        Scope::Domain(domain) => scope_step::Scope::Domain(domain.as_str().to_owned()),
         Scope::Tenant(tenant) => scope_step::Scope::Tenant(tenant.as_str().to_owned()),
         Scope::User(_, user, salt) => scope_step::Scope::User(proto::UserScope {
             user: user.as_str().to_owned(),

@@ -6,6 +6,7 @@
 //! daemon where it must. Builds without the `server` feature. A cache miss is an answer here, never an
 //! error; a [`ClientError`] means that the daemon could not be asked, or refused the request itself.
 
+mod accounts;
 mod address;
 mod admin;
 mod arena;
@@ -33,6 +34,7 @@ mod ticket;
 mod usage;
 mod worker;
 
+pub use accounts::{AccountInfo, WireQuota};
 pub use address::{AddressError, ServerAddress};
 pub use admin::{
     BlockInfo, DriveState, DriveStatus, Evicted, MemoryStatus, NamespaceInfo, PurgeFilter, Purged, ScrubStatus, Status,

@@ -33,6 +33,10 @@ pub struct PutResult {
     pub drop_reason: String,
     /// Payload bytes sent, taken or not.
     pub sent_bytes: u64,
+    /// Until when the stored prefix is guaranteed, in seconds since 1970; 0 where nothing was asked for, or given.
+    pub retained_until_s: u64,
+    /// Why a guarantee that was asked for is not given; empty otherwise.
+    pub retention_refused: String,
 }
 
 /// A put under way: what [`Client::put`] does, step by step. Dropping it before its end gives up what is not complete.
@@ -208,6 +212,8 @@ pub(super) fn put_result(result: crate::proto::PutResult) -> PutResult {
         accepted_blocks: result.accepted_blocks,
         dropped_blocks: result.dropped_blocks,
         drop_reason: result.drop_reason,
+        retained_until_s: result.retained_until_s,
+        retention_refused: result.retention_refused,
         ..PutResult::default()
     }
 }
@@ -221,6 +227,8 @@ impl PutResult {
         if self.drop_reason.is_empty() {
             self.drop_reason = later.drop_reason;
         }
+        // What the last part says holds for all before it.
+        (self.retained_until_s, self.retention_refused) = (later.retained_until_s, later.retention_refused);
     }
 }
 

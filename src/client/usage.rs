@@ -67,6 +67,15 @@ impl Client {
     /// # Errors
     /// When it claims more than was delivered, contradicts an earlier settle, or the ledger can't take it.
     pub async fn settle(&self, settle: &Settle) -> Result<Settled, ClientError> {
+        self.settle_granted(settle, "").await
+    }
+
+    /// The same for a caller that has no right of its own to act for the tenant: `grant` is what the tenant's gateway has
+    /// signed.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle), and when the grant is not valid or says otherwise.
+    pub async fn settle_granted(&self, settle: &Settle, grant: &str) -> Result<Settled, ClientError> {
         let request = SettleRequest {
             tenant: settle.tenant.as_str().to_owned(),
             billing_id: settle.billing_id.as_str().to_owned(),
@@ -81,6 +90,7 @@ impl Client {
             output_tokens: settle.output_tokens,
             receipts: settle.receipts.clone(),
             labels: settle.labels.clone().into_iter().collect(),
+            grant: grant.to_owned(),
         };
         let reply = self.answer("Settle", self.usage_service().settle(request)).await?;
         let record = reply.record.ok_or_else(|| ClientError::protocol("a settled request without its record"))?;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::tls::TlsFiles;
 use crate::plan::{AdmissionKind, PolicyKind};
 use crate::tiers::{DriveSpec, IoOptions};
 use crate::vocab::ByteCount;
@@ -41,6 +42,12 @@ pub struct Config {
     pub prefault: bool,
     /// TCP address that serves `/metrics`.
     pub metrics: Option<SocketAddr>,
+    /// The file that says who is known; `None` where only this host can reach the daemon.
+    pub access: Option<PathBuf>,
+    /// TLS of the TCP address.
+    pub tls: Option<TlsFiles>,
+    /// Whether other hosts may be served without TLS, so that tokens and prompts cross the network as they are.
+    pub plaintext: bool,
 }
 
 /// A field that breaks its rule.
@@ -73,7 +80,29 @@ impl Config {
             flush_max: FLUSH_MAX,
             prefault: false,
             metrics: None,
+            access: None,
+            tls: None,
+            plaintext: false,
         }
+    }
+
+    /// Refuses to serve other hosts without knowing who they are.
+    fn check_reach(&self) -> Result<(), ConfigError> {
+        let Some(listen) = self.listen.filter(|listen| !listen.ip().is_loopback()) else { return Ok(()) };
+        let refuse = |rule: &str| Err(ConfigError { field: "listen", value: listen.to_string(), rule: rule.into() });
+        if self.access.is_none() {
+            return refuse(
+                "a loopback address such as 127.0.0.1:7400 where nobody is authenticated. To serve other hosts, give an access \
+                 file (--access FILE: `kvtier token new` prints the lines for it) and a certificate (--tls-cert, --tls-key)",
+            );
+        }
+        if self.tls.is_none() && !self.plaintext {
+            return refuse(
+                "a loopback address where there is no TLS: tokens would cross the network as they are. Give a certificate \
+                 (--tls-cert, --tls-key), or --plaintext where a mesh encrypts",
+            );
+        }
+        Ok(())
     }
 
     /// Checks the fields against each other and against this host.
@@ -86,6 +115,7 @@ impl Config {
         if self.listen.is_none() && self.socket.is_none() {
             return fail("listen", "absent".into(), "given, or socket: nobody could reach the daemon");
         }
+        self.check_reach()?;
         if self.ram.0 < least {
             return fail("ram", self.ram.to_string(), "at least 64KiB: every block passes through it");
         }

@@ -8,29 +8,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
-use crate::rpc::ConnectionPins;
+use crate::rpc::Peer;
 
 /// A socket that fails once it is cut: then HTTP/2 lets go of all that waits to be sent through it.
 pub(super) struct Connection<S> {
     socket: S,
-    pins: ConnectionPins,
+    peer: Peer,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<S> Connection<S> {
-    pub(super) fn new(socket: S) -> Self {
-        let pins = ConnectionPins::default();
-        let cut = Box::pin(pins.cut().clone().cancelled_owned());
-        Self { socket, pins, cut }
+    pub(super) fn new(socket: S, peer: Peer) -> Self {
+        let cut = Box::pin(peer.pins.cut().clone().cancelled_owned());
+        Self { socket, peer, cut }
     }
 }
 
-/// Requests carry what their connection may have pinned.
+/// Requests carry who is at the other end, and what their connection may have pinned.
 impl<S> Connected for Connection<S> {
-    type ConnectInfo = ConnectionPins;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> ConnectionPins {
-        self.pins.clone()
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 

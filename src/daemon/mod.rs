@@ -1,5 +1,6 @@
 //! Wiring: opens a data folder, makes a cache of it, and serves it.
 
+mod access;
 mod config;
 mod connection;
 mod metrics;
@@ -7,7 +8,9 @@ mod run;
 mod scrape;
 mod serve;
 pub mod telemetry;
+mod tls;
 
 pub use crate::tiers::{DriveSpec, IoEngine, IoOptions};
 pub use config::{Config, ConfigError};
 pub use run::{Daemon, StartError, run_until_signal};
+pub use tls::TlsFiles;

@@ -9,11 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, ConfigError};
-use super::{scrape, serve};
+use super::{access, scrape, serve, tls};
+use crate::access::Gatekeeper;
 use crate::cache::flush::Flushed;
 use crate::cache::{Cache, Parts, StartError as CacheError};
 use crate::handover;
 use crate::ledger::Ledger;
+use crate::rpc::Gate;
 use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
 use crate::vocab::limits::DRAIN_MAX;
 use crate::vocab::{SystemClock, TierShape};
@@ -41,6 +43,17 @@ pub enum StartError {
     Listen {
         /// Where.
         address: String,
+        /// Why not.
+        why: String,
+    },
+    /// A file of TLS can't be used.
+    #[error("{0}")]
+    Tls(String),
+    /// The access file can't be used.
+    #[error("access {path}: {why}")]
+    Access {
+        /// Which file.
+        path: PathBuf,
         /// Why not.
         why: String,
     },
@@ -80,7 +93,9 @@ impl Daemon {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let Config { listen, socket, metrics, scrub, flush_max, prefault, .. } = config.clone();
+        let Config { listen, socket, metrics, scrub, flush_max, prefault, access, tls, .. } = config.clone();
+        let keeper = access::keeper(access.as_deref())?;
+        let tls = tls.as_ref().map(tls::read).transpose()?;
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
         if prefault {
             make_pages(&opened.cache);
@@ -89,18 +104,20 @@ impl Daemon {
         tokio::spawn(Arc::clone(&opened.cache).keep_books());
         let closing = CancellationToken::new();
         let handover = match &socket {
-            Some(path) => hand_over(path, &opened.cache, &closing).await,
+            Some(path) => hand_over(path, &opened.cache, &keeper, &closing).await,
             None => None,
         };
-        let routes = serve::routes(&opened.cache, handover.as_deref(), &closing).await?;
+        let gate = Gate::new(Arc::clone(&keeper), Arc::new(SystemClock));
+        let routes = serve::routes(&opened.cache, &keeper, handover.as_deref(), &closing).await?;
         let mut daemon =
             Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, sockets: Vec::new(), flush_max };
         if let Some(address) = listen {
-            let (bound, serving) = serve::tcp(address, routes.clone(), daemon.closing.clone()).await?;
+            let closing = daemon.closing.clone();
+            let (bound, serving) = serve::tcp(address, routes.clone(), gate.clone(), tls, closing).await?;
             (daemon.tcp, daemon.serving) = (Some(bound), vec![serving]);
         }
         if let Some(path) = socket {
-            daemon.serving.push(serve::unix(&path, routes, daemon.closing.clone()).await?);
+            daemon.serving.push(serve::unix(&path, routes, gate, daemon.closing.clone()).await?);
             daemon.sockets.push(path);
         }
         daemon.sockets.extend(handover);
@@ -181,7 +198,12 @@ fn make_pages(cache: &Arc<Cache>) {
 
 /// Hands the arena over beside the socket that serves; at which path. Where that can't be, workers get their bytes through
 /// gRPC, as those of other hosts do.
-async fn hand_over(socket: &Path, cache: &Arc<Cache>, closing: &CancellationToken) -> Option<PathBuf> {
+async fn hand_over(
+    socket: &Path,
+    cache: &Arc<Cache>,
+    keeper: &Arc<Gatekeeper>,
+    closing: &CancellationToken,
+) -> Option<PathBuf> {
     let mut name = socket.as_os_str().to_owned();
     name.push(".arena");
     // Workers may have another working directory.
@@ -198,7 +220,9 @@ async fn hand_over(socket: &Path, cache: &Arc<Cache>, closing: &CancellationToke
     let (listener, parts) =
         bound.inspect_err(|error| tracing::warn!(%error, "RAM is not shared with workers of this host")).ok()?;
     let sessions = Arc::downgrade(cache.sessions());
-    tokio::spawn(handover::serve(listener, parts, sessions, closing.clone()));
+    let keeper = Arc::clone(keeper);
+    let trusts = handover::Trust::new(move |uid| keeper.may_map(uid));
+    tokio::spawn(handover::serve(listener, parts, sessions, trusts, closing.clone()));
     Some(path)
 }
 

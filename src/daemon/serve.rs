@@ -11,17 +11,18 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
 
 use super::connection::Connection;
 use super::run::StartError;
+use crate::access::Gatekeeper;
 use crate::cache::Cache;
 use crate::proto::admin_server::AdminServer;
 use crate::proto::cache_server::CacheServer;
 use crate::proto::sessions_server::SessionsServer;
 use crate::proto::usage_server::UsageServer;
-use crate::rpc::{AdminService, BulkBodies, CacheService, SessionsService, UsageService};
+use crate::rpc::{AccessLayer, AdminService, BulkBodies, CacheService, Gate, Peer, SessionsService, UsageService};
 use crate::vocab::limits::{
     GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES, HTTP2_WINDOW_BYTES, KEEP_ALIVE_EVERY,
     KEEP_ALIVE_RETRIES,
@@ -30,6 +31,7 @@ use crate::vocab::limits::{
 /// All services over one cache, with health and reflection.
 pub(super) async fn routes(
     cache: &Arc<Cache>,
+    keeper: &Arc<Gatekeeper>,
     handover: Option<&Path>,
     closing: &CancellationToken,
 ) -> Result<Routes, StartError> {
@@ -40,8 +42,9 @@ pub(super) async fn routes(
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let usage = UsageServer::new(UsageService::new(Arc::clone(cache), closing.clone()));
-    let admin = AdminServer::new(AdminService::new(Arc::clone(cache), handover.is_some(), closing.clone()))
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let admin =
+        AdminServer::new(AdminService::new(Arc::clone(cache), Arc::clone(keeper), handover.is_some(), closing.clone()))
+            .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<CacheServer<CacheService>>().await;
     health.set_serving::<SessionsServer<SessionsService>>().await;
@@ -82,11 +85,26 @@ type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
 pub(super) async fn tcp(
     address: SocketAddr,
     routes: Routes,
+    gate: Gate,
+    tls: Option<ServerTlsConfig>,
     closing: CancellationToken,
 ) -> Result<(SocketAddr, Serving), StartError> {
     let (bound, incoming) = listen(address).await?;
-    let incoming = incoming.map(|socket| socket.map(Connection::new));
-    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
+    let incoming = incoming.map(|socket| {
+        socket.map(|socket| {
+            let address = socket.peer_addr().ok();
+            Connection::new(socket, Peer { address, ..Peer::default() })
+        })
+    });
+    let mut server = server();
+    if let Some(tls) = tls {
+        let refused = |error: tonic::transport::Error| StartError::Tls(super::tls::chain(&error));
+        server = server.tls_config(tls).map_err(refused)?;
+    }
+    let served = server
+        .layer(AccessLayer::new(gate))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
     Ok((bound, tokio::spawn(served)))
 }
 
@@ -114,9 +132,22 @@ async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpIncoming), StartE
 }
 
 /// Serves on a Unix socket.
-pub(super) async fn unix(path: &Path, routes: Routes, closing: CancellationToken) -> Result<Serving, StartError> {
-    let incoming = UnixListenerStream::new(bind(path).await?).map(|socket| socket.map(Connection::new));
-    let served = server().add_routes(routes).serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
+pub(super) async fn unix(
+    path: &Path,
+    routes: Routes,
+    gate: Gate,
+    closing: CancellationToken,
+) -> Result<Serving, StartError> {
+    let incoming = UnixListenerStream::new(bind(path).await?).map(|socket| {
+        socket.map(|socket| {
+            let uid = socket.peer_cred().ok().map(|credentials| credentials.uid());
+            Connection::new(socket, Peer { uid, ..Peer::default() })
+        })
+    });
+    let served = server()
+        .layer(AccessLayer::new(gate))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
     Ok(tokio::spawn(served))
 }
 

@@ -1,8 +1,8 @@
 //! Hands the arena's descriptors to workers of the same host: a small Unix socket beside the one that serves gRPC, which can
 //! carry no descriptors. What goes over it is written at `ArenaDescription` in `proto/kvtier/v1/session.proto`.
 //!
-//! The segments show the blocks of all tenants, so they go to processes of the daemon's own user and of root only, and to
-//! sessions only. What is handed out of them can be read and nothing else: the segments are sealed. Memory of the engines' own
+//! The segments show the blocks of all tenants, so they go to processes of the daemon's own user, of root, and of users who
+//! are trusted with that, and to sessions only. What is handed out of them can be read and nothing else: the segments are sealed. Memory of the engines' own
 //! comes in here, and staging memory goes out, which both sides may write.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -37,9 +37,26 @@ impl Parts {
     }
 }
 
+/// Which other users' processes are trusted with all tenants' memory.
+#[derive(Clone)]
+pub struct Trust(Arc<dyn Fn(u32) -> bool + Send + Sync>);
+
+impl Trust {
+    /// Those of whom this holds.
+    pub fn new(trusts: impl Fn(u32) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(trusts))
+    }
+}
+
 /// Serves until `closing`: hands `parts` to each process that names an open session, and takes and gives the memory that
 /// both sides write.
-pub async fn serve(listener: UnixListener, parts: Parts, sessions: Weak<Sessions>, closing: CancellationToken) {
+pub async fn serve(
+    listener: UnixListener,
+    parts: Parts,
+    sessions: Weak<Sessions>,
+    trusts: Trust,
+    closing: CancellationToken,
+) {
     let turns = Arc::new(Semaphore::new(HANDOVERS_AT_ONCE));
     loop {
         let accepted = tokio::select! {
@@ -53,9 +70,9 @@ pub async fn serve(listener: UnixListener, parts: Parts, sessions: Weak<Sessions
         };
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
         let Some(sessions) = sessions.upgrade() else { return };
-        let parts = Parts(Arc::clone(&parts.0));
+        let (parts, trusts) = (Parts(Arc::clone(&parts.0)), trusts.clone());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = stream.into_std().and_then(|stream| answer(stream, &parts, &sessions)) {
+            if let Err(error) = stream.into_std().and_then(|stream| answer(stream, &parts, &sessions, &trusts)) {
                 tracing::debug!(%error, "no memory was handed over");
             }
             drop(turn);
@@ -63,13 +80,14 @@ pub async fn serve(listener: UnixListener, parts: Parts, sessions: Weak<Sessions
     }
 }
 
-fn answer(mut stream: UnixStream, parts: &Parts, sessions: &Sessions) -> io::Result<()> {
+fn answer(mut stream: UnixStream, parts: &Parts, sessions: &Sessions, trusts: &Trust) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(HANDOVER_MAX))?;
     stream.set_write_timeout(Some(HANDOVER_MAX))?;
     let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let peer = rustix::net::sockopt::socket_peercred(&stream)?;
-    if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
+    let is_own = peer.uid.is_root() || peer.uid == rustix::process::geteuid();
+    if !is_own && !(trusts.0)(peer.uid.as_raw()) {
         return refused("it is another user's process");
     }
     let (hello, descriptor) = hear(&mut stream)?;

@@ -10,7 +10,7 @@ use super::life::Life;
 use super::namespace::NamespaceRow;
 use super::row::Row;
 use super::store::{BLOCKS, IndexError, META, NAMESPACES, TENANTS};
-use crate::vocab::{AccountId, BlockKey, NamespaceId, TenantName};
+use crate::vocab::{AccountId, AccountName, BlockKey, NamespaceId};
 
 /// What the whole database is written in; another one means to start empty.
 const SCHEMA: &[u8] = b"1";
@@ -270,21 +270,21 @@ impl Catalog {
         self.list(NAMESPACES, |id, bytes| NamespaceRow::decode(NamespaceId(id), bytes))
     }
 
-    /// Remembers a tenant under its number.
+    /// Remembers an account under its number.
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn put_tenant(&self, id: AccountId, name: &TenantName) -> Result<(), IndexError> {
-        self.db.put(TENANTS, &id.0.to_be_bytes(), name.as_str().as_bytes())
+    pub fn put_account(&self, id: AccountId, name: &AccountName) -> Result<(), IndexError> {
+        self.db.put(TENANTS, &id.0.to_be_bytes(), name.encode().as_bytes())
     }
 
-    /// All tenants by number; as [`namespaces`](Self::namespaces).
+    /// All accounts by number; as [`namespaces`](Self::namespaces).
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn tenants(&self) -> Result<Vec<(AccountId, TenantName)>, IndexError> {
+    pub fn accounts(&self) -> Result<Vec<(AccountId, AccountName)>, IndexError> {
         self.list(TENANTS, |id, bytes| {
-            let name = TenantName::parse(std::str::from_utf8(bytes).ok()?).ok()?;
+            let name = AccountName::decode(std::str::from_utf8(bytes).ok()?).ok()?;
             Some((AccountId(id), name))
         })
     }

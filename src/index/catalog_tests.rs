@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::super::namespace::tests::row as namespace;
 use super::super::row::tests::row;
 use super::*;
+use crate::vocab::TenantName;
 use crate::vocab::namespace::{HashScheme, Weights};
 
 fn key(byte: u8) -> BlockKey {
@@ -38,14 +39,14 @@ fn rows_come_back_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog");
     let tokens = namespace(3, Weights::Digest(Box::new([7; 32])), HashScheme::Tokens);
-    let acme = TenantName::parse("acme").unwrap();
+    let acme = AccountName::Tenant(TenantName::parse("acme").unwrap());
     let catalog = opened(&path);
     catalog.put_batch([(key(1), &row()), (key(2), &row()), (key(3), &row()), (key(4), &row())]).unwrap();
     catalog.put(key(5), &row()).unwrap();
     catalog.delete(key(1)).unwrap();
     catalog.delete_batch([key(2), key(9)]).unwrap();
     catalog.put_namespace(&tokens).unwrap();
-    catalog.put_tenant(AccountId(300), &acme).unwrap();
+    catalog.put_account(AccountId(300), &acme).unwrap();
     catalog.put_meta("boot", b"7").unwrap();
     drop(catalog);
 
@@ -53,7 +54,7 @@ fn rows_come_back_after_a_restart() {
     assert_eq!(keys(&catalog), vec![key(3), key(4), key(5)]);
     assert_eq!((catalog.get(key(3)).unwrap(), catalog.get(key(1)).unwrap()), (Some(row()), None));
     assert_eq!(catalog.namespaces().unwrap(), vec![tokens]);
-    assert_eq!(catalog.tenants().unwrap(), vec![(AccountId(300), acme)]);
+    assert_eq!(catalog.accounts().unwrap(), vec![(AccountId(300), acme)]);
     assert_eq!(catalog.meta("boot").unwrap().as_deref(), Some(&b"7"[..]));
 }
 
@@ -70,7 +71,7 @@ fn rows_that_cannot_be_read_are_counted_and_deleted_and_never_misread() {
     assert_eq!(catalog.get(key(2)).unwrap(), None);
     assert_eq!(catalog.scan(|_, _| {}).unwrap(), Scanned { rows: 1, undecodable: 2 });
     assert_eq!(catalog.scan(|_, _| {}).unwrap(), Scanned { rows: 1, undecodable: 0 });
-    assert_eq!((catalog.namespaces().unwrap(), catalog.tenants().unwrap()), (vec![], vec![]));
+    assert_eq!((catalog.namespaces().unwrap(), catalog.accounts().unwrap()), (vec![], vec![]));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod catalog;
 mod database;
 mod life;
 mod namespace;
+mod promise;
 mod row;
 mod scan;
 mod store;

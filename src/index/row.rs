@@ -3,8 +3,11 @@
 use crate::vocab::limits::SHARDS_MAX;
 use crate::vocab::{AccountId, BlockKey, GroupId, NamespaceId, Owner, SlotClass, SlotId};
 
-/// The format that is written.
+/// The format of a row without an end.
 const VERSION: u8 = 1;
+/// The same, followed by the end of its time to live.
+const VERSION_ENDING: u8 = 2;
+const END_BYTES: usize = 4;
 const HEAD_BYTES: usize = 84;
 const SHARD_BYTES: usize = 16;
 
@@ -38,6 +41,8 @@ pub struct Row {
     pub created_s: u32,
     /// Seconds since the Unix epoch; coarse.
     pub last_use_s: u32,
+    /// When its time to live is over, in seconds since the Unix epoch; 0 for never.
+    pub expires_s: u32,
 }
 
 /// One shard of a payload.
@@ -70,7 +75,8 @@ impl Row {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + SHARD_BYTES * self.shards.len());
-        bytes.extend([VERSION, self.codec, self.owner.scope, self.retention, self.owner.group.0]);
+        let version = if self.expires_s == 0 { VERSION } else { VERSION_ENDING };
+        bytes.extend([version, self.codec, self.owner.scope, self.retention, self.owner.group.0]);
         bytes.push(u8::from(self.parent.is_some()));
         bytes.extend(u16::try_from(self.shards.len()).unwrap_or(u16::MAX).to_le_bytes());
         for number in [self.slot.extent, self.slot.index, self.owner.namespace.0, self.owner.account.0] {
@@ -87,6 +93,9 @@ impl Row {
             bytes.extend(shard.length.to_le_bytes());
             bytes.extend(shard.crc.to_le_bytes());
         }
+        if self.expires_s > 0 {
+            bytes.extend(self.expires_s.to_le_bytes());
+        }
         bytes
     }
 
@@ -98,14 +107,16 @@ impl Row {
         let size = || RowError::Size(bytes.len());
         let mut fields = Fields(bytes);
         let [version, codec, scope, retention, group, has_parent] = fields.take().ok_or_else(size)?;
-        if version != VERSION {
-            return Err(RowError::Version(version));
-        }
+        let end = match version {
+            VERSION => 0,
+            VERSION_ENDING => END_BYTES,
+            other => return Err(RowError::Version(other)),
+        };
         if bytes.len() < HEAD_BYTES {
             return Err(size());
         }
         let shards = usize::from(fields.u16());
-        if bytes.len() != HEAD_BYTES + SHARD_BYTES * shards {
+        if bytes.len() != HEAD_BYTES + SHARD_BYTES * shards + end {
             return Err(size());
         }
         let slot = SlotId { extent: fields.u16(), index: fields.u16() };
@@ -126,7 +137,12 @@ impl Row {
             shard_bitmap: fields.u64(),
             parent: fields.parent(has_parent)?,
             shards: (0..shards).map(|_| fields.shard()).collect(),
+            // Zero past the end of a row that has none.
+            expires_s: fields.u32(),
         };
+        if (row.expires_s > 0) != (version == VERSION_ENDING) {
+            return Err(RowError::Field("expires_s"));
+        }
         row.check()?;
         Ok(row)
     }
@@ -225,6 +241,7 @@ pub(super) mod tests {
             retention: 2,
             created_s: 0x6000_0000,
             last_use_s: 0x6000_0001,
+            expires_s: 0,
         }
     }
 
@@ -251,13 +268,18 @@ pub(super) mod tests {
             "8877665544332211",
         ];
         assert_eq!(hex, golden.concat());
+        let ending = Row { expires_s: 0x6000_0e10, ..row() }.encode();
+        let hex: String = ending.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, format!("02{}100e0060", &golden.concat()[2..]));
     }
 
     #[test]
     fn another_version_and_every_other_size_are_refused() {
         let bytes = row().encode();
-        let newer = [&[2], &bytes[1..]].concat();
-        assert_eq!(Row::decode(&newer), Err(RowError::Version(2)));
+        let newer = [&[3], &bytes[1..]].concat();
+        assert_eq!(Row::decode(&newer), Err(RowError::Version(3)));
+        let endless = [&[2], &bytes[1..], &[0; 4]].concat();
+        assert_eq!(Row::decode(&endless), Err(RowError::Field("expires_s")));
         for len in 0..bytes.len() {
             assert_eq!(Row::decode(&bytes[..len]), Err(RowError::Size(len)));
         }
@@ -285,6 +307,7 @@ pub(super) mod tests {
         fn any_row()(
             (extent, index, namespace, account) in any::<(u16, u16, u16, u16)>(),
             (user, writer, depth, created_s, last_use_s) in any::<(u32, u32, u32, u32, u32)>(),
+            expires_s in any::<u32>(),
             (group, scope, retention) in any::<(u8, u8, u8)>(),
             parent in any::<Option<[u8; 32]>>(),
             pages in 1_u32..=16_384,
@@ -315,6 +338,7 @@ pub(super) mod tests {
                 retention,
                 created_s,
                 last_use_s,
+                expires_s,
             }
         }
     }

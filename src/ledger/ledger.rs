@@ -69,6 +69,10 @@ impl Ledger {
         self.inbox.offer(Job { settlement, reply });
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Makes and checks the delivery receipts of this ledger.
     #[must_use]
     pub fn receipt_key(&self) -> &ReceiptKey {

@@ -9,6 +9,7 @@ mod error;
 #[expect(clippy::module_inception, reason = "the file is named with its noun, and so is the room")]
 mod ledger;
 pub mod price;
+mod quotas;
 mod receipt;
 mod record;
 mod rollup;

@@ -7,6 +7,7 @@
 //! | `r` sequence (big-endian) | a record |
 //! | `i` tenant 0 billing id | the sequence of its record: the identity that makes a settle happen once |
 //! | `u` tenant 0 namespace 0 hour fingerprint | sums of its records |
+//! | `q` account | what it may keep |
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ const ACKNOWLEDGED_KEY: &[u8] = b"macknowledged";
 pub(super) const RECORD: u8 = b'r';
 pub(super) const IDENTITY: u8 = b'i';
 pub(super) const ROLLUP: u8 = b'u';
+pub(super) const QUOTA: u8 = b'q';
 
 /// The open database.
 pub(super) struct Store {
@@ -59,6 +61,10 @@ impl Rows {
 
     pub(super) fn rollup(&mut self, key: &RollupKey, usage: &Usage) {
         self.0.put(keyed(ROLLUP, &key.encode()), usage.encode());
+    }
+
+    pub(super) fn quota(&mut self, account: &[u8], quota: &[u8]) {
+        self.0.put(keyed(QUOTA, account), quota);
     }
 
     /// Exporters have all records up to this sequence.
@@ -300,7 +306,7 @@ fn database(doing: &'static str, error: &rocksdb::Error) -> LedgerError {
     LedgerError::Database { doing, detail: error.to_string() }
 }
 
-fn row_error(row: &'static str, key: &[u8], source: DecodeError) -> LedgerError {
+pub(super) fn row_error(row: &'static str, key: &[u8], source: DecodeError) -> LedgerError {
     LedgerError::Row { row, key: key.escape_ascii().to_string(), source }
 }
 

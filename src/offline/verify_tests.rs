@@ -115,6 +115,7 @@ fn row(nth: u8, index: u8, parent: Option<u8>) -> Row {
         retention: 0,
         created_s: 1,
         last_use_s: 1,
+        expires_s: 0,
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Active {
     /// The put that will send it, while `ram` is before `Resident` and it is not being loaded.
     pub put: u64,
     pub leases: u32,
+    /// Promises that lie on it: see `keep.rs`.
+    pub promises: u32,
     /// Reads of its NVMe slot under way.
     pub reads: u16,
     /// RAM lets it go once its write to NVMe has ended; its slot is promised to others already.
@@ -31,7 +33,7 @@ static AT_REST: Active = Active::new(NONE);
 
 impl Active {
     const fn new(block: u32) -> Self {
-        Self { block, ram_slot: NO_SLOT, generation: 0, put: NO_PUT, leases: 0, reads: 0, leaving: false }
+        Self { block, ram_slot: NO_SLOT, generation: 0, put: NO_PUT, leases: 0, promises: 0, reads: 0, leaving: false }
     }
 }
 
@@ -106,7 +108,7 @@ impl Catalog {
     /// Forgets what was moving of a block if nothing is.
     pub(super) fn rest(&mut self, number: u32) {
         let (entry, active) = (&self[number], self.active(number));
-        let at_rest = entry.ram == Ram::Absent && active.leases == 0 && active.reads == 0;
+        let at_rest = entry.ram == Ram::Absent && active.leases == 0 && active.reads == 0 && active.promises == 0;
         if at_rest && entry.active != NONE {
             let at = std::mem::replace(&mut self[number].active, NONE);
             self.actives.remove(at);
@@ -140,7 +142,8 @@ impl Catalog {
 
     /// Both tiers may let it go together with all that hangs on it.
     pub(super) fn may_go_with_children(&self, number: u32) -> bool {
-        self.active(number).leases == 0 && !self.is_moving(number)
+        let active = self.active(number);
+        active.leases == 0 && active.promises == 0 && !self.is_moving(number)
     }
 
     fn ram_is_idle(&self, number: u32) -> bool {
@@ -164,6 +167,7 @@ impl Catalog {
         entry.nvme == Nvme::Resident
             && entry.nvme_children == 0
             && self.active(number).leases == 0
+            && self.active(number).promises == 0
             && self.active(number).reads == 0
             && ram_may_go()
     }
@@ -177,7 +181,7 @@ impl Catalog {
                 return Err(format!("block {number} is active as {:?}", self.active(number)));
             }
             let active = self.active(number);
-            if entry.ram == Ram::Absent && active.leases == 0 && active.reads == 0 {
+            if entry.ram == Ram::Absent && active.leases == 0 && active.reads == 0 && active.promises == 0 {
                 return Err(format!("block {number} is at rest and still active"));
             }
         }

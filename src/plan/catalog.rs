@@ -12,7 +12,7 @@ use super::event::BlockRef;
 use super::keys::{Keys, KeysWriter};
 use super::owner::{NOBODY, Owners};
 use crate::vocab::limits::BLOCKS_MAX;
-use crate::vocab::{BlockKey, Owner};
+use crate::vocab::{AccountId, BlockKey, Owner};
 
 /// The blocks. Numbers are used again; stamps tell one use from the next.
 #[derive(Debug)]
@@ -70,6 +70,11 @@ impl Catalog {
     /// Whose a block is.
     pub(super) fn owner(&self, number: u32) -> Owner {
         self.owners.get(self[number].owner).owner
+    }
+
+    /// Whose account a block counts against.
+    pub(super) fn account(&self, number: u32) -> AccountId {
+        self.owners.account(self[number].owner)
     }
 
     /// The largest payload of a block's namespace: what its slots are cut for.

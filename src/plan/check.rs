@@ -1,12 +1,12 @@
 //! The planner's invariants, as code that can be run. Tests call it after every event.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::active::{Active, NO_PUT};
 use super::entry::{Entry, Nvme, ROOT, Ram, Reach, is_block};
 use super::planner::Planner;
 use super::shelf::Shelf;
-use crate::vocab::SlotId;
+use crate::vocab::{SlotId, Tier};
 
 impl Planner {
     /// Runs every invariant over the whole state: O(blocks).
@@ -45,7 +45,12 @@ impl Planner {
             if entry.is_orphan() != (has_bytes && !readable) {
                 return fail(number, "an orphan exactly when it has bytes and an ancestor has none");
             }
-            if entry.is_ghost() && active.leases == 0 && !is_block(entry.first_child) && active.reads == 0 {
+            if entry.is_ghost()
+                && active.leases == 0
+                && active.promises == 0
+                && !is_block(entry.first_child)
+                && active.reads == 0
+            {
                 return fail(number, "a ghost without children is forgotten");
             }
             if entry.doomed && !self.catalog.is_moving(number) {
@@ -157,6 +162,30 @@ impl Planner {
         if shelf.is_bounded(class) { Ok(()) } else { Err("the queue for slots grows".into()) }
     }
 
+    /// Each account is charged for the slots that its blocks have or were promised, and holds no more than it may.
+    fn check_accounts(&self) -> Result<(), String> {
+        let mut held = BTreeMap::new();
+        for (number, entry) in self.catalog.iter() {
+            let in_ram = matches!(entry.ram, Ram::Waiting | Ram::Filling | Ram::Resident);
+            let in_ram = in_ram && !self.catalog.active(number).leaving;
+            for (tier, there) in [(Tier::Ram, in_ram), (Tier::Nvme, entry.nvme != Nvme::Absent)] {
+                if there {
+                    let held = held.entry((self.catalog.account(number), tier)).or_insert(0);
+                    *held += self.slot_bytes(tier, number);
+                }
+            }
+        }
+        for known in self.accounts.holdings() {
+            for (tier, kept) in [(Tier::Ram, known.ram_bytes), (Tier::Nvme, known.nvme_bytes)] {
+                let counted = held.remove(&(known.account, tier)).unwrap_or(0);
+                if counted != kept {
+                    return Err(format!("{:?} is charged {kept} bytes of {tier} for {counted}", known.account));
+                }
+            }
+        }
+        held.first_key_value().map_or(Ok(()), |(who, bytes)| Err(format!("{bytes} bytes of {who:?} are not charged")))
+    }
+
     fn check_counts(&self) -> Result<(), String> {
         let blocks = || self.catalog.iter().map(|(number, entry)| (entry, self.catalog.active(number)));
         let count = |holds: &dyn Fn(&Entry, &Active) -> bool| {
@@ -174,6 +203,8 @@ impl Planner {
             ("moving", self.held.moving, reads + count(&|entry, _| pending(entry.nvme))),
             ("writing_bytes", self.writing_bytes, writing),
         ];
+        self.check_accounts()?;
+        self.check_promises()?;
         match found.iter().find(|(_, kept, counted)| kept != counted) {
             Some((name, kept, counted)) => Err(format!("{name} is kept as {kept} and is {counted}")),
             None => Ok(()),

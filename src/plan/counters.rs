@@ -1,5 +1,7 @@
 //! What the planner counts. Plain numbers: it is the only writer.
 
+use crate::vocab::{AccountId, Quota};
+
 /// Numbers since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -25,6 +27,8 @@ pub struct Counters {
     pub nvme_evicted: u64,
     /// Blocks whose bytes could not be read or did not match their checksum.
     pub lost: u64,
+    /// Blocks whose time to live was over.
+    pub expired: u64,
     /// Blocks erased by an admin.
     pub removed: u64,
     /// Extents that went from one size class to another, in either tier.
@@ -33,6 +37,8 @@ pub struct Counters {
     pub drive_lost: u64,
     /// Blocks written to NVMe because the daemon was about to stop.
     pub flushed: u64,
+    /// Blocks not taken in, or not written, because their account was at its limit and had nothing of its own to let go.
+    pub over_limit: u64,
     /// Leases granted.
     pub leases_granted: u64,
     /// Leases that ended by their time limit or with their instance.
@@ -44,7 +50,7 @@ pub struct Counters {
 impl Counters {
     /// Each by its name, in a fixed order.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 18] {
+    pub fn named(&self) -> [(&'static str, u64); 20] {
         [
             ("blocks_stored", self.blocks_stored),
             ("blocks_dropped", self.blocks_dropped),
@@ -57,15 +63,32 @@ impl Counters {
             ("ram_evicted", self.ram_evicted),
             ("nvme_evicted", self.nvme_evicted),
             ("lost", self.lost),
+            ("expired", self.expired),
             ("removed", self.removed),
             ("extents_moved", self.extents_moved),
             ("drive_lost", self.drive_lost),
             ("flushed", self.flushed),
+            ("over_limit", self.over_limit),
             ("leases_granted", self.leases_granted),
             ("leases_lapsed", self.leases_lapsed),
             ("leases_revoked", self.leases_revoked),
         ]
     }
+}
+
+/// What one account holds now, and may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountHoldings {
+    /// Whose.
+    pub account: AccountId,
+    /// Bytes of RAM slots that it has or was promised.
+    pub ram_bytes: u64,
+    /// Bytes of NVMe slots that it has or was promised.
+    pub nvme_bytes: u64,
+    /// Of those on NVMe, bytes that may not be evicted for a time.
+    pub kept_bytes: u64,
+    /// What it may hold.
+    pub quota: Quota,
 }
 
 /// What the planner holds now.
@@ -81,6 +104,10 @@ pub struct Holdings {
     pub nvme_blocks: u64,
     /// Blocks with bytes whose ancestors are gone.
     pub orphans: u64,
+    /// Prefixes with a guaranteed lifetime or a pin.
+    pub promises: u64,
+    /// Blocks with a time to live.
+    pub expiring: u64,
     /// Leases held.
     pub leases: u64,
     /// Puts under way.

@@ -1,4 +1,5 @@
-//! Everything the planner learns comes in as an [`Event`]; everything it causes goes out as a [`Command`].
+//! Everything the planner learns comes in as an [`Event`]; everything it causes goes out as a
+//! [`Command`](super::Command).
 //!
 //! An event also has an [`Answer`], for the caller who waits. Whoever carries out a command reports its end with the
 //! event that the command names.
@@ -6,7 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::vocab::{AccountId, BlockKey, GroupId, LeaseId, NamespaceId, Owner, SlotClass, SlotId};
+use crate::vocab::{
+    AccountId, BlockKey, ByteCount, GroupId, LeaseId, Lifetime, NamespaceId, OwnerPath, Promise, Quota, QuotaError,
+    Retention, SlotClass, SlotId,
+};
 
 /// A block of the planner's catalog: its record and how often that record has been used before, so that a completion
 /// that comes late finds nothing instead of another block.
@@ -53,7 +57,7 @@ pub enum Event {
         /// Which put.
         put: PutId,
     },
-    /// The put is about to receive this block: it needs a RAM slot. Answer: `Done`, or `NoRoom`. Leads to [`Command::Fill`].
+    /// The put is about to receive this block: it needs a RAM slot. Answer: `Done`, or `NoRoom`. Leads to [`Command::Fill`](super::Command::Fill).
     Need {
         /// A block that was wanted.
         block: BlockRef,
@@ -74,14 +78,14 @@ pub enum Event {
         /// Which put.
         put: PutId,
     },
-    /// The end of a [`Command::Write`].
+    /// The end of a [`Command::Write`](super::Command::Write).
     Wrote {
         /// Which block.
         block: BlockRef,
         /// How it ended; the generation means nothing here.
         outcome: Transfer,
     },
-    /// The end of a [`Command::Erase`]: the row is gone.
+    /// The end of a [`Command::Erase`](super::Command::Erase): the row is gone.
     Erased {
         /// The NVMe slot that it named.
         slot: SlotId,
@@ -92,17 +96,17 @@ pub enum Event {
         /// Whether it is so from now on.
         failing: bool,
     },
-    /// The end of a [`Command::Retire`]: nobody reads the slot any more.
+    /// The end of a [`Command::Retire`](super::Command::Retire): nobody reads the slot any more.
     RamFreed {
         /// Which slot.
         slot: SlotId,
     },
-    /// A reader wants this block in RAM. Answer: [`Answer::Wanted`]. May lead to [`Command::Load`].
+    /// A reader wants this block in RAM. Answer: [`Answer::Wanted`]. May lead to [`Command::Load`](super::Command::Load).
     Want {
         /// Which block.
         key: BlockKey,
     },
-    /// The end of a [`Command::Load`].
+    /// The end of a [`Command::Load`](super::Command::Load).
     Loaded {
         /// Which block.
         block: BlockRef,
@@ -174,6 +178,29 @@ pub enum Event {
         /// Its number.
         drive: u16,
     },
+    /// An admin says what an account may hold; both none takes it away. Answer: [`Answer::QuotaSet`]. What is above a lowered
+    /// limit goes by and by, with this event and with ticks.
+    SetQuota {
+        /// Whose.
+        account: AccountId,
+        /// What.
+        quota: Quota,
+    },
+    /// A prefix is to stay on NVMe for a time, or until an admin lets it go. Blocks that are not there are written. Answer:
+    /// [`Answer::Kept`].
+    Keep {
+        /// Its last block.
+        deepest: BlockKey,
+        /// For how long from now; `None` for a pin.
+        lifetime: Option<Lifetime>,
+    },
+    /// A pin is taken away, or a promise that nobody was told of. Answer: [`Answer::Unkept`].
+    Unkeep {
+        /// Its last block.
+        deepest: BlockKey,
+        /// Whether it is the pin.
+        pin: bool,
+    },
     /// The daemon is about to stop: write what only RAM has, the hottest first, as far as the write queue has room.
     /// Answer: [`Answer::Flushing`]; to be sent again as writes end.
     Flush,
@@ -213,8 +240,10 @@ pub struct Offer {
     pub keys: Arc<[BlockKey]>,
     /// The largest payload, which the slots are cut for.
     pub payload_max: u32,
-    /// Whose blocks.
-    pub owner: Owner,
+    /// Whose blocks, along the chain.
+    pub owners: OwnerPath,
+    /// How long they are kept. What it guarantees is asked for with [`Event::Keep`] once they are stored.
+    pub retention: Retention,
 }
 
 /// Which blocks a purge erases: all fields that are given must match.
@@ -272,6 +301,12 @@ pub enum Answer {
         /// Blocks worth writing that are not yet being written.
         left: u64,
     },
+    /// To [`Event::Keep`].
+    Kept(Result<Kept, KeepError>),
+    /// To [`Event::Unkeep`]: whether there was one.
+    Unkept(bool),
+    /// To [`Event::SetQuota`].
+    QuotaSet(Result<(), QuotaError>),
     /// To [`Event::Evict`] and [`Event::Purge`].
     Removed {
         /// Blocks removed.
@@ -288,7 +323,7 @@ pub enum Answer {
 pub enum Wanted {
     /// It is in RAM.
     Ready,
-    /// It is on its way: this event or an earlier one started a [`Command::Load`].
+    /// It is on its way: this event or an earlier one started a [`Command::Load`](super::Command::Load).
     Coming,
     /// RAM has no room for it now; read it with [`Event::Peek`].
     NoRoom,
@@ -334,134 +369,39 @@ pub enum LeaseError {
     TooMany(usize),
 }
 
-/// Where a readable block is: what is published to readers.
+/// A prefix that is promised to stay. Nobody may be told before its last block is written and the promise is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Residence {
-    /// Its place in RAM.
-    pub ram: Option<InRam>,
-    /// Whether NVMe has it. Where is the planner's to say.
-    pub nvme: bool,
-}
-
-/// A block's place in RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InRam {
-    /// Which slot.
-    pub slot: SlotId,
-    /// Its size.
-    pub class: SlotClass,
-    /// Generation that readers must name.
-    pub generation: u64,
-    /// Bytes of the payload.
-    pub length: u32,
-    /// Checksum, seeded with the key.
-    pub crc: u64,
-    /// Whether RAM has all its ancestors too: then it counts as a hit in RAM.
-    pub run: bool,
-}
-
-/// A block to be written to NVMe with its row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Write {
-    /// Which block; named in [`Event::Wrote`].
+pub struct Kept {
+    /// Its last block.
     pub block: BlockRef,
-    /// Its key.
-    pub key: BlockKey,
-    /// Where the bytes are in RAM: slot, class and generation.
-    pub from: (SlotId, SlotClass, u64),
-    /// Where they go.
-    pub to: (SlotId, SlotClass),
-    /// Bytes of the payload.
-    pub length: u32,
-    /// Checksum, seeded with the key.
-    pub crc: u64,
-    /// Whose it is.
-    pub owner: Owner,
-    /// The block before it.
-    pub parent: Option<BlockKey>,
-    /// How many blocks come before it.
-    pub depth: u32,
-    /// When it was stored.
-    pub created_s: u32,
+    /// What is promised.
+    pub promise: Promise,
+    /// Blocks of it that are still being written.
+    pub writing: u64,
+    /// Whether nothing was promised of it before.
+    pub is_new: bool,
 }
 
-/// A block to be read from NVMe into RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
-    /// Which block; named in [`Event::Loaded`].
-    pub block: BlockRef,
-    /// Its key.
-    pub key: BlockKey,
-    /// Where the bytes are.
-    pub from: (SlotId, SlotClass),
-    /// Where they go.
-    pub to: (SlotId, SlotClass),
-    /// Bytes of the payload.
-    pub length: u32,
-    /// What the checksum must be.
-    pub crc: u64,
-}
-
-/// What must now be done, in the order of the commands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// The put may write this block's bytes into the slot. Ends with [`Event::Filled`] or the put's end.
-    Fill {
-        /// Whose put.
-        put: PutId,
-        /// Which block.
-        block: BlockRef,
-        /// Where.
-        slot: SlotId,
-        /// Slot size.
-        class: SlotClass,
-    },
-    /// The slot that this block of a put waited for will not come.
-    Refuse {
-        /// Whose put.
-        put: PutId,
-        /// Which block.
-        block: BlockRef,
-    },
-    /// Ends with [`Event::Wrote`].
-    Write(Write),
-    /// Ends with [`Event::Loaded`].
-    Load(Load),
-    /// A load that was promised can't be tried: its readers are told.
-    Unloadable {
-        /// Which block.
-        key: BlockKey,
-    },
-    /// Delete the row. Ends with [`Event::Erased`].
-    Erase {
-        /// Which block.
-        key: BlockKey,
-        /// The slot that it had.
-        slot: SlotId,
-        /// Its class.
-        class: SlotClass,
-    },
-    /// Let no new reader into the slot. Ends with [`Event::RamFreed`].
-    Retire {
-        /// Which slot.
-        slot: SlotId,
-        /// Its class.
-        class: SlotClass,
-    },
-    /// Tell lookups that the block is readable.
-    Publish {
-        /// Which block.
-        block: BlockRef,
-        /// Its key.
-        key: BlockKey,
-        /// Where it is.
-        residence: Residence,
-    },
-    /// Tell lookups that it is not.
-    Unpublish {
-        /// Which block.
-        block: BlockRef,
-        /// Its key.
-        key: BlockKey,
+/// Why a prefix can't be promised to stay. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepError {
+    /// It is not readable here.
+    #[error("the prefix is not readable here")]
+    Gone,
+    /// It has a block that may be in RAM only.
+    #[error("the prefix has blocks that may be in RAM only")]
+    RamOnly,
+    /// It has a block that NVMe has no room for, or that could not be written.
+    #[error("the prefix has blocks that NVMe has not and can't take now")]
+    NotWritten,
+    /// The account's guaranteed share does not reach.
+    #[error("{wanted} are to be guaranteed, and {left} of the account's NVMe share are not yet promised")]
+    NoShare {
+        /// Whose share.
+        account: AccountId,
+        /// Bytes of the slots that are to be guaranteed.
+        wanted: ByteCount,
+        /// Bytes of the share that are left.
+        left: ByteCount,
     },
 }

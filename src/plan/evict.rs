@@ -1,17 +1,35 @@
 //! Letting go: by the policy to make room, by an admin, and of what has become nothing.
 
+use super::accounts::Accounts;
+use super::catalog::Catalog;
+use super::command::Command;
 use super::entry::{Nvme, Ram, is_block};
-use super::event::{Answer, BlockRef, Command, Filter};
+use super::event::{Answer, BlockRef, Filter};
 use super::planner::Planner;
-use crate::vocab::BlockKey;
+use crate::vocab::{AccountId, BlockKey, Tier};
+
+/// Whether a block is within its account's share, which only the account itself may draw on.
+fn is_protected(catalog: &Catalog, accounts: &Accounts, number: u32, tier: Tier, bytes: u64, by: AccountId) -> bool {
+    let of = || catalog.account(number);
+    !accounts.are_equal() && of() != by && !accounts.may_give(of(), tier, bytes)
+}
 
 impl Planner {
-    /// Lets the first block in the order of going leave RAM.
-    pub(super) fn evict_from_ram(&mut self, class: u8) -> bool {
-        let Self { ram, catalog, .. } = self;
+    /// Lets the first block in the order of going leave RAM, to make room for one of `account`.
+    pub(super) fn evict_from_ram(&mut self, class: u8, account: AccountId) -> bool {
+        let lanes = self.giving_lanes(Tier::Ram, class, account);
+        lanes.into_iter().any(|lane| self.evict_from_ram_lane(class, lane, account))
+    }
+
+    pub(super) fn evict_from_ram_lane(&mut self, class: u8, lane: u16, account: AccountId) -> bool {
+        let bytes = u64::from(self.ram.class(class).bytes());
+        let Self { ram, catalog, accounts, .. } = self;
         let mut support = None;
-        let victim = ram.victim(class, &mut |at| {
+        let victim = ram.victim(class, lane, &mut |at| {
             let number = catalog.actives.block(at);
+            if is_protected(catalog, accounts, number, Tier::Ram, bytes, account) {
+                return false;
+            }
             if support.is_none() && catalog.is_sole_support(number) {
                 support = Some(number);
             }
@@ -33,9 +51,26 @@ impl Planner {
     }
 
     /// Lets the first block in the order of going leave NVMe, and RAM with it: NVMe bounds the distinct blocks.
-    pub(super) fn evict_from_nvme(&mut self, class: u8) -> bool {
-        let Self { nvme, catalog, .. } = self;
-        let Some(victim) = nvme.victim(class, &mut |number| catalog.nvme_may_go(number)) else { return false };
+    pub(super) fn evict_from_nvme(&mut self, class: u8, account: AccountId) -> bool {
+        let lanes = self.giving_lanes(Tier::Nvme, class, account);
+        lanes.into_iter().any(|lane| self.evict_from_nvme_lane(class, lane, account))
+    }
+
+    pub(super) fn evict_from_nvme_lane(&mut self, class: u8, lane: u16, account: AccountId) -> bool {
+        let bytes = u64::from(self.nvme.class(class).bytes());
+        let Self { nvme, ram, catalog, accounts, .. } = self;
+        let may_go = &mut |number: u32| {
+            // What leaves NVMe leaves RAM: then it must not be within its account's share there either.
+            let in_ram = || {
+                let bytes = || ram.class(catalog[number].ram_class).bytes().into();
+                catalog[number].ram == Ram::Resident
+                    && is_protected(catalog, accounts, number, Tier::Ram, bytes(), account)
+            };
+            catalog.nvme_may_go(number)
+                && !is_protected(catalog, accounts, number, Tier::Nvme, bytes, account)
+                && !in_ram()
+        };
+        let Some(victim) = nvme.victim(class, lane, may_go) else { return false };
         self.counters.nvme_evicted += 1;
         self.drop_everywhere(victim);
         true
@@ -60,6 +95,7 @@ impl Planner {
     pub(super) fn drop_from_nvme(&mut self, number: u32) {
         let entry = &self.catalog[number];
         let (key, slot, number_of_class) = (self.catalog.key(number), entry.nvme_slot, entry.nvme_class);
+        self.end_promises_on(number);
         self.set_nvme(number, Nvme::Absent);
         self.nvme.remove(number);
         self.nvme.expect(slot);
@@ -73,11 +109,12 @@ impl Planner {
         let mut at = number;
         while is_block(at) {
             let (entry, active) = (&self.catalog[at], self.catalog.active(at));
-            if !entry.is_ghost() || active.leases > 0 || active.reads > 0 {
+            if !entry.is_ghost() || active.leases > 0 || active.reads > 0 || active.promises > 0 {
                 return;
             }
             let parent = entry.parent;
             if !is_block(entry.first_child) {
+                self.expiries.forget(at);
                 self.catalog.remove(at);
             } else if is_block(parent) && self.catalog[parent].is_ghost() {
                 // One ghost is enough to hang children on; its own place is found again when its chain is offered.
@@ -126,7 +163,8 @@ impl Planner {
             if entry.is_ghost() {
                 continue;
             }
-            let held = self.catalog.active(number).leases > 0 || self.catalog.is_moving(number);
+            let active = self.catalog.active(number);
+            let held = active.leases > 0 || active.promises > 0 || self.catalog.is_moving(number);
             if held || entry.ram_children > 0 || entry.nvme_children > 0 {
                 kept += 1;
                 continue;

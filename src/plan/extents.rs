@@ -6,17 +6,17 @@
 //! all before it, so nothing that goes was used later than that.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Nvme, Ram};
 use super::event::BlockRef;
 use super::planner::Planner;
 use super::shelf::Shelf;
 use crate::vocab::limits::{EXTENT_CANDIDATES, EXTENT_LOOK_EVERY, EXTENT_STARVED, EXTENT_STARVED_LEAST};
-use crate::vocab::{Tier, Timestamp};
+use crate::vocab::{AccountId, Tier, Timestamp};
 
 impl Planner {
-    fn shelf(&mut self, tier: Tier) -> &mut Shelf {
+    pub(super) fn shelf(&mut self, tier: Tier) -> &mut Shelf {
         match tier {
             Tier::Ram => &mut self.ram,
             Tier::Nvme => &mut self.nvme,
@@ -58,7 +58,8 @@ impl Planner {
 
     /// When the coldest block of a class was used last; `None` where it has none that a lookup could reach.
     fn tail_use(&mut self, tier: Tier, class: u8) -> Option<Timestamp> {
-        let (coldest, used) = self.shelf(tier).coldest(class)?;
+        let lane = *self.giving_lanes(tier, class, AccountId::default()).first()?;
+        let (coldest, used) = self.shelf(tier).coldest(class, lane)?;
         let number = if tier == Tier::Ram { self.catalog.actives.block(coldest) } else { coldest };
         self.catalog[number].is_readable().then_some(used)
     }
@@ -101,6 +102,7 @@ impl Planner {
     fn blocks_that_go(&mut self, tier: Tier, extent: u16) -> Option<Vec<BlockRef>> {
         let mut stack: Vec<u32> = self.shelf(tier).space.extent(extent)?.blocks().collect();
         let mut found = BTreeSet::new();
+        let mut taken = BTreeMap::new();
         while let Some(number) = stack.pop() {
             let entry = &self.catalog[number];
             let (there, may_go) = match tier {
@@ -110,7 +112,7 @@ impl Planner {
             if !there {
                 continue;
             }
-            if !may_go {
+            if !may_go || !self.may_be_taken(tier, number, &mut taken) {
                 return None;
             }
             if found.insert((Reverse(entry.depth), number)) {

@@ -5,11 +5,12 @@ use std::cmp::Reverse;
 
 use super::active::NO_PUT;
 use super::admission::AdmissionKind;
+use super::command::Command;
 use super::entry::{Entry, Nvme, Ram};
-use super::event::{Answer, Command, PutId};
+use super::event::{Answer, PutId};
 use super::planner::Planner;
 use super::policy::Heat;
-use crate::vocab::Timestamp;
+use crate::vocab::{Tier, Timestamp};
 
 impl Planner {
     /// Begins the writes of what only RAM has, the hottest first, until the write queue is full.
@@ -50,7 +51,9 @@ impl Planner {
         if !self.nvme.space.is_full(class) {
             return true;
         }
-        let coldest = self.nvme.coldest(class);
+        let account = self.catalog.account(number);
+        let lane = self.giving_lanes(Tier::Nvme, class, account).first().copied();
+        let coldest = lane.and_then(|lane| self.nvme.coldest(class, lane));
         coldest.is_some_and(|(coldest, last)| self.catalog[coldest].is_orphan() || last <= used)
     }
 
@@ -68,6 +71,8 @@ impl Planner {
             return false;
         }
         let (class, at) = (entry.ram_class, entry.active);
+        // Its slot counts as that of whom it is promised to.
+        self.accounts.discharge(self.catalog.account(number), Tier::Ram, self.slot_bytes(Tier::Ram, number));
         self.catalog.active_mut(number).leaving = true;
         self.ram.remove(at);
         self.ram.promise(class, 1);
@@ -88,8 +93,14 @@ impl Planner {
         }
         let (class, at) = (self.catalog[number].ram_class, self.catalog[number].active);
         self.catalog.active_mut(number).leaving = false;
-        self.ram.insert(class, at, Heat::Hot, self.now);
-        self.evict_from_ram(class);
+        let (account, lane) = (self.catalog.account(number), self.lane(number));
+        self.accounts.charge(account, Tier::Ram, self.slot_bytes(Tier::Ram, number));
+        self.ram.insert(class, lane, at, Heat::Hot, self.now);
+        // Its account may have taken what it left.
+        let is_over = self.accounts.excess(account, Tier::Ram, 0) > 0;
+        if !(is_over && self.evict_own(Tier::Ram, Some(class), account)) {
+            self.evict_from_ram(class, account);
+        }
         let Self { ram, catalog, .. } = self;
         let wants = |block| catalog.resolve(block).filter(|number| catalog[*number].ram == Ram::Waiting);
         if let Some(refused) = ram.break_promise(class, wants) {

@@ -12,7 +12,7 @@ impl Planner {
             ("keys", keys),
             ("entries", entries),
             ("numbers by key", by_key),
-            ("owners", self.catalog.owners.bytes()),
+            ("owners", self.catalog.owners.bytes() + self.accounts.bytes()),
             ("orders of going", self.ram.order_bytes() + self.nvme.order_bytes()),
             ("blocks by slot", self.ram.space.bytes() + self.nvme.space.bytes()),
             ("active blocks", self.catalog.actives.bytes()),

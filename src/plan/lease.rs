@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::event::{Answer, Filter, InstanceNo, LeaseError, Leased};
 use super::planner::Planner;
-use crate::vocab::limits::{LEASE_TTL_MAX, LEASES_PER_INSTANCE_MAX, PIN_BUDGET_SHARE};
+use crate::vocab::limits::{EXPIRED_A_TICK, LEASE_TTL_MAX, LEASES_PER_INSTANCE_MAX, PIN_BUDGET_SHARE};
 use crate::vocab::{BlockKey, LeaseId, NamespaceId, Timestamp};
 
 #[derive(Clone, Copy, Debug)]
@@ -197,6 +197,9 @@ impl Planner {
             self.end_lease(id);
         }
         self.sweep_lost_extents();
+        self.trim_all(EXPIRED_A_TICK);
+        self.end_promises(EXPIRED_A_TICK);
+        self.expire(EXPIRED_A_TICK);
         Answer::Done
     }
 

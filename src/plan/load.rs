@@ -1,8 +1,9 @@
 //! Reading from NVMe: promotion into RAM, once for all who wait, or a peek past RAM when it has no room.
 
 use super::active::NO_PUT;
+use super::command::{Command, Load};
 use super::entry::{Nvme, ROOT, Ram, is_block};
-use super::event::{Answer, BlockRef, Command, Load, Peek, Transfer, Wanted};
+use super::event::{Answer, BlockRef, Peek, Transfer, Wanted};
 use super::planner::Planner;
 use super::policy::Heat;
 use crate::vocab::BlockKey;

@@ -6,11 +6,11 @@
 
 use super::column::Column;
 use super::policy::{Heat, Policy};
-use crate::vocab::limits::REQUEST_BLOCKS_MAX;
+use crate::vocab::limits::{LISTS_MAX, REQUEST_BLOCKS_MAX};
 
 const NONE: u32 = u32::MAX;
 /// Nodes before those of blocks: each list's own, whose `next` is the hottest block, its `prev` the coldest.
-const LISTS: u32 = 1 << u8::BITS;
+const LISTS: u32 = LISTS_MAX as u32;
 /// How many blocks that can't go are passed over before giving up: one leased chain of the greatest length. More in a row
 /// mean that nearly everything is pinned.
 const PASSED_OVER_MAX: usize = REQUEST_BLOCKS_MAX;
@@ -69,7 +69,7 @@ impl Policy for Lru {
         "lru"
     }
 
-    fn insert(&mut self, list: u8, block: u32, heat: Heat) {
+    fn insert(&mut self, list: u16, block: u32, heat: Heat) {
         let node = block + LISTS;
         self.nodes.reach(node);
         debug_assert_eq!(self.nodes[node].prev, NONE, "block is in a list already");
@@ -79,12 +79,12 @@ impl Policy for Lru {
         }
     }
 
-    fn touch(&mut self, list: u8, block: u32) {
+    fn touch(&mut self, list: u16, block: u32) {
         self.unlink(block + LISTS);
         self.link_hot(list.into(), block + LISTS);
     }
 
-    fn chill(&mut self, list: u8, block: u32) {
+    fn chill(&mut self, list: u16, block: u32) {
         self.unlink(block + LISTS);
         self.link_cold(list.into(), block + LISTS);
     }
@@ -93,7 +93,7 @@ impl Policy for Lru {
         self.unlink(block + LISTS);
     }
 
-    fn victim(&mut self, list: u8, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+    fn victim(&mut self, list: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
         let ends = u32::from(list);
         let coldest = self.nodes[ends].prev;
         let mut node = coldest;
@@ -112,6 +112,18 @@ impl Policy for Lru {
             node = if hotter == ends { coldest } else { hotter };
         }
         None
+    }
+
+    fn relist(&mut self, from: u16, to: u16, moves: &mut dyn FnMut(u32) -> bool) {
+        let mut node = self.nodes[u32::from(from)].prev;
+        while node != u32::from(from) {
+            let hotter = self.nodes[node].prev;
+            if moves(node - LISTS) {
+                self.unlink(node);
+                self.link_hot(to.into(), node);
+            }
+            node = hotter;
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -148,11 +160,21 @@ mod tests {
     fn lists_of_one_tier_do_not_see_each_other() {
         let mut lru = Lru::default();
         for block in 0..6 {
-            lru.insert((block % 2) as u8, block, Heat::Hot);
+            lru.insert((block % 2) as u16, block, Heat::Hot);
         }
         lru.touch(1, 1);
         assert_eq!(lru.victim(1, &mut |_| true), Some(3));
         assert_eq!(order(&mut lru), [0, 2, 4]);
+    }
+
+    #[test]
+    fn blocks_change_lists_in_their_order() {
+        let mut lru = Lru::default();
+        (0..6).for_each(|block| lru.insert(1, block, Heat::Hot));
+        lru.touch(1, 2);
+        lru.relist(1, 0, &mut |block| block % 2 == 0);
+        assert_eq!(lru.victim(1, &mut |_| true), Some(1));
+        assert_eq!(order(&mut lru), [0, 4, 2]);
     }
 
     #[test]

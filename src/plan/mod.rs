@@ -7,19 +7,23 @@
 //! first to go; a slot belongs to one block, to the free list, or to the world (being freed); what is leased or being
 //! moved stays; blocks of a put end with it.
 
+mod accounts;
 mod active;
 mod admission;
 mod catalog;
 mod check;
 mod column;
+mod command;
 mod counters;
 mod entry;
 mod event;
 mod evict;
+mod expire;
 mod extent;
 mod extents;
 mod flush;
 mod footprint;
+mod keep;
 mod keys;
 mod lease;
 mod load;
@@ -29,6 +33,7 @@ mod owner;
 mod planner;
 mod policy;
 mod put;
+mod quota;
 mod reach;
 mod recover;
 mod recover_order;
@@ -39,10 +44,11 @@ mod wear;
 mod write;
 
 pub use admission::AdmissionKind;
-pub use counters::{Counters, Holdings};
+pub use command::{Command, InRam, Load, Residence, Write};
+pub use counters::{AccountHoldings, Counters, Holdings};
 pub use event::{
-    Answer, BlockRef, Command, Event, Filter, InRam, InstanceNo, LeaseError, Leased, Load, Offer, Peek, PutId,
-    Residence, Transfer, Wanted, Write,
+    Answer, BlockRef, Event, Filter, InstanceNo, KeepError, Kept, LeaseError, Leased, Offer, Peek, PutId, Transfer,
+    Wanted,
 };
 pub use keys::Keys;
 pub use planner::{Inspection, Options, Planner};

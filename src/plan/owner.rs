@@ -2,7 +2,7 @@
 
 use hashbrown::HashTable;
 
-use crate::vocab::Owner;
+use crate::vocab::{AccountId, Owner};
 
 /// The number of no owner: a block that was never offered.
 pub(super) const NOBODY: u32 = u32::MAX;
@@ -72,6 +72,11 @@ impl Owners {
     pub(super) fn get(&self, number: u32) -> Deed {
         let nobody = Deed { owner: Owner::default(), payload_max: 0 };
         self.deeds.get(number as usize).map_or(nobody, |(deed, _)| *deed)
+    }
+
+    /// The account of the owner of this number.
+    pub(super) fn account(&self, number: u32) -> AccountId {
+        self.deeds.get(number as usize).map_or(AccountId::default(), |(deed, _)| deed.owner.account)
     }
 
     /// How often each owner is held, by number: for the invariants' check.

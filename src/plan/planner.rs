@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::accounts::Accounts;
 use super::active::NO_PUT;
 use super::admission::AdmissionKind;
 use super::catalog::Catalog;
-use super::counters::{Counters, Holdings};
+use super::command::Command;
+use super::counters::{AccountHoldings, Counters, Holdings};
 use super::entry::{Nvme, ROOT, Ram, is_block};
-use super::event::{Answer, BlockRef, Command, Event};
+use super::event::{Answer, BlockRef, Event};
+use super::expire::Expiries;
+use super::keep::Promises;
 use super::keys::Keys;
 use super::lease::Leases;
 use super::policy::PolicyKind;
@@ -88,6 +92,9 @@ pub struct Planner {
     /// Extents of lost drives whose blocks have not all been let go yet.
     pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
+    pub(super) accounts: Accounts,
+    pub(super) promises: Promises,
+    pub(super) expiries: Expiries,
     /// Working memory of walks over the tree.
     pub(super) stack: Vec<u32>,
 }
@@ -126,6 +133,9 @@ impl Planner {
             untouched: VecDeque::new(),
             lost_extents: Vec::new(),
             held: Held::default(),
+            accounts: Accounts::new(options.ram.total(), options.nvme.total()),
+            promises: Promises::default(),
+            expiries: Expiries::default(),
             stack: Vec::new(),
         }
     }
@@ -170,6 +180,9 @@ impl Planner {
                 self.index_failing = failing;
                 Answer::Done
             }
+            Event::SetQuota { account, quota } => Answer::QuotaSet(self.set_quota(account, quota)),
+            Event::Keep { deepest, lifetime } => Answer::Kept(self.keep(&deepest, lifetime)),
+            Event::Unkeep { deepest, pin } => Answer::Unkept(self.unkeep(&deepest, pin)),
             Event::Flush => self.flush(),
             Event::Evict { key } => self.evict(&key),
             Event::Purge(filter) => self.purge(&filter),
@@ -208,11 +221,19 @@ impl Planner {
             ram_blocks: self.held.ram_blocks,
             nvme_blocks: self.held.nvme_blocks,
             orphans: self.held.orphans,
+            promises: self.promises.len(),
+            expiring: self.expiries.len(),
             leases: self.leases.len(),
             puts: self.puts.len() as u64,
             reservations: self.held.reservations,
             background: self.held.moving + self.ram.moving() + self.nvme.moving() + self.lost_extents.len() as u64,
         }
+    }
+
+    /// What each account holds, and may hold, of those that hold anything or have a quota.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<AccountHoldings> {
+        self.accounts.holdings()
     }
 
     /// Whether nothing is under way but what puts and readers hold.
@@ -245,6 +266,9 @@ impl Planner {
             first: entry.parent == ROOT,
             owner: self.catalog.owner(number),
             leases: active.leases,
+            promises: active.promises,
+            promise: self.promises.get(number),
+            expires_s: self.expiries.get(number),
             created_s: entry.created_s,
         })
     }
@@ -287,6 +311,12 @@ pub struct Inspection {
     pub owner: crate::vocab::Owner,
     /// Leases whose deepest block it is.
     pub leases: u32,
+    /// Promises of a lifetime, and pins, on it or on what hangs on it.
+    pub promises: u32,
+    /// The one whose deepest block it is.
+    pub promise: Option<crate::vocab::Promise>,
+    /// When its time to live is over, in seconds since 1970; 0 for never.
+    pub expires_s: u32,
     /// When it was stored, in seconds.
     pub created_s: u32,
 }

@@ -1,4 +1,4 @@
-//! What to let go first, as a trait: one policy object a tier, with a list for each size class.
+//! What to let go first, as a trait: one policy object a tier, with lists for size classes and accounts.
 
 /// How a block enters a policy's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,8 @@ pub enum Heat {
     Cold,
 }
 
-/// Orders the blocks of one tier, each size class by itself, by how soon they should go.
+/// Orders the blocks of one tier, each list by itself, by how soon they should go. A list holds the blocks of one size class
+/// and one account, or of all accounts without a quota.
 ///
 /// The planner owns the blocks and their tree; a policy knows them by number only. The caller guarantees that a block
 /// is inserted before it is touched or removed, never twice, and always named with the list that it is in.
@@ -17,15 +18,18 @@ pub trait Policy: Send + Sync {
     /// Its name on the command line and in reports.
     fn name(&self) -> &'static str;
     /// A block has come in.
-    fn insert(&mut self, list: u8, block: u32, heat: Heat);
+    fn insert(&mut self, list: u16, block: u32, heat: Heat);
     /// A block was used.
-    fn touch(&mut self, list: u8, block: u32);
+    fn touch(&mut self, list: u16, block: u32);
     /// A block should go before all others.
-    fn chill(&mut self, list: u8, block: u32);
+    fn chill(&mut self, list: u16, block: u32);
     /// A block has gone.
     fn remove(&mut self, block: u32);
     /// The first block in a list's order of going that `evictable` accepts. It stays in until removed.
-    fn victim(&mut self, list: u8, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32>;
+    fn victim(&mut self, list: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32>;
+    /// Takes the blocks that `moves` accepts from list `from` to list `to`, where they are in the same order. O(blocks of
+    /// `from`).
+    fn relist(&mut self, from: u16, to: u16, moves: &mut dyn FnMut(u32) -> bool);
     /// Bytes of memory that it takes.
     fn bytes(&self) -> usize;
 }

@@ -1,14 +1,15 @@
 //! A put: a chain is offered, what is missing is wanted, slots are had one by one, bytes come in.
 
 use super::active::NO_PUT;
+use super::command::Command;
 use super::entry::{ROOT, Ram, UNKNOWN};
-use super::event::{Answer, BlockRef, Command, Offer, PutId};
+use super::event::{Answer, BlockRef, Offer, PutId};
 use super::owner::Deed;
 use super::planner::Planner;
 use super::policy::Heat;
 use super::shelf::Grant;
 use crate::vocab::limits::LEAKED_AT_ONCE;
-use crate::vocab::{BlockKey, SlotId, Tier};
+use crate::vocab::{BlockKey, Owner, SlotId, Tier};
 
 /// A put under way.
 #[derive(Debug)]
@@ -38,33 +39,60 @@ impl Planner {
         };
         let end = offer.keys.len().min(from.saturating_add(self.offered_at_once));
         let depth = offer.depth.saturating_add(u32::try_from(from).unwrap_or(u32::MAX));
-        let owner = self.catalog.owners.hold(Deed { owner: offer.owner, payload_max: offer.payload_max });
+        let mut owner = None;
         let mut parent = self.offered_below(&offer, from);
         for (depth, key) in (depth..).zip(&offer.keys[from..end]) {
             parent = parent.and_then(|parent| self.link(*key, parent, depth));
             let Some(number) = parent else { break };
             let is_wanted = self.catalog[number].is_ghost();
-            answer.push(is_wanted.then(|| self.reserve(number, put, owner)));
+            let owner = self.owner_at(&offer, depth, &mut owner);
+            answer.push(is_wanted.then(|| self.reserve(number, &offer, owner)));
             if !is_wanted {
+                self.widen(number, owner);
                 // Also another chance for a block whose write was dropped.
                 self.admit_at_second_use(number);
             }
         }
-        self.catalog.owners.release(owner);
+        if let Some((_, owner)) = owner {
+            self.catalog.owners.release(owner);
+        }
         wanted.extend(answer.iter().flatten());
         let (complete, more) = (parent.is_some(), parent.is_some() && end < offer.keys.len());
         self.puts.insert(put.0, Put { offer, offered: end, wanted });
         Answer::Offered { wanted: answer, complete, more }
     }
 
+    /// The owner of the block at a depth of an offered chain. It is held, in `held`, until another one is.
+    fn owner_at(&mut self, offer: &Offer, depth: u32, held: &mut Option<(Owner, u32)>) -> u32 {
+        let owner = offer.owners.at(depth);
+        if let Some((of, number)) = held.filter(|(of, _)| *of == owner) {
+            debug_assert_eq!(of, owner);
+            return number;
+        }
+        let number = self.catalog.owners.hold(Deed { owner, payload_max: offer.payload_max });
+        if let Some((_, before)) = held.replace((owner, number)) {
+            self.catalog.owners.release(before);
+        }
+        number
+    }
+
+    /// A block that a request kept from NVMe may go there for this one.
+    fn widen(&mut self, number: u32, owner: u32) {
+        let (of, now) = (self.catalog.owner(number), self.catalog.owners.get(owner).owner);
+        if of.ram_only && !now.ram_only && of.account == now.account {
+            self.catalog.give(number, owner);
+        }
+    }
+
     /// A ghost becomes a block that is offered.
-    fn reserve(&mut self, number: u32, put: PutId, owner: u32) -> BlockRef {
+    fn reserve(&mut self, number: u32, offer: &Offer, owner: u32) -> BlockRef {
         let entry = &mut self.catalog[number];
         // A ghost that stayed for its children's sake: completions of the put that gave it up find nothing.
         entry.stamp = entry.stamp.wrapping_add(1);
         entry.created_s = self.now.seconds();
         self.catalog.give(number, owner);
-        self.catalog.active_mut(number).put = put.0;
+        self.begin_to_live(number, offer.retention);
+        self.catalog.active_mut(number).put = offer.put.0;
         self.set_ram(number, Ram::Offered);
         self.reference(number)
     }
@@ -105,9 +133,12 @@ impl Planner {
     /// Gets the block a RAM slot, now or soon, by evicting if need be. On success it is `Waiting` or `Filling`.
     pub(super) fn take_ram_slot(&mut self, number: u32, heat: Heat) -> bool {
         let Some(class) = self.ram.class_number(self.catalog.payload_max(number)) else { return false };
+        if !self.fits_its_limit(Tier::Ram, class, number) {
+            return false;
+        }
         let block = self.reference(number);
         let grant = match self.ram.ask(class, block) {
-            Grant::AfterEviction if self.make_ram_room(class) => self.ram.ask(class, block),
+            Grant::AfterEviction if self.make_ram_room(class, number) => self.ram.ask(class, block),
             grant => grant,
         };
         if grant == Grant::AfterEviction {
@@ -115,7 +146,8 @@ impl Planner {
         }
         self.catalog[number].ram_class = class;
         let at = self.catalog.ram_number(number);
-        self.ram.insert(class, at, heat, self.now);
+        let lane = self.lane(number);
+        self.ram.insert(class, lane, at, heat, self.now);
         self.set_ram(number, Ram::Waiting);
         if let Grant::Now(slot) = grant {
             self.assign_ram(number, slot);
@@ -123,10 +155,11 @@ impl Planner {
         true
     }
 
-    fn make_ram_room(&mut self, class: u8) -> bool {
+    fn make_ram_room(&mut self, class: u8, number: u32) -> bool {
+        let account = self.catalog.account(number);
         self.move_an_extent(Tier::Ram, class)
-            || self.evict_from_ram(class)
-            || (0..LEAKED_AT_ONCE).any(|_| self.end_leaked_lease(class) && self.evict_from_ram(class))
+            || self.evict_from_ram(class, account)
+            || (0..LEAKED_AT_ONCE).any(|_| self.end_leaked_lease(class) && self.evict_from_ram(class, account))
     }
 
     /// A waiting block has its slot: now the bytes may come, from a put or from NVMe.
@@ -164,7 +197,7 @@ impl Planner {
     }
 
     pub(super) fn put_ended(&mut self, put: PutId) -> Answer {
-        let Some(Put { offer: Offer { keys, .. }, wanted, .. }) = self.puts.remove(&put.0) else {
+        let Some(Put { offer: Offer { keys, retention, .. }, wanted, .. }) = self.puts.remove(&put.0) else {
             return Answer::Stored { through: 0 };
         };
         // Those without a slot first, or they would be handed the slots that the others give back. From the tail on, so
@@ -183,6 +216,7 @@ impl Planner {
         if let Some(last) = (through as usize).checked_sub(1)
             && let Some(number) = keys.get(last).and_then(|key| self.catalog.find(key))
         {
+            self.live_on(number, retention);
             self.touch_later(number);
         }
         Answer::Stored { through }

@@ -1,11 +1,13 @@
 //! Reachability: what lookups may see. A block counts only while every ancestor does; what loses an ancestor is an
 //! orphan, kept for a later put of that ancestor, but first to go.
 
+use super::accounts::COMMON;
 use super::active::NO_PUT;
+use super::command::{Command, InRam, Residence};
 use super::entry::{Nvme, ROOT, Ram, Reach, is_block};
-use super::event::{Answer, Command, InRam, Residence};
+use super::event::Answer;
 use super::planner::Planner;
-use crate::vocab::{BlockKey, Timestamp};
+use crate::vocab::{BlockKey, Tier, Timestamp};
 
 impl Planner {
     /// The block's places have changed: tells lookups, and works out anew what hangs on it.
@@ -37,6 +39,10 @@ impl Planner {
             let (block, key) = (self.reference(number), self.catalog.key(number));
             self.commands.push(Command::Unpublish { block, key });
         }
+        if !self.catalog[number].is_readable() {
+            // What can't be reached is worth no promise.
+            self.end_promise(number);
+        }
         self.chill_unreachable(number);
         self.warm_reached(number, before);
         true
@@ -48,10 +54,12 @@ impl Planner {
         let entry = &self.catalog[number];
         let (is_run, leaving) = (entry.is_ram_run(), self.catalog.active(number).leaving);
         if is_run && matches!(before, Reach::Orphan | Reach::Readable) && !leaving {
-            self.ram.touch(entry.ram_class, entry.active, self.now);
+            let (class, at, lane) = (entry.ram_class, entry.active, self.lane(number));
+            self.ram.touch(class, lane, at, self.now);
         }
+        let entry = &self.catalog[number];
         if before == Reach::Orphan && entry.is_readable() && entry.nvme == Nvme::Resident {
-            self.nvme.touch(entry.nvme_class, number, self.now);
+            self.nvme.touch(entry.nvme_class, self.lane(number), number, self.now);
         }
     }
 
@@ -78,10 +86,13 @@ impl Planner {
         let entry = &self.catalog[number];
         let active = self.catalog.active(number);
         if entry.ram == Ram::Resident && !entry.is_ram_run() && !active.leaving && !self.is_run_coming(number) {
-            self.ram.chill(entry.ram_class, entry.active);
+            let (class, at, lane) = (entry.ram_class, entry.active, self.lane(number));
+            self.ram.chill(class, lane, at);
         }
+        let entry = &self.catalog[number];
         if entry.nvme == Nvme::Resident && entry.is_orphan() {
-            self.nvme.chill(entry.nvme_class, number);
+            let (class, lane) = (entry.nvme_class, self.lane(number));
+            self.nvme.chill(class, lane, number);
         }
     }
 
@@ -129,6 +140,9 @@ impl Planner {
         if state == Ram::Resident || state == Ram::Absent {
             active.put = NO_PUT;
         }
+        let has_slot = |state| matches!(state, Ram::Waiting | Ram::Filling | Ram::Resident);
+        let leaving = active.leaving;
+        self.account_for(Tier::Ram, number, has_slot(before) && !leaving, has_slot(state) && !leaving);
         let reserved = |state| is_put && matches!(state, Ram::Offered | Ram::Waiting | Ram::Filling);
         self.held.reservations = self.held.reservations + u64::from(reserved(state)) - u64::from(reserved(before));
         let resident = |state| u64::from(state == Ram::Resident);
@@ -149,12 +163,41 @@ impl Planner {
         self.held.nvme_blocks = self.held.nvme_blocks + resident(state) - resident(before);
         let pending = |state| u64::from(matches!(state, Nvme::Waiting | Nvme::Writing));
         self.held.moving = self.held.moving + pending(state) - pending(before);
+        self.account_for(Tier::Nvme, number, before != Nvme::Absent, state != Nvme::Absent);
         self.writing_bytes = self.writing_bytes + pending(state) * slot_bytes - pending(before) * slot_bytes;
         if is_block(parent) {
             let there = |state| u32::from(state != Nvme::Absent);
             let children = &mut self.catalog[parent].nvme_children;
             *children = *children + there(state) - there(before);
         }
+    }
+
+    /// The block has a slot of the tier, or was promised one, or has none any more.
+    fn account_for(&mut self, tier: Tier, number: u32, before: bool, after: bool) {
+        if before == after {
+            return;
+        }
+        let (account, bytes) = (self.catalog.account(number), self.slot_bytes(tier, number));
+        if after {
+            self.accounts.charge(account, tier, bytes);
+        } else {
+            self.accounts.discharge(account, tier, bytes);
+        }
+    }
+
+    /// Bytes of the slots of a block's class.
+    pub(super) fn slot_bytes(&self, tier: Tier, number: u32) -> u64 {
+        let entry = &self.catalog[number];
+        let class = match tier {
+            Tier::Ram => self.ram.class(entry.ram_class),
+            Tier::Nvme => self.nvme.class(entry.nvme_class),
+        };
+        class.bytes().into()
+    }
+
+    /// The order of going that a block is in.
+    pub(super) fn lane(&self, number: u32) -> u16 {
+        if self.accounts.are_equal() { COMMON } else { self.accounts.lane(self.catalog.account(number)) }
     }
 
     /// A read of the block's NVMe slot begins: the slot is not reused before it ends.
@@ -213,20 +256,26 @@ impl Planner {
     }
 
     fn touch_one(&mut self, at: u32, now: Timestamp) {
-        let entry = &self.catalog[at];
+        if self.catalog.active(at).promises > 0 {
+            self.refresh_promise(at, now.seconds());
+        }
+        if !self.expiries.is_empty() {
+            self.refresh_expiry(at, now.seconds());
+        }
+        let (entry, lane) = (&self.catalog[at], self.lane(at));
         let in_ram_order = match entry.ram {
             Ram::Absent | Ram::Offered => false,
             Ram::Waiting | Ram::Filling => true,
             Ram::Resident => entry.is_ram_run() && !self.catalog.active(at).leaving,
         };
         if in_ram_order {
-            self.ram.touch(entry.ram_class, entry.active, now);
+            self.ram.touch(entry.ram_class, lane, entry.active, now);
         }
         if matches!(entry.ram, Ram::Filling | Ram::Resident) {
             self.ram.space.touch(self.catalog.active(at).ram_slot, now);
         }
         if entry.nvme != Nvme::Absent && !entry.is_orphan() {
-            self.nvme.touch(entry.nvme_class, at, now);
+            self.nvme.touch(entry.nvme_class, lane, at, now);
         }
         if matches!(entry.nvme, Nvme::Writing | Nvme::Resident) {
             self.nvme.space.touch(entry.nvme_slot, now);

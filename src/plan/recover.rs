@@ -6,7 +6,7 @@
 use super::entry::{NONE, Nvme, ROOT, UNKNOWN, is_block};
 use super::owner::Deed;
 use super::planner::Planner;
-use crate::vocab::{BlockKey, Owner, SlotClass, SlotId};
+use crate::vocab::{AccountId, BlockKey, Owner, Quota, QuotaError, SlotClass, SlotId};
 
 /// One row of the index.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Recovered {
     pub created_s: u32,
     /// When it was last used, as far as known.
     pub last_use_s: u32,
+    /// When its time to live is over, in seconds since 1970; 0 for never.
+    pub expires_s: u32,
 }
 
 /// A planner that takes in the rows of an index, before any event.
@@ -102,6 +104,9 @@ impl Recovery {
         (entry.nvme_slot, entry.nvme_class) = (row.slot, nvme.space.class_of(row.slot).unwrap_or_default());
         (entry.length, entry.crc, entry.created_s, entry.owner) = (row.length, row.crc, row.created_s, owner);
         nvme.use_later(number, row.last_use_s);
+        if row.expires_s > 0 {
+            self.planner.expiries.set(number, row.expires_s, None);
+        }
         self.planner.set_nvme(number, Nvme::Resident);
     }
 
@@ -144,6 +149,14 @@ impl Recovery {
             catalog.attach(number, parent);
             catalog[parent].nvme_children += 1;
         }
+    }
+
+    /// What an account may hold: to be said before any row.
+    ///
+    /// # Errors
+    /// When it can't be had: the tier became too small for all that is guaranteed.
+    pub fn quota(&mut self, account: AccountId, quota: Quota) -> Result<(), QuotaError> {
+        self.planner.accounts.set(account, quota).map(drop)
     }
 
     /// The planner so far.

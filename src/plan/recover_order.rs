@@ -3,8 +3,9 @@
 //! Both follow chains, and a walk along a chain waits for memory at every block. So blocks are put in the order of their
 //! depth first: then each is looked at once, after its parent or before it, and a processor looks at many of them at a time.
 
+use super::command::Residence;
 use super::entry::{Nvme, ROOT, Reach, is_block};
-use super::event::{BlockRef, Residence};
+use super::event::BlockRef;
 use super::planner::Planner;
 use super::policy::Heat;
 use crate::vocab::BlockKey;
@@ -44,7 +45,8 @@ pub(super) fn settle(mut planner: Planner) -> Planner {
     let mut turns = take_turns(&mut planner, &reached);
     turns.sort_unstable_by_key(|[first, second, number]| ((u64::from(*first) << 32) | u64::from(*second), *number));
     for [_, second, number] in turns {
-        planner.nvme.enter(second as u8, number, Heat::Hot);
+        let lane = planner.lane(number);
+        planner.nvme.enter(second as u8, lane, number, Heat::Hot);
     }
     planner.nvme.space.occupied();
     planner

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 
+use super::accounts::COMMON;
 use super::column::Column;
 use super::event::BlockRef;
 use super::policy::{Heat, Policy, PolicyKind};
 use super::space::Space;
+use crate::vocab::limits::LISTS_MAX;
 use crate::vocab::{SlotClass, SlotId, TierShape, Timestamp};
 
 /// What a size class of the tier waits for.
@@ -18,6 +20,38 @@ struct Queue {
     coming: u64,
 }
 
+/// The policy's lists: a class's own number is that of its common one, those of lanes are given as they are needed.
+#[derive(Debug)]
+struct Lists {
+    /// By lane, from lane 1 on, and by class; the common one where there is none.
+    of_lanes: Vec<Vec<u16>>,
+    given: u16,
+}
+
+impl Lists {
+    fn find(&self, class: u8, lane: u16) -> u16 {
+        let lane = usize::from(lane).checked_sub(1).and_then(|lane| self.of_lanes.get(lane));
+        lane.and_then(|lane| lane.get(usize::from(class))).copied().unwrap_or(class.into())
+    }
+
+    /// As [`find`](Self::find), having given the lane a list of its own where there is one to give.
+    fn open(&mut self, class: u8, lane: u16) -> u16 {
+        let found = self.find(class, lane);
+        if lane == COMMON || found != u16::from(class) || self.given >= LISTS_MAX {
+            return found;
+        }
+        let lane = usize::from(lane) - 1;
+        if self.of_lanes.len() <= lane {
+            self.of_lanes.resize_with(lane + 1, Vec::new);
+        }
+        let lists = &mut self.of_lanes[lane];
+        (u8::try_from(lists.len()).unwrap_or(u8::MAX)..=class).for_each(|class| lists.push(class.into()));
+        lists[usize::from(class)] = self.given;
+        self.given += 1;
+        self.given - 1
+    }
+}
+
 /// Places in a queue, beyond as many as still want a slot, that may belong to blocks that gave up.
 const SKIPPED_MAX: u64 = 64;
 
@@ -26,6 +60,7 @@ pub(super) struct Shelf {
     pub space: Space,
     queues: Vec<Queue>,
     policy: Box<dyn Policy>,
+    lists: Lists,
     /// When each block was used last, in seconds, by its number in the order of going.
     used_s: Column<u32>,
     /// Before this, no other class is looked at for an extent that it needs less.
@@ -46,7 +81,8 @@ pub(super) enum Grant {
 impl Shelf {
     pub(super) fn new(shape: TierShape, kind: PolicyKind) -> Self {
         let (policy, used_s) = (kind.build(), Column::new(0));
-        Self { space: Space::new(shape), queues: Vec::new(), policy, used_s, next_look: Timestamp(0) }
+        let lists = Lists { of_lanes: Vec::new(), given: u16::from(u8::MAX) + 1 };
+        Self { space: Space::new(shape), queues: Vec::new(), policy, lists, used_s, next_look: Timestamp(0) }
     }
 
     /// Whether the tier exists at all.
@@ -186,8 +222,8 @@ impl Shelf {
     }
 
     /// The first block in the order of going, whether or not it may go, and when it was used last.
-    pub(super) fn coldest(&mut self, number: u8) -> Option<(u32, Timestamp)> {
-        let coldest = self.policy.victim(number, &mut |_| true)?;
+    pub(super) fn coldest(&mut self, number: u8, lane: u16) -> Option<(u32, Timestamp)> {
+        let coldest = self.policy.victim(self.lists.find(number, lane), &mut |_| true)?;
         Some((coldest, self.used(coldest)))
     }
 
@@ -213,31 +249,42 @@ impl Shelf {
     }
 
     /// As [`insert`](Self::insert), for a block of which it is known when it was used.
-    pub(super) fn enter(&mut self, number: u8, block: u32, heat: Heat) {
-        self.policy.insert(number, block, heat);
+    pub(super) fn enter(&mut self, number: u8, lane: u16, block: u32, heat: Heat) {
+        let list = self.lists.open(number, lane);
+        self.policy.insert(list, block, heat);
     }
 
-    pub(super) fn insert(&mut self, number: u8, block: u32, heat: Heat, used: Timestamp) {
+    pub(super) fn insert(&mut self, number: u8, lane: u16, block: u32, heat: Heat, used: Timestamp) {
         self.used_s.reach(block);
         self.used_s[block] = used.seconds();
-        self.policy.insert(number, block, heat);
+        self.enter(number, lane, block, heat);
     }
 
-    pub(super) fn touch(&mut self, number: u8, block: u32, now: Timestamp) {
+    pub(super) fn touch(&mut self, number: u8, lane: u16, block: u32, now: Timestamp) {
         self.used_s[block] = now.seconds();
-        self.policy.touch(number, block);
+        self.policy.touch(self.lists.find(number, lane), block);
     }
 
-    pub(super) fn chill(&mut self, number: u8, block: u32) {
-        self.policy.chill(number, block);
+    pub(super) fn chill(&mut self, number: u8, lane: u16, block: u32) {
+        self.policy.chill(self.lists.find(number, lane), block);
+    }
+
+    /// A lane is new: takes the blocks that `moves` accepts from the common lists to its own, in their order.
+    pub(super) fn relist(&mut self, lane: u16, moves: &mut dyn FnMut(u32) -> bool) {
+        for class in 0..u8::try_from(self.space.class_count()).unwrap_or(u8::MAX) {
+            let list = self.lists.open(class, lane);
+            if list != u16::from(class) {
+                self.policy.relist(class.into(), list, moves);
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, block: u32) {
         self.policy.remove(block);
     }
 
-    pub(super) fn victim(&mut self, number: u8, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        self.policy.victim(number, evictable)
+    pub(super) fn victim(&mut self, number: u8, lane: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+        self.policy.victim(self.lists.find(number, lane), evictable)
     }
 
     /// Bytes that the order of going takes.

@@ -1,8 +1,9 @@
 //! Admission to NVMe: ancestors first, bounded, and never in the way of a put.
 
 use super::admission::AdmissionKind;
+use super::command::{Command, Write};
 use super::entry::{Nvme, ROOT, Ram, is_block};
-use super::event::{Answer, BlockRef, Command, Transfer, Write};
+use super::event::{Answer, BlockRef, Transfer};
 use super::planner::Planner;
 use super::policy::Heat;
 use super::shelf::Grant;
@@ -90,6 +91,9 @@ impl Planner {
             let Self { nvme, wear, .. } = self;
             nvme.space.spare(|drive| wear.is_over(drive));
         }
+        if !self.fits_its_limit(Tier::Nvme, class, number) {
+            return false;
+        }
         let block = self.reference(number);
         let grant = match self.nvme.ask(class, block) {
             Grant::AfterEviction if self.make_nvme_room(class, number) => self.nvme.ask(class, block),
@@ -99,7 +103,8 @@ impl Planner {
             return false;
         }
         self.catalog[number].nvme_class = class;
-        self.nvme.insert(class, number, Heat::Hot, self.now);
+        let lane = self.lane(number);
+        self.nvme.insert(class, lane, number, Heat::Hot, self.now);
         self.set_nvme(number, Nvme::Waiting);
         if let Grant::Now(slot) = grant {
             self.assign_nvme(number, slot);
@@ -111,7 +116,8 @@ impl Planner {
     fn make_nvme_room(&mut self, class: u8, number: u32) -> bool {
         // Whatever goes, it is not the block that room is made for, nor what it hangs on.
         self.catalog.active_mut(number).leases += 1;
-        let made = self.move_an_extent(Tier::Nvme, class) || self.evict_from_nvme(class);
+        let account = self.catalog.account(number);
+        let made = self.move_an_extent(Tier::Nvme, class) || self.evict_from_nvme(class, account);
         self.catalog.active_mut(number).leases -= 1;
         made
     }
@@ -134,6 +140,7 @@ impl Planner {
             parent: is_block(entry.parent).then(|| self.catalog.key(entry.parent)),
             depth: entry.depth,
             created_s: entry.created_s,
+            expires_s: self.expiries.get(number),
         }));
     }
 
@@ -157,6 +164,7 @@ impl Planner {
             Transfer::Failed | Transfer::Refused => {
                 self.counters.nvme_write_failed += u64::from(outcome == Transfer::Failed);
                 self.counters.nvme_write_dropped += u64::from(outcome == Transfer::Refused);
+                self.end_promises_on(number);
                 self.set_nvme(number, Nvme::Absent);
                 let slot = self.catalog[number].nvme_slot;
                 self.nvme.remove(number);
@@ -191,6 +199,7 @@ impl Planner {
     /// The slot that a block waited for will not come.
     pub(super) fn refuse_nvme(&mut self, number: u32) {
         self.counters.nvme_write_dropped += 1;
+        self.end_promises_on(number);
         self.set_nvme(number, Nvme::Absent);
         self.nvme.remove(number);
         if !self.finish_doomed(number) {

@@ -36,6 +36,7 @@ impl Rows {
             depth: write.depth,
             created_s: now.seconds(),
             last_use_s: now.seconds(),
+            expires_s: write.expires_s,
         };
         let mut rows: Vec<Recovered> = self.0.values().map(row).collect();
         rows.sort_unstable_by_key(|row| row.key);

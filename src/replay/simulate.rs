@@ -12,7 +12,7 @@ use super::{ReplayReport, RequestView, Tally, Trace};
 use crate::plan::{
     AdmissionKind, Answer, Command, Event, InstanceNo, LeaseError, Offer, Options, Planner, PolicyKind, PutId, Transfer,
 };
-use crate::vocab::{BlockKey, Owner, SlotClass, TierCounts, TierShape, Timestamp};
+use crate::vocab::{BlockKey, Owner, OwnerPath, Retention, SlotClass, TierCounts, TierShape, Timestamp};
 
 /// What to simulate.
 #[derive(Clone, Copy, Debug)]
@@ -136,8 +136,9 @@ impl Simulation {
             self.on(now, Event::Used { deepest: *deepest });
         }
         let put = PutId(self.requests);
-        let owner = Owner::default();
-        let offer = Offer { put, parent: None, depth: 0, keys: keys.clone(), payload_max: SLOT_BYTES, owner };
+        let (owners, retention) = (OwnerPath::all(Owner::default()), Retention::default());
+        let (keys, payload_max) = (keys.clone(), SLOT_BYTES);
+        let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention };
         let mut all_wanted = Vec::new();
         let mut answer = self.on(now, Event::Offer(offer));
         while let Answer::Offered { wanted, more, .. } = answer {
@@ -212,9 +213,12 @@ fn done(command: Command) -> Option<Event> {
         Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(0) }),
         Command::Erase { slot, .. } => Some(Event::Erased { slot }),
         Command::Retire { slot, .. } => Some(Event::RamFreed { slot }),
-        Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } | Command::Refuse { .. } => {
-            None
-        }
+        Command::Publish { .. }
+        | Command::Unpublish { .. }
+        | Command::Unloadable { .. }
+        | Command::Refuse { .. }
+        | Command::Promise { .. }
+        | Command::Unpromise { .. } => None,
     }
 }
 

@@ -6,21 +6,25 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::access::Caller;
+use super::accounts;
 use super::chain::{self, low, user_digest};
 use super::spec::{fingerprint, unparse};
 use super::status::{invalid, not_built, status, word};
 use super::verify;
+use crate::access::Gatekeeper;
 use crate::cache::drives::{DriveState, DriveStatus};
 use crate::cache::scrub::ScrubStatus;
 use crate::cache::{Cache, Error, Filter, Inspection};
 use crate::proto::{self, admin_server::Admin};
 use crate::vocab::limits::{QUIESCE_DEFAULT, QUIESCE_MAX};
-use crate::vocab::{BlockKey, InstanceId, TenantName, UserName};
+use crate::vocab::{AccountName, BlockKey, InstanceId, TenantName, UserName};
 
 /// The service.
 #[derive(Clone)]
 pub struct AdminService {
     cache: Arc<Cache>,
+    keeper: Arc<Gatekeeper>,
     /// Ends what takes long when the daemon stops.
     closing: CancellationToken,
     /// Whether same-host workers are handed the arena.
@@ -30,8 +34,8 @@ pub struct AdminService {
 impl AdminService {
     /// Over this cache, whose arena is handed to same-host workers, or not; what takes long ends when `closing` is cancelled.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, hands_over: bool, closing: CancellationToken) -> Self {
-        Self { cache, closing, hands_over }
+    pub fn new(cache: Arc<Cache>, keeper: Arc<Gatekeeper>, hands_over: bool, closing: CancellationToken) -> Self {
+        Self { cache, keeper, closing, hands_over }
     }
 
     fn memory(&self) -> proto::MemoryStatus {
@@ -63,7 +67,7 @@ impl AdminService {
             length: known.length,
             crc: known.crc,
             parent: known.parent.map(|parent| parent.as_bytes().to_vec().into()).unwrap_or_default(),
-            tenant: names.tenant(known.owner.account).map(|tenant| tenant.as_str().into()).unwrap_or_default(),
+            tenant: names.account_name(known.owner.account).map(|name| name.to_string()).unwrap_or_default(),
             fingerprint: namespace.map(|namespace| namespace.fingerprint.0.to_vec().into()).unwrap_or_default(),
             orphan: has_bytes && !known.readable,
             leases: known.leases,
@@ -72,8 +76,9 @@ impl AdminService {
     }
 
     /// What a purge matches; `None` where nothing can match.
-    fn filter(&self, request: &proto::PurgeRequest) -> Result<Option<Filter>, Status> {
+    fn filter(&self, caller: &Caller, request: &proto::PurgeRequest) -> Result<Option<Filter>, Status> {
         let mut filter = Filter::default();
+        caller.check_named(&request.tenant)?;
         if !request.fingerprint.is_empty() {
             let fingerprint = fingerprint("fingerprint", &request.fingerprint)?;
             let namespace = self.cache.names().namespace(&fingerprint);
@@ -81,7 +86,8 @@ impl AdminService {
         }
         if !request.tenant.is_empty() {
             let tenant = TenantName::parse(&request.tenant).map_err(word)?;
-            let Some(account) = self.cache.names().known_account(&tenant) else { return Ok(None) };
+            let name = AccountName::Tenant(tenant);
+            let Some(account) = self.cache.names().known_account(&name) else { return Ok(None) };
             filter.account = Some(account);
         }
         if !request.user.is_empty() {
@@ -173,7 +179,12 @@ impl Admin for AdminService {
             write_amplification: now.write_amplification,
             scrub: Some(scrub(now.scrub)),
             memory: Some(self.memory()),
-            counters: now.counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            counters: now
+                .counters
+                .into_iter()
+                .chain(self.keeper.audit.counts())
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
         }))
     }
 
@@ -197,7 +208,8 @@ impl Admin for AdminService {
         &self,
         request: Request<proto::InspectPrefixRequest>,
     ) -> Result<Response<proto::InspectPrefixReply>, Status> {
-        let chain = chain::parse(&self.cache, request.into_inner().chain, None)?;
+        let caller = Caller::of(&request)?;
+        let chain = chain::parse(&self.cache, &caller, request.into_inner().chain, None)?;
         let blocks = self.cache.inspect_chain(&chain).await.map_err(status)?;
         let blocks = blocks.into_iter().map(|(key, known)| self.block(key, known)).collect();
         Ok(Response::new(proto::InspectPrefixReply { blocks }))
@@ -217,8 +229,9 @@ impl Admin for AdminService {
     }
 
     async fn evict(&self, request: Request<proto::EvictRequest>) -> Result<Response<proto::EvictReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let chain = chain::parse(&self.cache, request.chain, None)?;
+        let chain = chain::parse(&self.cache, &caller, request.chain, None)?;
         if request.from_block as usize >= chain.len() {
             let rule = format!("below the number of blocks in the chain ({})", chain.len());
             return Err(invalid("from_block", request.from_block, &rule));
@@ -229,7 +242,8 @@ impl Admin for AdminService {
     }
 
     async fn purge(&self, request: Request<proto::PurgeRequest>) -> Result<Response<proto::PurgeReply>, Status> {
-        let filter = self.filter(&request.into_inner())?;
+        let caller = Caller::of(&request)?;
+        let filter = self.filter(&caller, &request.into_inner())?;
         let (blocks, bytes) = match filter {
             Some(filter) => self.cache.purge(filter).await.map_err(status)?,
             None => (0, 0),
@@ -247,8 +261,18 @@ impl Admin for AdminService {
         Ok(Response::new(proto::QuiesceReply { quiet }))
     }
 
-    async fn pin(&self, _: Request<proto::PinRequest>) -> Result<Response<proto::PinReply>, Status> {
-        Err(not_built("Pin"))
+    async fn pin(&self, request: Request<proto::PinRequest>) -> Result<Response<proto::PinReply>, Status> {
+        let caller = Caller::of(&request)?;
+        let chain = chain::parse(&self.cache, &caller, request.into_inner().chain, None)?;
+        let blocks = self.cache.pin_chain(&chain).await.map_err(status)?;
+        Ok(Response::new(proto::PinReply { blocks }))
+    }
+
+    async fn unpin(&self, request: Request<proto::UnpinRequest>) -> Result<Response<proto::UnpinReply>, Status> {
+        let caller = Caller::of(&request)?;
+        let chain = chain::parse(&self.cache, &caller, request.into_inner().chain, None)?;
+        let unpinned = self.cache.unpin_chain(&chain).await.map_err(status)?;
+        Ok(Response::new(proto::UnpinReply { unpinned }))
     }
 
     async fn retire(&self, _: Request<proto::RetireRequest>) -> Result<Response<proto::RetireReply>, Status> {
@@ -261,8 +285,22 @@ impl Admin for AdminService {
         Ok(Response::new(verify::verify(Arc::clone(&self.cache), self.closing.clone())))
     }
 
-    async fn set_quota(&self, _: Request<proto::SetQuotaRequest>) -> Result<Response<proto::SetQuotaReply>, Status> {
-        Err(not_built("SetQuota"))
+    async fn set_quota(
+        &self,
+        request: Request<proto::SetQuotaRequest>,
+    ) -> Result<Response<proto::SetQuotaReply>, Status> {
+        let (name, change) = accounts::change(&request.into_inner())?;
+        let account = self.cache.set_quota(name, change).await.map_err(status)?;
+        Ok(Response::new(proto::SetQuotaReply { account: Some(accounts::info(&account)) }))
+    }
+
+    async fn inspect_accounts(
+        &self,
+        _: Request<proto::InspectAccountsRequest>,
+    ) -> Result<Response<proto::InspectAccountsReply>, Status> {
+        let accounts = self.cache.accounts().await.map_err(status)?;
+        let accounts = accounts.iter().map(accounts::info).collect();
+        Ok(Response::new(proto::InspectAccountsReply { accounts }))
     }
 
     async fn drain(&self, _: Request<proto::DrainRequest>) -> Result<Response<proto::DrainReply>, Status> {

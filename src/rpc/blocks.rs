@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::access::Caller;
 use super::body::Bulk;
 use super::pins::ConnectionPins;
-use super::status::{invalid, session as refuse_session, status, word};
+use super::status::{invalid, status, word};
 use super::{chain, fetch, load, put, regions};
 use crate::cache::Cache;
 use crate::cache::lookup::{LeaseRequest, LookupOptions};
 use crate::cache::ticket::{PrefetchRequest, Prefetched};
 use crate::proto::{self, Messages, RawBody, cache_server};
-use crate::session::Session;
 use crate::vocab::limits::{GRPC_MESSAGE_BYTES_MAX, LEASE_TTL_DEFAULT, LEASE_TTL_MAX};
 use crate::vocab::{LeaseId, RequestId};
 
@@ -37,21 +37,17 @@ impl CacheService {
         Self { cache, hands_over }
     }
 
-    fn session(&self, id: u64) -> Result<Session, Status> {
-        self.cache.session(id).map_err(refuse_session)
-    }
-
     fn check_hands_over(&self, instead: &str) -> Result<(), Status> {
         let why = "this daemon shares no memory with workers, neither its arena nor theirs: it needs a Unix socket (--socket)";
         if self.hands_over { Ok(()) } else { Err(Status::failed_precondition(format!("{why}; {instead}"))) }
     }
 
-    fn lease_request(&self, request: &proto::LookupRequest) -> Result<Option<LeaseRequest>, Status> {
+    fn lease_request(&self, caller: &Caller, request: &proto::LookupRequest) -> Result<Option<LeaseRequest>, Status> {
         if request.lease_ttl_ms == 0 {
             return Ok(None);
         }
         let ttl = ttl("lease_ttl_ms", request.lease_ttl_ms)?;
-        let session = self.session(request.session_id)?;
+        let session = caller.session(&self.cache, request.session_id)?;
         let request = RequestId::parse(&request.request_id).map_err(word)?;
         Ok(Some(LeaseRequest { session, request, ttl }))
     }
@@ -75,14 +71,15 @@ impl cache_server::Cache for CacheService {
     type LoadIntoStream = Answers<proto::LoadIntoReply>;
 
     async fn lookup(&self, request: Request<proto::LookupRequest>) -> Result<Response<proto::LookupReply>, Status> {
+        let caller = Caller::of(&request)?;
         let mut request = request.into_inner();
-        let lease = self.lease_request(&request)?;
+        let lease = self.lease_request(&caller, &request)?;
         let options = LookupOptions {
             membership: request.mode() == proto::LookupMode::Membership,
             already_computed: request.already_computed_blocks,
             prompt_tokens: (request.prompt_tokens > 0).then_some(request.prompt_tokens),
         };
-        let chain = chain::parse(&self.cache, request.chain.take(), None)?;
+        let chain = chain::parse(&self.cache, &caller, request.chain.take(), None)?;
         let found = self.cache.lookup(&chain, &options, lease).await.map_err(status)?;
         Ok(Response::new(proto::LookupReply {
             hit_tokens: found.hit_tokens,
@@ -100,33 +97,37 @@ impl cache_server::Cache for CacheService {
     async fn fetch(&self, request: Request<proto::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         // A caller without a connection, such as a program that embeds the service, has a budget for this call.
         let pins = request.extensions().get::<ConnectionPins>().cloned().unwrap_or_default();
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let session = self.session(request.session_id)?;
-        let bulk = Bulk::new(fetch::fetch(Arc::clone(&self.cache), session, pins, request).await?);
+        let session = caller.session(&self.cache, request.session_id)?;
+        let bulk = Bulk::new(fetch::fetch(Arc::clone(&self.cache), &caller, session, pins, request).await?);
         let mut response = Response::new(Box::pin(bulk.clone()) as Self::FetchStream);
         response.extensions_mut().insert(bulk);
         Ok(response)
     }
 
     async fn put(&self, request: Request<Streaming<proto::PutRequest>>) -> Result<Response<Self::PutStream>, Status> {
+        let caller = Caller::of(&request)?;
         let raw = request.extensions().get::<RawBody>().and_then(RawBody::take);
         let requests: put::Requests = match raw {
             Some(body) => Box::pin(Messages::of_request(body, GRPC_MESSAGE_BYTES_MAX)),
             None => Box::pin(request.into_inner()),
         };
-        Ok(Response::new(put::put(Arc::clone(&self.cache), requests)))
+        Ok(Response::new(put::put(Arc::clone(&self.cache), caller, requests)))
     }
 
     async fn release(&self, request: Request<proto::ReleaseRequest>) -> Result<Response<proto::ReleaseReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let session = self.session(request.session_id)?;
+        let session = caller.session(&self.cache, request.session_id)?;
         let released = self.cache.release(&session, LeaseId(request.lease_id)).await.map_err(status)?;
         Ok(Response::new(proto::ReleaseReply { released }))
     }
 
     async fn renew(&self, request: Request<proto::RenewRequest>) -> Result<Response<proto::RenewReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let session = self.session(request.session_id)?;
+        let session = caller.session(&self.cache, request.session_id)?;
         let ttl = ttl("ttl_ms", request.ttl_ms)?;
         let leased = self.cache.renew(&session, LeaseId(request.lease_id), ttl).await.map_err(status)?;
         Ok(Response::new(proto::RenewReply { lease: Some(wire_lease(leased, ttl)) }))
@@ -136,11 +137,12 @@ impl cache_server::Cache for CacheService {
         &self,
         request: Request<proto::PrefetchRequest>,
     ) -> Result<Response<proto::PrefetchReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let request = PrefetchRequest {
-            session: self.session(request.session_id)?,
+            session: caller.session(&self.cache, request.session_id)?,
             request: RequestId::parse(&request.request_id).map_err(word)?,
-            chain: chain::parse(&self.cache, request.chain, None)?,
+            chain: chain::parse(&self.cache, &caller, request.chain, None)?,
             already_computed: request.already_computed_blocks,
             deadline: fetch::deadline(request.deadline_ms)?,
         };
@@ -155,8 +157,9 @@ impl cache_server::Cache for CacheService {
     }
 
     async fn accept(&self, request: Request<proto::AcceptRequest>) -> Result<Response<proto::AcceptReply>, Status> {
+        let caller = Caller::of(&request)?;
         let proto::AcceptRequest { session_id, ticket, tokens } = request.into_inner();
-        self.cache.accept(&self.session(session_id)?, ticket, tokens).await.map_err(status)?;
+        self.cache.accept(&caller.session(&self.cache, session_id)?, ticket, tokens).await.map_err(status)?;
         Ok(Response::new(proto::AcceptReply {}))
     }
 
@@ -164,8 +167,9 @@ impl cache_server::Cache for CacheService {
         &self,
         request: Request<proto::FinishRequestRequest>,
     ) -> Result<Response<proto::FinishRequestReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let session = self.session(request.session_id)?;
+        let session = caller.session(&self.cache, request.session_id)?;
         let id = RequestId::parse(&request.request_id).map_err(word)?;
         let stop = request.outcome() != proto::RequestOutcome::Completed;
         self.cache.finish_request(&session, &id, stop).await.map_err(status)?;
@@ -173,21 +177,24 @@ impl cache_server::Cache for CacheService {
     }
 
     async fn load(&self, request: Request<proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let session = self.session(request.session_id)?;
+        let session = caller.session(&self.cache, request.session_id)?;
         self.check_hands_over("use Fetch")?;
-        load::load(Arc::clone(&self.cache), session, request).await.map(Response::new)
+        load::load(Arc::clone(&self.cache), &caller, session, request).await.map(Response::new)
     }
 
     async fn reserve(&self, request: Request<proto::ReserveRequest>) -> Result<Response<proto::ReserveReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let session = self.session(request.session_id)?;
-        regions::reserve(&self.cache, &session, request).map(Response::new)
+        let session = caller.session(&self.cache, request.session_id)?;
+        regions::reserve(&self.cache, &caller, &session, request).map(Response::new)
     }
 
     async fn commit(&self, request: Request<proto::CommitRequest>) -> Result<Response<proto::CommitReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let session = self.session(request.session_id)?;
+        let session = caller.session(&self.cache, request.session_id)?;
         regions::commit(Arc::clone(&self.cache), session, request).await.map(Response::new)
     }
 
@@ -195,8 +202,9 @@ impl cache_server::Cache for CacheService {
         &self,
         request: Request<proto::AttachRegionRequest>,
     ) -> Result<Response<proto::AttachRegionReply>, Status> {
+        let caller = Caller::of(&request)?;
         let proto::AttachRegionRequest { session_id, bytes, handle } = request.into_inner();
-        let session = self.session(session_id)?;
+        let session = caller.session(&self.cache, session_id)?;
         self.check_hands_over("use Put and Fetch")?;
         let region = self.cache.attach(&session, handle, bytes).await.map_err(status)?;
         Ok(Response::new(proto::AttachRegionReply { region }))
@@ -206,8 +214,10 @@ impl cache_server::Cache for CacheService {
         &self,
         request: Request<proto::DetachRegionRequest>,
     ) -> Result<Response<proto::DetachRegionReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let detached = self.cache.detach(&self.session(request.session_id)?, request.region);
+        let session = caller.session(&self.cache, request.session_id)?;
+        let detached = self.cache.detach(&session, request.region);
         Ok(Response::new(proto::DetachRegionReply { detached }))
     }
 
@@ -215,10 +225,12 @@ impl cache_server::Cache for CacheService {
         &self,
         request: Request<proto::LoadIntoRequest>,
     ) -> Result<Response<Self::LoadIntoStream>, Status> {
-        regions::load_into(Arc::clone(&self.cache), request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(&request)?;
+        regions::load_into(Arc::clone(&self.cache), &caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn put_from(&self, request: Request<proto::PutFromRequest>) -> Result<Response<proto::PutResult>, Status> {
-        regions::put_from(Arc::clone(&self.cache), request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(&request)?;
+        regions::put_from(Arc::clone(&self.cache), &caller, request.into_inner()).await.map(Response::new)
     }
 }

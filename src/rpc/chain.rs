@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::Status;
 
+use super::access::Caller;
 use super::spec::fingerprint;
 use super::status::{invalid, not_built, scope as refuse_scope, status, word};
 use crate::cache::{Cache, Chain, Error, Keys, Namespace};
@@ -12,15 +13,26 @@ use crate::session::Session;
 use crate::vocab::key::{EngineKeys, TokenChain};
 use crate::vocab::limits::{DIGEST_BYTES_MAX, REQUEST_BLOCKS_MAX};
 use crate::vocab::namespace::HashScheme;
-use crate::vocab::{BlockKey, ChainRoot, GroupId, Owner, Scope, ScopePath, TenantName, UserName};
+use crate::vocab::{
+    AccountName, BlockKey, ChainRoot, DomainName, Furthest, GroupId, Owner, OwnerPath, Retention, Scope, ScopePath,
+    TenantName, UserName,
+};
 
 /// Parses a chain. `writer` is who stores it, where it is to be stored.
-pub(super) fn parse(cache: &Cache, chain: Option<proto::Chain>, writer: Option<&Session>) -> Result<Chain, Status> {
+pub(super) fn parse(
+    cache: &Cache,
+    caller: &Caller,
+    chain: Option<proto::Chain>,
+    writer: Option<&Session>,
+) -> Result<Chain, Status> {
     let chain = chain.ok_or_else(|| invalid("chain", "absent", "given"))?;
     let fingerprint = fingerprint("chain.fingerprint", &chain.fingerprint)?;
     let namespace =
         cache.names().namespace(&fingerprint).ok_or_else(|| status(Error::UnknownNamespace(fingerprint)))?;
     let tenant = TenantName::parse(&chain.tenant).map_err(word)?;
+    let grant = caller.grant(&chain.grant)?;
+    caller.check_tenant(&tenant, grant.as_deref())?;
+    check_names_own(caller, &chain)?;
     if chain.group != 0 {
         return Err(not_built(&format!("chain.group {} (other than 0)", chain.group)));
     }
@@ -29,24 +41,75 @@ pub(super) fn parse(cache: &Cache, chain: Option<proto::Chain>, writer: Option<&
         return Err(invalid("chain.adapter_digest length", length, "at most 64 bytes"));
     }
     let scopes = scopes(&tenant, &chain.scopes)?;
+    if let (Some(user), Scope::User(_, said, _)) = (grant.as_ref().and_then(|grant| grant.user.as_ref()), scopes.last())
+    {
+        caller.agrees("chain.scopes user", said.as_str(), user.as_str())?;
+    }
     let parent = parent(&chain)?;
     let root = ChainRoot::new(&fingerprint, &chain.adapter_digest, GroupId(0));
     let (keys, tokens) = keys(&namespace, root, &scopes, parent, &chain)?;
-    let account = match writer {
-        Some(_) => cache.names().account(&tenant).map_err(status)?,
-        None => cache.names().known_account(&tenant).unwrap_or_default(),
-    };
-    let owner = Owner {
+    let storing = chain.storing.unwrap_or_default();
+    let furthest = furthest(storing.furthest_tier)?;
+    let retention = Retention::parse(&storing.retention)
+        .map_err(|error| Status::invalid_argument(format!("chain.storing.{error}")))?;
+    if let Some(most) = grant.as_ref().and_then(|grant| grant.retention) {
+        caller.agrees("chain.storing.retention", &retention.to_string(), &most.to_string())?;
+    }
+    let base = Owner {
         namespace: namespace.id,
-        account,
-        user: user(&scopes),
         writer: writer.map_or(0, |session| low(session.instance.digest())),
         group: GroupId(0),
-        scope: breadth(scopes.last()),
-        ram_only: !namespace.spec.persistent(),
+        ram_only: !namespace.spec.persistent() || furthest != Furthest::Nvme,
+        ..Owner::default()
+    };
+    let owners = match writer {
+        Some(_) => owners(cache, &tenant, &scopes, base)?,
+        None => OwnerPath::all(base),
     };
     let depth = chain.chain_offset;
-    Chain { namespace, tenant, owner, depth, parent, keys, tokens }.checked().map_err(status)
+    Chain { namespace, tenant, owners, retention, furthest, depth, parent, keys, tokens }.checked().map_err(status)
+}
+
+/// A key that is given, and not computed from the tenant's name, may be another tenant's: whoever may not act for all of them
+/// could ask whether it is here.
+fn check_names_own(caller: &Caller, chain: &proto::Chain) -> Result<(), Status> {
+    if caller.acts_for_all() {
+        return Ok(());
+    }
+    let given = match (&chain.blocks, chain.parent_key.is_empty()) {
+        (Some(Blocks::BlockKeys(_)), _) => "chain.block_keys",
+        (_, false) => "chain.parent_key",
+        _ => return Ok(()),
+    };
+    Err(caller.refuse_keys(given))
+}
+
+/// Whose the blocks are that a writer stores, along the chain.
+fn owners(cache: &Cache, tenant: &TenantName, scopes: &ScopePath, base: Owner) -> Result<OwnerPath, Status> {
+    let mut path = None;
+    for (at, (from, scope)) in scopes.steps().iter().enumerate() {
+        let account = match scope.domain() {
+            None => cache.names().account(&AccountName::Tenant(tenant.clone())).map_err(status)?,
+            Some(domain) => cache.names().known_account(&AccountName::Domain(domain.clone())).ok_or_else(|| {
+                Status::failed_precondition(format!(
+                    "chain.scopes[{at}] is of the public domain {domain}, which does not exist: an admin creates it \
+                     (`kvtier quota set --domain {domain}`)"
+                ))
+            })?,
+        };
+        let owner = Owner { account, user: user(scope), scope: breadth(scope), ..base };
+        path = Some(path.map_or_else(|| OwnerPath::all(owner), |path: OwnerPath| path.then(*from, owner)));
+    }
+    Ok(path.unwrap_or_else(|| OwnerPath::all(base)))
+}
+
+fn furthest(tier: i32) -> Result<Furthest, Status> {
+    match proto::FurthestTier::try_from(tier) {
+        Ok(proto::FurthestTier::Unspecified | proto::FurthestTier::Nvme) => Ok(Furthest::Nvme),
+        Ok(proto::FurthestTier::Ram) => Ok(Furthest::Ram),
+        Ok(proto::FurthestTier::Nothing) => Ok(Furthest::Nothing),
+        Err(_) => Err(invalid("chain.storing.furthest_tier", tier, "one of FurthestTier")),
+    }
 }
 
 /// A user's digest as rows carry it: never 0, which means none.
@@ -59,16 +122,16 @@ pub(super) fn low(digest: u128) -> u32 {
     u32::try_from(digest & u128::from(u32::MAX)).unwrap_or_default()
 }
 
-fn user(scopes: &ScopePath) -> u32 {
-    match scopes.last() {
+fn user(scope: &Scope) -> u32 {
+    match scope {
         Scope::User(_, user, _) => user_digest(user),
-        Scope::Public | Scope::Tenant(_) => 0,
+        Scope::Public | Scope::Domain(_) | Scope::Tenant(_) => 0,
     }
 }
 
 fn breadth(scope: &Scope) -> u8 {
     match scope {
-        Scope::Public => 0,
+        Scope::Public | Scope::Domain(_) => 0,
         Scope::Tenant(_) => 1,
         Scope::User(..) => 2,
     }
@@ -82,6 +145,7 @@ fn scopes(tenant: &TenantName, steps: &[proto::ScopeStep]) -> Result<ScopePath, 
     for (at, step) in steps.iter().enumerate() {
         let scope = match &step.scope {
             Some(scope_step::Scope::Public(_)) => Scope::Public,
+            Some(scope_step::Scope::Domain(name)) => Scope::of_domain(DomainName::parse(name).map_err(word)?),
             Some(scope_step::Scope::Tenant(name)) if name == tenant.as_str() => Scope::Tenant(tenant.clone()),
             Some(scope_step::Scope::Tenant(name)) => {
                 return Err(invalid(&format!("chain.scopes[{at}].tenant"), name, "the chain's tenant"));

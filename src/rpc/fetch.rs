@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::access::Caller;
 use super::chain;
 use super::pins::{ConnectionPins, Hold};
 use super::status::{invalid, status, word};
@@ -26,6 +27,7 @@ use crate::vocab::{LeaseId, RequestId};
 /// Starts a fetch, and gives its replies.
 pub(super) async fn fetch(
     cache: Arc<Cache>,
+    caller: &Caller,
     session: Session,
     pins: ConnectionPins,
     request: proto::FetchRequest,
@@ -34,7 +36,7 @@ pub(super) async fn fetch(
     let lease = (request.lease_id != 0).then_some(LeaseId(request.lease_id));
     let request = FetchRequest {
         request: RequestId::parse(&request.request_id).map_err(word)?,
-        chain: chain::parse(&cache, request.chain, None)?,
+        chain: chain::parse(&cache, caller, request.chain, None)?,
         lease,
         deadline,
         promote: !request.do_not_promote,

@@ -9,6 +9,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::access::Caller;
 use super::chain;
 use super::fetch::{deadline, wire_end};
 use super::status::{status, word};
@@ -23,8 +24,13 @@ use crate::vocab::{LeaseId, PLACE_BYTES, RequestId};
 type Replies = Pin<Box<dyn Stream<Item = Result<proto::LoadReply, Status>> + Send>>;
 
 /// Answers a load: refusals before the first place, then places, then the end.
-pub(super) async fn load(cache: Arc<Cache>, session: Session, request: proto::LoadRequest) -> Result<Replies, Status> {
-    let request = load_request(&cache, session, request).await?;
+pub(super) async fn load(
+    cache: Arc<Cache>,
+    caller: &Caller,
+    session: Session,
+    request: proto::LoadRequest,
+) -> Result<Replies, Status> {
+    let request = load_request(&cache, caller, session, request).await?;
     if let Some((places, fetched)) = cache.locate_at_once(&request).await {
         let last = proto::LoadReply { end: Some(wire_end(fetched)), ..Default::default() };
         return Ok(Box::pin(tokio_stream::iter([Ok(packed(&places)), Ok(last)])));
@@ -50,6 +56,7 @@ pub(super) async fn load(cache: Arc<Cache>, session: Session, request: proto::Lo
 /// Parses what a load asks for, and checks what can be refused before the first block.
 pub(super) async fn load_request(
     cache: &Cache,
+    caller: &Caller,
     session: Session,
     request: proto::LoadRequest,
 ) -> Result<FetchRequest, Status> {
@@ -57,7 +64,7 @@ pub(super) async fn load_request(
     let request = FetchRequest {
         deadline: deadline(request.deadline_ms)?,
         request: RequestId::parse(&request.request_id).map_err(word)?,
-        chain: chain::parse(cache, request.chain, None)?,
+        chain: chain::parse(cache, caller, request.chain, None)?,
         lease,
         promote: true,
         session,

@@ -2,6 +2,8 @@
 //!
 //! The contract is `proto/kvtier/v1`. What is not built yet answers `UNIMPLEMENTED`.
 
+mod access;
+mod accounts;
 mod admin;
 mod blocks;
 mod body;
@@ -9,6 +11,7 @@ mod chain;
 mod export;
 mod fetch;
 mod load;
+mod permissions;
 mod pins;
 mod put;
 mod regions;
@@ -19,6 +22,7 @@ mod usage;
 mod verify;
 mod wire;
 
+pub use access::{AccessLayer, Gate, Peer};
 pub use admin::AdminService;
 pub use blocks::CacheService;
 pub use body::BulkBodies;

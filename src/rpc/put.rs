@@ -9,8 +9,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use super::access::Caller;
 use super::chain;
-use super::status::{invalid, session as refuse_session, status};
+use super::status::{invalid, status};
 use crate::cache::Cache;
 use crate::cache::put::{Piece, PutResult, PutWalk};
 use crate::proto::{self, put_reply::Reply, put_request::Request};
@@ -22,12 +23,12 @@ type Replies = Pin<Box<dyn Stream<Item = Result<proto::PutReply, Status>> + Send
 pub(super) type Requests = Pin<Box<dyn Stream<Item = Result<proto::PutRequest, Status>> + Send>>;
 
 /// Answers a put.
-pub(super) fn put(cache: Arc<Cache>, requests: Requests) -> Replies {
+pub(super) fn put(cache: Arc<Cache>, caller: Caller, requests: Requests) -> Replies {
     // Two answers at most: what is wanted, and the end.
     let (replies, stream) = mpsc::channel(2);
     tokio::spawn(async move {
         let end = tokio::select! {
-            end = receive(&cache, requests, &replies) => end,
+            end = receive(&cache, &caller, requests, &replies) => end,
             // The writer is gone: dropping the walk gives its slots back.
             () = replies.closed() => return,
         };
@@ -39,14 +40,15 @@ pub(super) fn put(cache: Arc<Cache>, requests: Requests) -> Replies {
 
 async fn receive(
     cache: &Arc<Cache>,
+    caller: &Caller,
     mut requests: Requests,
     replies: &mpsc::Sender<Result<proto::PutReply, Status>>,
 ) -> Result<PutResult, Status> {
     let Some(Request::Offer(offer)) = next(&mut requests).await? else {
         return Err(invalid("request", "data", "an offer in the first message"));
     };
-    let session = cache.session(offer.session_id).map_err(refuse_session)?;
-    let chain = chain::parse(cache, offer.chain, Some(&session))?;
+    let session = caller.session(cache, offer.session_id)?;
+    let chain = chain::parse(cache, caller, offer.chain, Some(&session))?;
     let (mut walk, complete) = cache.put(&chain).await.map_err(status)?;
     let wanted = proto::PutReply { reply: Some(Reply::Wanted(wanted(&walk, complete))) };
     if replies.send(Ok(wanted)).await.is_err() {
@@ -104,5 +106,7 @@ pub(super) fn wire(result: PutResult) -> proto::PutResult {
         accepted_blocks: result.accepted,
         dropped_blocks: result.dropped,
         drop_reason: result.reason.into(),
+        retained_until_s: result.retained_until_s.into(),
+        retention_refused: result.not_retained.unwrap_or_default(),
     }
 }

@@ -8,11 +8,12 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::access::Caller;
 use super::chain;
 use super::fetch::wire_end;
 use super::load::load_request;
 use super::put::{bitmap, wire};
-use super::status::{invalid, session as refuse_session, status, word};
+use super::status::{invalid, status, word};
 use crate::cache::Cache;
 use crate::cache::put_from;
 use crate::cache::reserve::Filled;
@@ -24,12 +25,16 @@ use crate::vocab::limits::FETCH_CHANNEL;
 type Replies = Pin<Box<dyn Stream<Item = Result<proto::LoadIntoReply, Status>> + Send>>;
 
 /// Answers a load into a region: refusals before the first byte, then how far it is, then the end.
-pub(super) async fn load_into(cache: Arc<Cache>, request: proto::LoadIntoRequest) -> Result<Replies, Status> {
+pub(super) async fn load_into(
+    cache: Arc<Cache>,
+    caller: &Caller,
+    request: proto::LoadIntoRequest,
+) -> Result<Replies, Status> {
     let proto::LoadIntoRequest { load, region, offset } = request;
     let load = load.ok_or_else(|| invalid("load", "absent", "given"))?;
-    let session = cache.session(load.session_id).map_err(refuse_session)?;
+    let session = caller.session(&cache, load.session_id)?;
     let region = cache.region(&session, region).map_err(status)?;
-    let load = load_request(&cache, session, load).await?;
+    let load = load_request(&cache, caller, session, load).await?;
     let load = cache.load_into(load, &region, &offset).map_err(status)?;
     let (out, mut progress) = mpsc::channel(FETCH_CHANNEL);
     let (replies, stream) = mpsc::channel(FETCH_CHANNEL);
@@ -55,12 +60,16 @@ pub(super) async fn load_into(cache: Arc<Cache>, request: proto::LoadIntoRequest
 }
 
 /// Answers a put from a region.
-pub(super) async fn put_from(cache: Arc<Cache>, request: proto::PutFromRequest) -> Result<proto::PutResult, Status> {
+pub(super) async fn put_from(
+    cache: Arc<Cache>,
+    caller: &Caller,
+    request: proto::PutFromRequest,
+) -> Result<proto::PutResult, Status> {
     let proto::PutFromRequest { offer, region, offset, length } = request;
     let offer = offer.ok_or_else(|| invalid("offer", "absent", "given"))?;
-    let session = cache.session(offer.session_id).map_err(refuse_session)?;
+    let session = caller.session(&cache, offer.session_id)?;
     let region = cache.region(&session, region).map_err(status)?;
-    let chain = chain::parse(&cache, offer.chain, Some(&session))?;
+    let chain = chain::parse(&cache, caller, offer.chain, Some(&session))?;
     let parts = put_from::parts(&chain, &region, &offset, &length).map_err(status)?;
     // A caller who stops listening ends it here: it may use its memory for something else.
     let id = RequestId::parse(&offer.request_id).map_err(word)?;
@@ -70,10 +79,11 @@ pub(super) async fn put_from(cache: Arc<Cache>, request: proto::PutFromRequest) 
 /// Answers a reservation.
 pub(super) fn reserve(
     cache: &Cache,
+    caller: &Caller,
     session: &Session,
     request: proto::ReserveRequest,
 ) -> Result<proto::ReserveReply, Status> {
-    let chain = chain::parse(cache, request.chain, Some(session))?;
+    let chain = chain::parse(cache, caller, request.chain, Some(session))?;
     let (blocks, id) = (chain.len(), RequestId::parse(&request.request_id).map_err(word)?);
     let payload = (request.payload_bytes > 0).then_some(request.payload_bytes);
     let most = if request.blocks_max == 0 { usize::MAX } else { request.blocks_max as usize };

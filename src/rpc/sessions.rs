@@ -7,11 +7,12 @@ use std::task::{Context, Poll};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use super::access::Caller;
 use super::spec;
 use super::status::{session as refuse_session, status, word};
 use crate::cache::{Cache, Leased};
 use crate::proto::{self, sessions_server::Sessions};
-use crate::session::{News, Session};
+use crate::session::{News, Session, SessionError};
 use crate::vocab::limits::{LEASE_TTL_MAX, MESSAGE_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, REQUEST_BLOCKS_MAX};
 use crate::vocab::{InstanceId, NamespaceName};
 
@@ -97,6 +98,7 @@ impl Sessions for SessionsService {
         &self,
         request: Request<proto::OpenSessionRequest>,
     ) -> Result<Response<SessionStream>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         if request.protocol_revision != PROTOCOL_REVISION {
             let (asked, spoken) = (request.protocol_revision, PROTOCOL_REVISION);
@@ -105,7 +107,10 @@ impl Sessions for SessionsService {
             )));
         }
         let instance = InstanceId::parse(&request.instance).map_err(word)?;
-        let session = self.cache.open_session(instance).map_err(refuse_session)?;
+        let session = self.cache.open_session(instance, caller.name()).map_err(|error| match error {
+            SessionError::Foreign(_) => caller.foreign_instance(&error),
+            error => refuse_session(error),
+        })?;
         tracing::debug!(instance = %session.instance, process = %request.process, "session opened");
         let opened = proto::SessionOpened {
             session_id: session.id,
@@ -127,10 +132,11 @@ impl Sessions for SessionsService {
         &self,
         request: Request<proto::RegisterNamespaceRequest>,
     ) -> Result<Response<proto::RegisterNamespaceReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let session = match request.session_id {
             0 => None,
-            id => Some(self.cache.session(id).map_err(refuse_session)?),
+            id => Some(caller.session(&self.cache, id)?),
         };
         let name = NamespaceName::parse(&request.name).map_err(word)?;
         let instance = session.as_ref().map(|session| session.instance.clone());

@@ -20,7 +20,9 @@ pub(super) fn status(error: Error) -> Status {
         }
         Error::Sharing(why) => Status::new(sharing(&why), message),
         Error::Lease(LeaseError::Ended(_)) | Error::Refused(_) => Status::failed_precondition(message),
-        Error::Lease(LeaseError::Foreign(_)) => Status::permission_denied(message),
+        Error::Lease(LeaseError::Foreign(_)) | Error::Session(SessionError::Foreign(_)) => {
+            Status::permission_denied(message)
+        }
         Error::Conflict(_) => Status::already_exists(message),
         Error::Broken(_) | Error::Closing => Status::unavailable(message),
     }

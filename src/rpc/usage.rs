@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::access::Caller;
 use super::export;
 use super::spec::fingerprint;
 use super::status::{status, word};
@@ -34,7 +35,9 @@ impl Usage for UsageService {
     type ExportUsageStream = export::Replies;
 
     async fn settle(&self, request: Request<proto::SettleRequest>) -> Result<Response<proto::SettleReply>, Status> {
-        let settled = self.cache.settle(parse(request.into_inner())?).await.map_err(status)?;
+        let caller = Caller::of(&request)?;
+        let settle = parse(&caller, request.into_inner())?;
+        let settled = self.cache.settle(settle).await.map_err(status)?;
         let record = Some(wire(settled.record));
         Ok(Response::new(proto::SettleReply { record, repeated: settled.repeated }))
     }
@@ -43,7 +46,9 @@ impl Usage for UsageService {
         &self,
         request: Request<proto::SummarizeUsageRequest>,
     ) -> Result<Response<proto::SummarizeUsageReply>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
+        caller.check_named(&request.tenant)?;
         let tenant = Some(request.tenant).filter(|tenant| !tenant.is_empty());
         let filter = UsageFilter {
             tenant: tenant.map(|tenant| TenantName::parse(&tenant)).transpose().map_err(word)?,
@@ -85,10 +90,20 @@ impl Usage for UsageService {
     }
 }
 
-fn parse(request: proto::SettleRequest) -> Result<Settle, Status> {
+fn parse(caller: &Caller, request: proto::SettleRequest) -> Result<Settle, Status> {
+    let tenant = TenantName::parse(&request.tenant).map_err(word)?;
+    let billing_id = BillingId::parse(&request.billing_id).map_err(word)?;
+    let grant = caller.grant(&request.grant)?;
+    caller.check_tenant(&tenant, grant.as_deref())?;
+    if let Some(granted) = grant.as_ref().and_then(|grant| grant.billing_id.as_ref()) {
+        caller.agrees("billing_id", billing_id.as_str(), granted.as_str())?;
+    }
+    if let Some(granted) = grant.as_ref().and_then(|grant| grant.attempt) {
+        caller.agrees("attempt", &request.attempt.to_string(), &granted.to_string())?;
+    }
     Ok(Settle {
-        tenant: TenantName::parse(&request.tenant).map_err(word)?,
-        billing_id: BillingId::parse(&request.billing_id).map_err(word)?,
+        tenant,
+        billing_id,
         attempt: request.attempt,
         instance: InstanceId::parse(&request.instance).map_err(word)?,
         request: RequestId::parse(&request.request_id).map_err(word)?,

@@ -18,6 +18,8 @@ pub struct Session {
     pub instance: InstanceId,
     /// The planner's number for it.
     pub number: InstanceNo,
+    /// Who opened it: nobody else may name it.
+    pub owner: Arc<str>,
     /// What its stream is to be told.
     pub outbox: Arc<Outbox>,
 }
@@ -32,11 +34,14 @@ pub struct Gone {
 }
 
 /// Why no session was opened or found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     /// As many as may be are open.
     #[error("{SESSIONS_MAX} sessions are open, which is the limit")]
     TooMany,
+    /// Another principal has open sessions of the instance.
+    #[error("instance {0} is in use by another principal: each instance has a name of its own")]
+    Foreign(InstanceId),
     /// It is not open (any more).
     #[error("session_id {0} is not open: a session lasts as long as its OpenSession stream")]
     Unknown(u64),
@@ -60,16 +65,17 @@ struct Inner {
 #[derive(Debug)]
 struct Instance {
     number: InstanceNo,
+    owner: Arc<str>,
     sessions: usize,
     namespaces: Vec<NamespaceId>,
 }
 
 impl Sessions {
-    /// Opens a session of `instance`.
+    /// Opens a session of `instance` for `owner`.
     ///
     /// # Errors
-    /// When too many are open.
-    pub fn open(&self, instance: InstanceId) -> Result<Session, SessionError> {
+    /// When too many are open, or the instance is another's.
+    pub fn open(&self, instance: InstanceId, owner: &str) -> Result<Session, SessionError> {
         let mut inner = self.lock();
         if inner.sessions.len() >= SESSIONS_MAX {
             return Err(SessionError::TooMany);
@@ -77,14 +83,18 @@ impl Sessions {
         if !inner.instances.contains_key(&instance) {
             inner.numbered += 1;
             let number = InstanceNo(inner.numbered);
-            inner.instances.insert(instance.clone(), Instance { number, sessions: 0, namespaces: Vec::new() });
+            let new = Instance { number, owner: owner.into(), sessions: 0, namespaces: Vec::new() };
+            inner.instances.insert(instance.clone(), new);
         }
         let Some(known) = inner.instances.get_mut(&instance) else { return Err(SessionError::TooMany) };
+        if &*known.owner != owner {
+            return Err(SessionError::Foreign(instance));
+        }
         known.sessions += 1;
-        let number = known.number;
+        let (number, owner) = (known.number, Arc::clone(&known.owner));
         let taken = |id: &u64| *id == 0 || inner.sessions.contains_key(id);
         let id = std::iter::repeat_with(rand::random::<u64>).find(|id| !taken(id)).unwrap_or_default();
-        let session = Session { id, instance, number, outbox: Arc::default() };
+        let session = Session { id, instance, number, owner, outbox: Arc::default() };
         inner.sessions.insert(id, session.clone());
         Ok(session)
     }
@@ -157,13 +167,15 @@ mod tests {
     fn an_instance_is_gone_with_its_last_session_and_comes_back_as_another() {
         let sessions = Sessions::default();
         let instance = InstanceId::parse("engine-1").unwrap();
-        let (scheduler, rank) = (sessions.open(instance.clone()).unwrap(), sessions.open(instance.clone()).unwrap());
+        let (scheduler, rank) =
+            (sessions.open(instance.clone(), "a").unwrap(), sessions.open(instance.clone(), "a").unwrap());
+        assert_eq!(sessions.open(instance.clone(), "b").unwrap_err(), SessionError::Foreign(instance.clone()));
         assert_eq!(scheduler.number, rank.number);
         sessions.bind(rank.id, NamespaceId(7)).unwrap();
         assert_eq!(sessions.close(scheduler.id), None);
         let gone = sessions.close(rank.id).unwrap();
         assert_eq!((gone.number, gone.namespaces), (rank.number, vec![NamespaceId(7)]));
         assert_eq!(sessions.get(rank.id).unwrap_err(), SessionError::Unknown(rank.id));
-        assert_ne!(sessions.open(instance).unwrap().number, rank.number);
+        assert_ne!(sessions.open(instance, "b").unwrap().number, rank.number);
     }
 }

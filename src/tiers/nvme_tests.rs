@@ -110,6 +110,7 @@ fn row(key: BlockKey, payload: &[u8], class: SlotClass) -> Row {
         retention: 0,
         created_s: 1,
         last_use_s: 1,
+        expires_s: 0,
     }
 }
 

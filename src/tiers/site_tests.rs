@@ -204,6 +204,7 @@ fn row(extent: u16) -> Row {
         retention: 0,
         created_s: 1,
         last_use_s: 1,
+        expires_s: 0,
     }
 }
 

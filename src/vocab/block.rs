@@ -46,6 +46,43 @@ pub struct Owner {
     pub ram_only: bool,
 }
 
+/// The owners along one chain: from which of its blocks each holds. Most chains have one, none more than three (a public
+/// domain, a tenant, a user of it).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerPath {
+    first: Owner,
+    /// Ordered by block.
+    later: Vec<(u32, Owner)>,
+}
+
+impl OwnerPath {
+    /// One owner for the whole chain.
+    #[must_use]
+    pub const fn all(owner: Owner) -> Self {
+        Self { first: owner, later: Vec::new() }
+    }
+
+    /// The same, with another owner from block `from` on, which must be after all before it.
+    #[must_use]
+    pub fn then(mut self, from: u32, owner: Owner) -> Self {
+        debug_assert!(self.later.last().is_none_or(|(before, _)| *before < from), "owners come in order");
+        self.later.push((from, owner));
+        self
+    }
+
+    /// Whose block `at` of the whole chain is.
+    #[must_use]
+    pub fn at(&self, at: u32) -> Owner {
+        self.later.iter().rev().find(|(from, _)| *from <= at).map_or(self.first, |(_, owner)| *owner)
+    }
+
+    /// Whose the chain's last blocks are.
+    #[must_use]
+    pub fn last(&self) -> Owner {
+        self.later.last().map_or(self.first, |(_, owner)| *owner)
+    }
+}
+
 /// Blocks of one lookup by where they were found. They add up to the blocks asked (invariant 8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TierCounts {

@@ -70,6 +70,10 @@ word! {
     TenantName, "tenant"
 }
 word! {
+    /// A public domain: blocks that all tenants may read, with an account of its own.
+    DomainName, "domain"
+}
+word! {
     /// An end user of a tenant.
     UserName, "user"
 }

@@ -39,6 +39,21 @@ pub const DIGEST_BYTES_MAX: usize = 64;
 pub const NAMESPACES_MAX: usize = 4_096;
 /// Tenants of a data folder: numbered with 16 bits in every index row.
 pub const ACCOUNTS_MAX: usize = 65_535;
+/// Accounts that have a quota: for each that is above its share an eviction looks at one block more.
+pub const QUOTAS_MAX: usize = 1_024;
+/// Orders of going of one tier: one for each size class, and one for each account with a quota and class that it uses. Past
+/// it an account's blocks go in the common one, still within its share and limit.
+pub const LISTS_MAX: u16 = 8_192;
+/// Of a tier, all shares together: the rest is what accounts without one live in, and what keeps an eviction short.
+pub const SHARES_OF_HUNDRED: u64 = 80;
+/// The longest lifetime that a block may be promised, or given: a leap year. Nothing cached is worth more.
+pub const LIFETIME_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// How long a promise of a lifetime may wait for its blocks to be written: a full write queue on a slow drive.
+pub const KEEP_MAX: Duration = Duration::from_secs(10);
+/// How often it looks: a fraction of what a drive takes to write a long prompt.
+pub const KEEP_LOOK_EVERY: Duration = Duration::from_millis(4);
+/// Blocks that one tick lets go because their time is over, or their account is above a lowered limit: a millisecond.
+pub const EXPIRED_A_TICK: usize = 1_024;
 
 /// Processes connected at once: a host has at most tens of ranks; a thousand leaves room for tools.
 pub const SESSIONS_MAX: usize = 1_024;
@@ -211,6 +226,20 @@ pub const BOOK_PERIODS_MAX: usize = 1_000;
 pub const AUDIT_DIFFERENCES_MAX: usize = 100;
 /// RAM in which the ledger's database gathers rows before it writes a table: some hours of the busiest published host.
 pub const LEDGER_BUFFER_BYTES: usize = 16 << 20;
+/// Bytes of the access file: a thousand principals with a dozen tenants and tokens each.
+pub const ACCESS_FILE_BYTES_MAX: usize = 1 << 20;
+/// Principals of the access file: engines, gateways and people of one fleet.
+pub const PRINCIPALS_MAX: usize = 4_096;
+/// How often the access file is looked at for a change: a token that was taken out is good for so long at most.
+pub const ACCESS_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Refusals of access that are logged each second; more are counted. A flood must not fill the disk.
+pub const REFUSALS_LOGGED_A_SECOND: u64 = 100;
+/// Bytes of a grant: its words have 128 each at most.
+pub const GRANT_BYTES_MAX: usize = 4_096;
+/// How long a grant may be valid: it is signed for one request.
+pub const GRANT_LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+/// Grants that were verified and are remembered: those of a busy host's requests under way.
+pub const GRANTS_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(16_383);
 /// Rows of one admin answer.
 pub const INSPECT_ROWS_MAX: usize = 10_000;
 /// How long a quiesce waits where the caller names no time.

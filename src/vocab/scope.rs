@@ -1,13 +1,18 @@
 //! Who may see a block. Along a chain the scope may only narrow, so that a shared system prompt can be followed by a
 //! private turn.
 
-use super::{TenantName, UserName};
+use super::{DomainName, TenantName, UserName};
+
+/// The public domain that requests name with `public`.
+const PUBLIC: &str = "public";
 
 /// Who may see a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Every tenant of the namespace.
+    /// Every tenant of the namespace. It is the public domain called `public`.
     Public,
+    /// The same, in a public domain of another name.
+    Domain(DomainName),
     /// One tenant.
     Tenant(TenantName),
     /// One user of a tenant, with an optional salt.
@@ -15,11 +20,28 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// That of a public domain, of which one has a name of its own.
+    #[must_use]
+    pub fn of_domain(domain: DomainName) -> Self {
+        if domain.as_str() == PUBLIC { Self::Public } else { Self::Domain(domain) }
+    }
+
+    /// The public domain, where it is one.
+    #[must_use]
+    pub fn domain(&self) -> Option<DomainName> {
+        match self {
+            Self::Public => DomainName::parse(PUBLIC).ok(),
+            Self::Domain(domain) => Some(domain.clone()),
+            Self::Tenant(_) | Self::User(..) => None,
+        }
+    }
+
     /// The bytes that are mixed into keys: kind, then each part with its length before it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let (kind, parts): (u8, Vec<&[u8]>) = match self {
             Self::Public => (0, vec![]),
+            Self::Domain(domain) => (3, vec![domain.as_str().as_bytes()]),
             Self::Tenant(tenant) => (1, vec![tenant.as_str().as_bytes()]),
             Self::User(tenant, user, salt) => (2, vec![tenant.as_str().as_bytes(), user.as_str().as_bytes(), salt]),
         };
@@ -33,7 +55,7 @@ impl Scope {
 
     fn breadth(&self) -> u8 {
         match self {
-            Self::Public => 2,
+            Self::Public | Self::Domain(_) => 2,
             Self::Tenant(_) => 1,
             Self::User(..) => 0,
         }
@@ -109,6 +131,11 @@ mod tests {
         let private = Scope::User(tenant.clone(), user, Box::default());
         let path = vec![(0, Scope::Public), (3, Scope::Tenant(tenant.clone())), (9, private.clone())];
         assert!(ScopePath::new(path).is_ok());
+        let docs = Scope::of_domain(DomainName::parse("docs").unwrap());
+        assert!(ScopePath::new(vec![(0, docs.clone()), (3, Scope::Tenant(tenant.clone()))]).is_ok());
+        assert_eq!(ScopePath::new(vec![(0, Scope::Public), (3, docs.clone())]), Err(ScopeError::Widens(1)));
+        assert_eq!(Scope::of_domain(DomainName::parse("public").unwrap()), Scope::Public);
+        assert_ne!(docs.encode(), Scope::Tenant(TenantName::parse("docs").unwrap()).encode());
         let widening = vec![(0, private), (3, Scope::Tenant(tenant.clone()))];
         assert_eq!(ScopePath::new(widening), Err(ScopeError::Widens(1)));
         assert_eq!(ScopePath::new(vec![(1, Scope::Public)]), Err(ScopeError::Start));

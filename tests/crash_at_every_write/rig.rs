@@ -54,7 +54,7 @@ impl Rig {
         };
         let (cache, planner) = Cache::start(parts).unwrap();
         let (namespace, _) = cache.register(None, NamespaceName::parse("script").unwrap(), spec()).unwrap();
-        let session = cache.open_session(InstanceId::parse("engine").unwrap()).unwrap();
+        let session = cache.open_session(InstanceId::parse("engine").unwrap(), "test").unwrap();
         Self { cache, nvme, planner, namespace, session, requests: 0, _folder: folder }
     }
 
@@ -74,15 +74,9 @@ impl Rig {
     }
 
     fn chain(&self, prompt: &Prompt) -> Chain {
-        Chain {
-            namespace: Arc::clone(&self.namespace),
-            tenant: TenantName::parse("acme").unwrap(),
-            owner: Owner { namespace: self.namespace.id, ..Owner::default() },
-            depth: 0,
-            parent: None,
-            keys: Keys::Known(prompt.keys()),
-            tokens: None,
-        }
+        let owner = Owner { namespace: self.namespace.id, ..Owner::default() };
+        let tenant = TenantName::parse("acme").unwrap();
+        Chain::of(Arc::clone(&self.namespace), tenant, owner, Keys::Known(prompt.keys()))
     }
 
     pub(crate) async fn put(&self, prompt: &Prompt) -> PutResult {

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use kvtier::client::{Chain, Client, FetchOptions, FetchOutcome, LookupOptions, Session, Settle, UsageFilter};
 use kvtier::vocab::namespace::{HashScheme, Weights};
 use kvtier::vocab::{
-    BillingId, Fingerprint, InstanceId, NamespaceName, NamespaceSpec, RequestId, Scope, ScopePath, TenantName, UserName,
+    AccountName, BillingId, DomainName, Fingerprint, InstanceId, NamespaceName, NamespaceSpec, RequestId, Scope,
+    ScopePath, TenantName, UserName,
 };
 
 /// The daemon's tiers: sixteen extents of 8 KiB.
@@ -117,6 +118,8 @@ fn request(name: &str) -> RequestId {
 pub(crate) async fn store(client: &Client) {
     let fingerprints = register(client).await;
     let session = session(client).await;
+    let domain = AccountName::Domain(DomainName::parse("public").unwrap());
+    client.set_quota(&domain, None, None).await.unwrap();
     for prompt in PROMPTS.iter().chain([&EVICTED]) {
         let source = |block: usize| prompt.payload(block as u32);
         let chain = prompt.chain(fingerprints);

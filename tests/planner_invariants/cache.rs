@@ -6,7 +6,7 @@ use std::time::Duration;
 use kvtier::plan::{
     Answer, BlockRef, Command, Event, Filter, InstanceNo, Leased, Offer, Options, Planner, PutId, Transfer,
 };
-use kvtier::vocab::{BlockKey, LeaseId, Owner, TierShape, Timestamp};
+use kvtier::vocab::{AccountId, BlockKey, LeaseId, Owner, OwnerPath, Retention, TierShape, Timestamp};
 
 pub(crate) const SLOT: u32 = 4_096;
 
@@ -28,9 +28,12 @@ pub(crate) fn all_is_done(command: &Command) -> Option<Event> {
         Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(1) }),
         Command::Erase { slot, .. } => Some(Event::Erased { slot: *slot }),
         Command::Retire { slot, .. } => Some(Event::RamFreed { slot: *slot }),
-        Command::Publish { .. } | Command::Unpublish { .. } | Command::Unloadable { .. } | Command::Refuse { .. } => {
-            None
-        }
+        Command::Publish { .. }
+        | Command::Unpublish { .. }
+        | Command::Unloadable { .. }
+        | Command::Refuse { .. }
+        | Command::Promise { .. }
+        | Command::Unpromise { .. } => None,
     }
 }
 
@@ -51,7 +54,8 @@ pub(crate) struct Cache {
     pub(crate) end: End,
     /// Commands that have no end yet.
     pub(crate) open: Vec<Command>,
-    pub(crate) owner: Owner,
+    pub(crate) owners: OwnerPath,
+    pub(crate) retention: Retention,
     pub(crate) payload: u32,
     pub(crate) now: Timestamp,
 }
@@ -72,7 +76,8 @@ impl Cache {
             puts: 0,
             end: all_is_done,
             open: Vec::new(),
-            owner: Owner::default(),
+            owners: OwnerPath::all(Owner::default()),
+            retention: Retention::default(),
             payload: SLOT,
             now: Timestamp(1_000),
         }
@@ -104,8 +109,10 @@ impl Cache {
     pub(crate) fn offer(&mut self, keys: &Arc<[BlockKey]>) -> (PutId, Vec<Option<BlockRef>>) {
         self.puts += 1;
         let put = PutId(self.puts);
-        let (keys, owner, payload_max) = (Arc::clone(keys), self.owner, self.payload);
-        let answer = self.tell(Event::Offer(Offer { put, parent: None, depth: 0, keys, payload_max, owner }));
+        let (keys, owners, payload_max) = (Arc::clone(keys), self.owners.clone(), self.payload);
+        let retention = self.retention;
+        let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention };
+        let answer = self.tell(Event::Offer(offer));
         let Answer::Offered { wanted, .. } = answer else { panic!("{answer:?}") };
         (put, wanted)
     }
@@ -122,6 +129,15 @@ impl Cache {
         let answer = self.tell(Event::PutEnded { put });
         let Answer::Stored { through } = answer else { panic!("{answer:?}") };
         through
+    }
+
+    /// Whose what is put from now on is.
+    pub(crate) fn be(&mut self, account: u16) {
+        self.owners = OwnerPath::all(Owner { account: AccountId(account), ..Owner::default() });
+    }
+
+    pub(crate) fn be_user(&mut self, user: u32) {
+        self.owners = OwnerPath::all(Owner { user, ..Owner::default() });
     }
 
     pub(crate) fn hit(&self, numbers: impl IntoIterator<Item = u8>) -> u32 {

@@ -19,6 +19,7 @@ fn row(number: u8, parent: Option<u8>, depth: u32, last_use_s: u32) -> Recovered
         depth,
         created_s: 0,
         last_use_s,
+        expires_s: 0,
     }
 }
 

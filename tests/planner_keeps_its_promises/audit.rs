@@ -22,6 +22,7 @@ impl World {
             self.audit_block(&node.key, &in_ram, &on_nvme);
         }
         self.audit_leases();
+        self.audit_promises();
         self.audit_holdings(in_ram.len(), on_nvme.len());
         for (key, slot) in &on_nvme {
             let row = self.rows.get(key).map(|row| row.slot);

@@ -27,6 +27,9 @@ impl World {
         if self.chance.chance(self.temper.purges, 100) {
             return self.purge();
         }
+        if self.chance.chance(self.temper.tenants, 100) {
+            return self.manage();
+        }
         if self.chance.chance(self.temper.losses, 1_000) {
             return self.lose_drive();
         }

@@ -28,7 +28,8 @@ impl World {
         let (parent, depth, keys) = self.chain(prompt);
         let keys: Arc<[BlockKey]> = keys.into();
         let payload_max = PAYLOADS[namespace];
-        let offer = Offer { put, parent, depth, keys: Arc::clone(&keys), payload_max, owner };
+        let (owners, retention) = (self.owners(owner), self.retention());
+        let offer = Offer { put, parent, depth, keys: Arc::clone(&keys), payload_max, owners, retention };
         let before = self.planner.holdings().puts;
         let answer = self.tell_only(Event::Offer(offer));
         let Answer::Offered { mut wanted, mut complete, more } = answer else { panic!("{answer:?} to an offer") };

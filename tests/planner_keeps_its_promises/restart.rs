@@ -4,6 +4,7 @@ use kvtier::plan::{Options, Planner, Recovered, Recovery};
 use kvtier::vocab::{BlockKey, SlotClass, SlotId, TierShape};
 
 use super::slots::Slots;
+use super::tenants::Told;
 use super::world::{Job, Row, World};
 
 impl World {
@@ -20,6 +21,13 @@ impl World {
         self.lost_drives.clear();
         self.options = Options { boot: self.options.boot + 1, nvme, ..self.options };
         let mut recovery = Recovery::new(Planner::new(self.options), rows.len() as u64);
+        let quotas: Vec<_> = self.planner.accounts().into_iter().map(|known| (known.account, known.quota)).collect();
+        for (account, quota) in quotas {
+            if recovery.quota(account, quota).is_err() {
+                // A drive is missing: what is guaranteed is more than there is.
+                self.told.clear();
+            }
+        }
         for row in &rows {
             if !recovery.row(row) {
                 self.rows.remove(&row.key);
@@ -27,6 +35,10 @@ impl World {
         }
         self.nvme = Slots::recovered(self.rows.iter().map(|(key, row)| (row.slot, row.class, *key)));
         self.planner = recovery.finish();
+        let (planner, now) = (&mut self.planner, self.now.seconds());
+        self.promised.retain(|key, promise| planner.recover_promise(key, *promise, now));
+        let kept = |told: &Told| self.promised.contains_key(&told.prefix[0]);
+        self.told.retain(kept);
         self.published = self.planner.readable().map(|(_, key, residence)| (key, residence)).collect();
         self.audit();
     }
@@ -72,6 +84,7 @@ impl World {
             depth: row.write.depth,
             created_s: row.write.created_s,
             last_use_s: u32::from(key.as_bytes()[0] % 4),
+            expires_s: row.write.expires_s,
         };
         let mut rows: Vec<Recovered> = self.rows.iter().map(recovered).collect();
         // The order of rows is that of hashes: children come before their parents or after them.

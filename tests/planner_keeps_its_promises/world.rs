@@ -10,11 +10,12 @@ use kvtier::plan::{
     Transfer, Write,
 };
 use kvtier::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE};
-use kvtier::vocab::{BlockKey, LeaseId, SlotClass, SlotId, TierShape, Timestamp};
+use kvtier::vocab::{BlockKey, LeaseId, Promise, SlotClass, SlotId, TierShape, Timestamp};
 
 use super::chance::Chance;
 use super::prompts::Prompts;
 use super::slots::Slots;
+use super::tenants::Told;
 
 /// What a seed makes likely.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(crate) struct Temper {
     pub(crate) restarts: u64,
     /// Drives that go, of a thousand steps.
     pub(crate) losses: u64,
+    /// Quotas and promises, of a hundred of those others.
+    pub(crate) tenants: u64,
 }
 
 /// A command under way.
@@ -110,6 +113,9 @@ pub(crate) struct World {
     /// Wants that were answered `Coming`.
     pub(crate) awaited: BTreeSet<BlockKey>,
     pub(crate) lost_drives: BTreeSet<u16>,
+    /// Rows of promises.
+    pub(crate) promised: BTreeMap<BlockKey, Promise>,
+    pub(crate) told: Vec<Told>,
     pub(crate) numbers: u64,
     pub(crate) events: u64,
     log: blake3::Hasher,
@@ -158,10 +164,13 @@ impl World {
             purges: chance.pick(&[0, 0, 1, 3]),
             restarts: chance.pick(&[0, 0, 5, 15]),
             losses: chance.pick(&[0, 2, 5]),
+            tenants: chance.pick(&[0, 0, 4, 12]),
         };
         Self {
             prompts: Prompts::grow(&mut chance),
             lost_drives: BTreeSet::new(),
+            promised: BTreeMap::new(),
+            told: Vec::new(),
             temper,
             chance,
             options,
@@ -210,7 +219,9 @@ impl World {
         let makes_no_room = loses || matches!(event, Event::Wrote { .. } | Event::Loaded { .. } | Event::Peeked { .. });
         let wants_room = matches!(event, Event::Need { .. } | Event::Want { .. });
         let mut commands = Vec::new();
+        let (before, name) = (self.before(&event), format!("{event:?}"));
         let answer = self.planner.on(self.now, event, &mut commands);
+        self.audit_quotas(&before, &name);
         if wants_room {
             self.drop_leaked();
         }
@@ -279,6 +290,14 @@ impl World {
             }
             Command::Unpublish { block: _, key } => {
                 assert!(self.published.remove(&key).is_some(), "{key:?} is unpublished twice");
+                return;
+            }
+            Command::Promise { key, promise } => {
+                self.promised.insert(key, promise);
+                return;
+            }
+            Command::Unpromise { key } => {
+                self.promised.remove(&key);
                 return;
             }
             Command::Unloadable { key } => {
@@ -419,6 +438,9 @@ impl World {
     pub(crate) fn excuse(&mut self, lost: impl Fn(&BlockKey) -> bool) {
         for held in &mut self.leases {
             held.excused |= held.prefix.iter().any(&lost);
+        }
+        for told in &mut self.told {
+            told.excused |= told.prefix.iter().any(&lost);
         }
     }
 }

@@ -353,7 +353,7 @@ async fn who_leaks_leases_until_ram_is_full_stops_the_others_for_half_a_minute_a
     let host = Host::at(Arc::<VirtualClock>::clone(&clock));
     // Block 50 is on a drive only, once RAM's 16 slots have had others.
     host.put(50..51).await;
-    let open = |name| host.cache.open_session(InstanceId::parse(name).unwrap()).unwrap();
+    let open = |name| host.cache.open_session(InstanceId::parse(name).unwrap(), "test").unwrap();
     let (leaky, other) = (open("leaky"), open("other"));
     host.put(0..16).await;
     let others = lease_block(&host, &other, 15).await;

@@ -89,15 +89,9 @@ impl Host {
 
     /// A prompt of one block.
     pub(crate) fn prompt(&self, seed: u8) -> Chain {
-        Chain {
-            namespace: Arc::clone(&self.namespace),
-            tenant: TenantName::parse("acme").unwrap(),
-            owner: Owner { namespace: self.namespace.id, ..Owner::default() },
-            depth: 0,
-            parent: None,
-            keys: Keys::Known([key(seed)].into()),
-            tokens: None,
-        }
+        let owner = Owner { namespace: self.namespace.id, ..Owner::default() };
+        let tenant = TenantName::parse("acme").unwrap();
+        Chain::of(Arc::clone(&self.namespace), tenant, owner, Keys::Known([key(seed)].into()))
     }
 
     pub(crate) async fn put(&self, seeds: std::ops::Range<u8>) {
@@ -113,7 +107,7 @@ impl Host {
 
     /// A session, and what it asks: that block.
     pub(crate) fn request(&self, seed: u8, promote: bool) -> FetchRequest {
-        let session = self.cache.open_session(InstanceId::parse("engine").unwrap()).unwrap();
+        let session = self.cache.open_session(InstanceId::parse("engine").unwrap(), "test").unwrap();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         let request = RequestId::parse(&seed.to_string()).unwrap();
         FetchRequest { session, request, chain: self.prompt(seed), lease: None, deadline, promote }

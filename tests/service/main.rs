@@ -30,6 +30,7 @@ mod shared_pool;
 mod stalled_readers;
 mod standard;
 mod support;
+mod tenants;
 mod tickets;
 mod worker;
 mod worker_goes_on;

@@ -59,6 +59,6 @@ async fn a_daemon_serves_tcp_and_a_socket_and_says_what_it_serves() {
 async fn what_is_not_built_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), MIB, MIB).await;
-    refused(server.admin().pin(proto::PinRequest::default()).await, Code::Unimplemented, &["Pin"]);
+    refused(server.admin().retire(proto::RetireRequest::default()).await, Code::Unimplemented, &["Retire"]);
     server.stop().await;
 }

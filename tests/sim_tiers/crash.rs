@@ -142,5 +142,6 @@ fn recovered(key: BlockKey, row: &Row) -> Recovered {
         depth: row.depth,
         created_s: row.created_s,
         last_use_s: row.last_use_s,
+        expires_s: row.expires_s,
     }
 }

@@ -49,6 +49,7 @@ impl World {
                 assert!(self.published.remove(&key).is_some(), "{key:?} is unpublished twice");
             }
             Command::Unloadable { key } => drop(self.awaited.remove(&key)),
+            Command::Promise { .. } | Command::Unpromise { .. } => {}
             Command::Fill { put, block, slot, class } => self.grant(put, block, slot, class),
             Command::Refuse { put, block } => {
                 let writer = self.writers.iter_mut().find(|writer| writer.put == put);
@@ -277,5 +278,6 @@ fn row(write: &Write) -> Row {
         retention: 0,
         created_s: write.created_s,
         last_use_s: write.created_s,
+        expires_s: write.expires_s,
     }
 }
