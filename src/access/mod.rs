@@ -5,6 +5,7 @@
 
 mod audit;
 mod book;
+mod erasure;
 mod gatekeeper;
 mod grant;
 mod principal;
@@ -12,6 +13,7 @@ mod token;
 
 pub use audit::{Audit, Refusal};
 pub use book::{Book, BookError};
+pub use erasure::{Erasure, ErasureKey, verify as verify_erasure};
 pub use gatekeeper::{Credentials, Gatekeeper};
 pub use grant::{Grant, GrantError, GrantKey, GrantSigner};
 pub use principal::{Permission, Principal, Role, Tenants};

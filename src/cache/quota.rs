@@ -68,6 +68,13 @@ impl Cache {
         Ok(known.into_iter().find(|known| known.account == account).unwrap_or(nothing))
     }
 
+    /// Bytes that this daemon keeps secret under a name, for as long as its ledger lives; `None` where that is unreadable.
+    #[must_use]
+    pub fn kept_secret(&self, name: &'static str, make: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
+        let kept = self.ledger.as_ref()?.kept_secret(name, make);
+        kept.inspect_err(|error| tracing::error!(%error, name, "a secret can't be kept")).ok()
+    }
+
     /// Every account that holds something or has a quota: tenants by name, then public domains by name.
     ///
     /// # Errors

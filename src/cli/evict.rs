@@ -8,7 +8,7 @@ use super::output::Output;
 use super::server::Server;
 use super::table::thousands;
 use super::{CliError, size};
-use crate::client::PurgeFilter;
+use crate::client::{PurgeFilter, Purged as Wire};
 use crate::vocab::{ByteCount, Fingerprint, InstanceId, TenantName, UserName};
 
 #[derive(Debug, Args)]
@@ -67,6 +67,8 @@ struct Purged {
     blocks: u64,
     bytes: u64,
     purged_at_ms: u64,
+    receipt: String,
+    public_key: String,
 }
 
 impl Evict {
@@ -99,12 +101,18 @@ impl Purge {
             };
             Ok(client.purge(&filter).await?)
         })?;
-        let report = Purged { blocks: went.blocks, bytes: went.bytes, purged_at_ms: went.purged_at_ms };
+        let Wire { blocks: count, bytes, purged_at_ms, receipt, public_key } = went;
+        let report = Purged { blocks: count, bytes, purged_at_ms, receipt, public_key };
         if self.json {
             return output.json(&report);
         }
         let bytes = size::human(ByteCount(report.bytes));
-        output.text(format!("{} erased from every tier, {bytes}", blocks(report.blocks)))
+        output.text(format!("{} erased from every tier, {bytes}", blocks(report.blocks)))?;
+        if report.receipt.is_empty() {
+            return output.text("no receipt: the daemon's ledger, which keeps its key, is unreadable");
+        }
+        let Purged { receipt, public_key, .. } = &report;
+        output.text(format!("receipt: {receipt}\npublic key: {public_key}"))
     }
 
     async fn fingerprint(&self, client: &crate::client::Client) -> Result<Option<Fingerprint>, CliError> {

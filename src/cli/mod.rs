@@ -3,6 +3,7 @@
 //! A command that reports takes `--json` and then prints exactly one JSON document on stdout; logs and progress go to
 //! stderr. Exit status: 0 ok, 1 failed, 2 usage.
 
+mod access;
 mod audit;
 mod bench;
 mod block;
@@ -81,6 +82,10 @@ enum Command {
     Unpin(pin::Unpin),
     /// What tenants and public domains hold, and may hold.
     Quota(quota::Quota),
+    /// Bearer tokens, by which a daemon knows its callers.
+    Token(access::Token),
+    /// Grants, by which a gateway lets an engine act for a tenant.
+    Grant(access::Grant),
     /// Look at what is in the cache.
     Inspect(inspect::Inspect),
     /// Check every block, of a stopped data folder or of a running server; exit 1 when bytes are corrupt.
@@ -118,6 +123,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Lookup(lookup) => lookup.run(&mut output),
         Command::Evict(evict) => evict.run(&mut output),
         Command::Purge(purge) => purge.run(&mut output),
+        Command::Token(token) => token.run(&mut output),
+        Command::Grant(grant) => grant.run(&mut output),
         Command::Pin(pin) => pin.run(&mut output),
         Command::Unpin(unpin) => unpin.run(&mut output),
         Command::Quota(quota) => quota.run(&mut output),

@@ -175,6 +175,7 @@ fn table(views: &[AccountView]) -> String {
     let quota = |tier: WireQuota| match (tier.share_bytes, tier.limit_bytes) {
         (0, None) => "-".to_owned(),
         (share, None) => format!("{} or more", bytes(share)),
+        (0, Some(limit)) => format!("at most {}", bytes(limit)),
         (share, Some(limit)) => format!("{} to {}", bytes(share), bytes(limit)),
     };
     let row = |view: &AccountView| {

@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::embedded::Embedded;
 use super::output::Output;
-use super::server::runtime;
+use super::server::{Shown, runtime};
 use super::{CliError, live, names, simulate, size, table};
-use crate::client::ServerAddress;
+use crate::client::{Credentials, ServerAddress};
 use crate::daemon;
 use crate::replay::live::LiveOptions;
 use crate::replay::{AdmissionKind, PolicyKind, ReplayReport, SimulateOptions, read_trace};
@@ -86,6 +86,8 @@ struct Live {
     /// a cache, so the environment does not choose one for it.
     #[arg(long, value_name = "ADDRESS", value_parser = ServerAddress::parse)]
     server: Option<ServerAddress>,
+    #[command(flatten)]
+    shown: Shown,
     /// Requests under way at a time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     #[arg(conflicts_with = "simulate")]
@@ -140,7 +142,7 @@ impl Replay {
 
     fn lived(self) -> Result<ReplayReport, CliError> {
         daemon::telemetry::init("warn");
-        let options = self.options();
+        let options = self.options()?;
         let Self { tiers: Tiers { policy, admission, ram, nvme, data_dir, .. }, live, block_bytes, .. } = self;
         if let Some(address) = &live.server {
             let trace = read_trace(&self.trace, self.block_tokens)?;
@@ -154,10 +156,12 @@ impl Replay {
         Embedded { data_dir, ram, nvme, policy, admission }.run(job, |report, _| Ok(report))
     }
 
-    fn options(&self) -> LiveOptions {
-        let Live { server, workers, quiesce, settle, tenant, seed, max_requests } = &self.live;
+    fn options(&self) -> Result<LiveOptions, CliError> {
+        let Live { server, shown, workers, quiesce, settle, tenant, seed, max_requests } = &self.live;
         let policy = self.tiers.policy.unwrap_or_default().name();
-        LiveOptions {
+        // An embedded server asks nobody.
+        let credentials = if server.is_some() { shown.credentials()? } else { Credentials::default() };
+        Ok(LiveOptions {
             block_bytes: self.block_bytes,
             workers: usize::from(*workers),
             quiesce_between: *quiesce,
@@ -166,8 +170,9 @@ impl Replay {
             seed: *seed,
             max_requests: *max_requests,
             policy: if server.is_some() { "server" } else { policy }.to_owned(),
+            credentials,
             ..LiveOptions::new(tenant.clone())
-        }
+        })
     }
 }
 

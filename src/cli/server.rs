@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::CliError;
-use crate::client::{Client, ServerAddress};
+use super::chain::read_file;
+use crate::client::{Client, Credentials, ServerAddress};
 
 /// Where a daemon of the whole host listens.
 const HOST_SOCKET: &str = "/run/kvtier/kvtier.sock";
@@ -20,6 +21,25 @@ pub(super) struct Server {
     /// /run/kvtier/kvtier.sock where there is one or for root, else $XDG_RUNTIME_DIR/kvtier.sock.
     #[arg(long, value_name = "ADDRESS", value_parser = ServerAddress::parse)]
     server: Option<ServerAddress>,
+    #[command(flatten)]
+    pub(super) shown: Shown,
+}
+
+/// What a daemon that asks is shown.
+#[derive(Debug, Args)]
+pub(super) struct Shown {
+    /// File with the bearer token to show. Where absent, $KVTIER_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Authority of the daemon's certificate, PEM, for https addresses. Where absent, the file $KVTIER_TLS_CA.
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Client certificate to show, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 }
 
 impl Server {
@@ -48,8 +68,26 @@ impl Server {
     where
         J: Future<Output = Result<T, CliError>>,
     {
-        let address = self.address()?;
-        runtime()?.block_on(async { job(Client::connect(&address).await.map_err(CliError::NoDaemon)?).await })
+        let (address, credentials) = (self.address()?, self.shown.credentials()?);
+        let connect = async || Client::connect_as(&address, &credentials).await.map_err(CliError::NoDaemon);
+        runtime()?.block_on(async { job(connect().await?).await })
+    }
+}
+
+impl Shown {
+    /// What the daemon is shown.
+    pub(super) fn credentials(&self) -> Result<Credentials, CliError> {
+        let token = match &self.token_file {
+            Some(path) => Some(String::from_utf8_lossy(&read_file(path)?).trim().to_owned()),
+            None => env::var("KVTIER_TOKEN").ok().filter(|token| !token.is_empty()),
+        };
+        let authority = self.tls_ca.clone().or_else(|| env::var_os("KVTIER_TLS_CA").map(PathBuf::from));
+        let authority = authority.map(|path| read_file(&path)).transpose()?;
+        let identity = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some((read_file(certificate)?, read_file(key)?)),
+            _ => None,
+        };
+        Ok(Credentials { token, authority, identity })
     }
 }
 

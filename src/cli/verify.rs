@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::Output;
 use super::progress::Bar;
-use super::server::runtime;
+use super::server::{Shown, runtime};
 use super::table::{numbers, thousands};
 use super::{CliError, size};
 use crate::client::{Client, ServerAddress, VerifyReply};
@@ -27,6 +27,8 @@ pub(super) struct Verify {
     /// that went bad is a miss from then on.
     #[arg(long, value_name = "ADDRESS", group = "what", value_parser = ServerAddress::parse)]
     server: Option<ServerAddress>,
+    #[command(flatten)]
+    shown: Shown,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -81,9 +83,10 @@ impl Verify {
     }
 
     fn online(&self, server: &ServerAddress, output: &mut Output) -> Result<(u64, u64), CliError> {
+        let credentials = self.shown.credentials()?;
         let (bar, mut problems) = (Bar::new(0, "blocks"), Vec::new());
         let (found, orphaned) = runtime()?.block_on(async {
-            let client = Client::connect(server).await.map_err(CliError::NoDaemon)?;
+            let client = Client::connect_as(server, &credentials).await.map_err(CliError::NoDaemon)?;
             let progress = |found: &VerifyReply| {
                 bar.of(found.of_blocks);
                 bar.at(found.blocks);

@@ -11,13 +11,15 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub enum ServerAddress {
     /// `host:port`; an IPv6 address stands in brackets.
     Tcp(String),
+    /// The same, with TLS.
+    Tls(String),
     /// The path of a Unix socket.
     Unix(String),
 }
 
 /// An address that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("server address {value:?} {rule}; write host:port, http://host:port or unix:PATH")]
+#[error("server address {value:?} {rule}; write host:port, http://host:port, https://host:port or unix:PATH")]
 pub struct AddressError {
     /// What was given.
     pub value: String,
@@ -26,7 +28,7 @@ pub struct AddressError {
 }
 
 impl ServerAddress {
-    /// Reads `host:port`, `http://host:port` or `unix:PATH`.
+    /// Reads `host:port`, `http://host:port`, `https://host:port` or `unix:PATH`.
     ///
     /// # Errors
     /// Names the value and the rule that it breaks.
@@ -41,11 +43,10 @@ impl ServerAddress {
                 _ => fail("must have a path of at most 107 bytes, which is what a Unix socket takes"),
             };
         }
-        let rest = match text.split_once("://") {
-            None => text,
-            Some(("http", rest)) => rest.strip_suffix('/').unwrap_or(rest),
-            Some(("https", _)) => return fail("must be http: TLS is not built"),
-            Some(_) => return fail("must be of the scheme http or unix"),
+        let (rest, is_tls) = match text.split_once("://") {
+            None => (text, false),
+            Some((scheme @ ("http" | "https"), rest)) => (rest.strip_suffix('/').unwrap_or(rest), scheme == "https"),
+            Some(_) => return fail("must be of the scheme http, https or unix"),
         };
         let Some((host, port)) = rest.rsplit_once(':') else { return fail("must name a port") };
         let bracketed = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
@@ -59,7 +60,9 @@ impl ServerAddress {
             return fail("must have its IPv6 address in brackets");
         }
         match port.parse::<u16>() {
-            Ok(1..) if port.bytes().all(|digit| digit.is_ascii_digit()) => Ok(Self::Tcp(rest.to_owned())),
+            Ok(1..) if port.bytes().all(|digit| digit.is_ascii_digit()) => {
+                Ok(if is_tls { Self::Tls(rest.to_owned()) } else { Self::Tcp(rest.to_owned()) })
+            }
             _ => fail("must have a port of 1 to 65535, and nothing after it"),
         }
     }
@@ -68,6 +71,7 @@ impl ServerAddress {
     pub(super) fn endpoint(&self) -> String {
         match self {
             Self::Tcp(authority) => format!("http://{authority}"),
+            Self::Tls(authority) => format!("https://{authority}"),
             Self::Unix(path) => format!("unix:{path}"),
         }
     }
@@ -84,6 +88,7 @@ impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => f.write_str(authority),
+            Self::Tls(authority) => write!(f, "https://{authority}"),
             Self::Unix(path) => write!(f, "unix:{path}"),
         }
     }
@@ -99,6 +104,7 @@ mod tests {
             ("127.0.0.1:7400", "127.0.0.1:7400"),
             ("http://gpu-3.rack.local:7400", "gpu-3.rack.local:7400"),
             ("http://localhost:7400/", "localhost:7400"),
+            ("https://gpu-3:7400/", "https://gpu-3:7400"),
             ("[::1]:7400", "[::1]:7400"),
             ("unix:/run/kvtier.sock", "unix:/run/kvtier.sock"),
             ("unix:///run/kvtier.sock", "unix:/run/kvtier.sock"),
@@ -124,8 +130,7 @@ mod tests {
             ("http://host:80/path", "port of 1 to 65535"),
             ("two words:80", "host name or an IP address"),
             ("user@host:80", "host name or an IP address"),
-            ("https://host:443", "TLS is not built"),
-            ("ftp://host:21", "scheme http or unix"),
+            ("ftp://host:21", "scheme http, https or unix"),
             ("unix:", "must name a path"),
             (&format!("unix:/{}", "x".repeat(107)), "at most 107 bytes"),
         ] {

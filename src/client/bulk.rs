@@ -4,8 +4,9 @@ use std::task::{Context, Poll};
 
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
-use tonic::transport::{Channel, Error};
+use tonic::transport::Error;
 
+use super::credentials::Shown;
 use crate::proto::RawBody;
 
 /// The call whose answer is read by [`Messages`](crate::proto::Messages).
@@ -13,7 +14,7 @@ const FETCH: &str = "/kvtier.v1.Cache/Fetch";
 
 /// A channel that takes the body of a fetch's answer aside. Status and headers are tonic's business as in any call.
 #[derive(Clone, Debug)]
-pub(super) struct BulkChannel(pub(super) Channel);
+pub(super) struct BulkChannel(pub(super) Shown);
 
 impl Service<http::Request<Body>> for BulkChannel {
     type Response = http::Response<Body>;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Response, Status};
 
 use super::bulk::BulkChannel;
-use super::{ClientError, ServerAddress};
+use super::credentials::Shown;
+use super::{ClientError, Credentials, ServerAddress};
 use crate::proto::admin_client::AdminClient;
 use crate::proto::cache_client::CacheClient;
 use crate::proto::sessions_client::SessionsClient;
@@ -24,7 +25,7 @@ use crate::vocab::limits::{
 #[derive(Clone, Debug)]
 pub struct Client {
     address: Arc<ServerAddress>,
-    channel: Channel,
+    channel: Shown,
 }
 
 impl Client {
@@ -33,6 +34,14 @@ impl Client {
     /// # Errors
     /// When nobody answers there within five seconds.
     pub async fn connect(address: &ServerAddress) -> Result<Self, ClientError> {
+        Self::connect_as(address, &Credentials::default()).await
+    }
+
+    /// The same, showing who is calling.
+    ///
+    /// # Errors
+    /// When nobody answers there, or TLS can't be agreed on: another authority, an expired certificate, a missing one.
+    pub async fn connect_as(address: &ServerAddress, credentials: &Credentials) -> Result<Self, ClientError> {
         let unreachable = |error: tonic::transport::Error| ClientError::unreachable(address, &error);
         let endpoint = Endpoint::from_shared(address.endpoint())
             .and_then(|endpoint| endpoint.user_agent(concat!("kvtier/", env!("CARGO_PKG_VERSION"))))
@@ -44,7 +53,11 @@ impl Client {
             .max_frame_size(HTTP2_FRAME_BYTES)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_WINDOW_BYTES);
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let endpoint = match credentials.tls(address)? {
+            Some(tls) => endpoint.tls_config(tls).map_err(unreachable)?,
+            None => endpoint,
+        };
+        let channel = Shown::new(endpoint.connect().await.map_err(unreachable)?, credentials.header(address)?);
         Ok(Self { address: Arc::new(address.clone()), channel })
     }
 
@@ -54,11 +67,11 @@ impl Client {
         &self.address
     }
 
-    pub(super) fn channel(&self) -> Channel {
+    pub(super) fn channel(&self) -> Shown {
         self.channel.clone()
     }
 
-    pub(super) fn sessions_service(&self) -> SessionsClient<Channel> {
+    pub(super) fn sessions_service(&self) -> SessionsClient<Shown> {
         SessionsClient::new(self.channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
     }
 
@@ -68,11 +81,11 @@ impl Client {
             .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
     }
 
-    pub(super) fn usage_service(&self) -> UsageClient<Channel> {
+    pub(super) fn usage_service(&self) -> UsageClient<Shown> {
         UsageClient::new(self.channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
     }
 
-    pub(super) fn admin_service(&self) -> AdminClient<Channel> {
+    pub(super) fn admin_service(&self) -> AdminClient<Shown> {
         AdminClient::new(self.channel.clone()).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
     }
 

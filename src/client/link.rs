@@ -107,7 +107,7 @@ async fn keep(options: WorkerOptions, sender: watch::Sender<Option<Arc<Up>>>, tr
 }
 
 async fn connect(options: &WorkerOptions) -> Result<Up, ClientError> {
-    let client = Client::connect(&options.address).await?;
+    let client = Client::connect_as(&options.address, &options.credentials).await?;
     let session = client.open_session(&options.instance, &options.process).await?;
     client.register_namespace(Some(&session), &options.namespace, &options.spec, None).await?;
     let (arena, staging) = (OnceLock::new(), OnceLock::new());

@@ -14,6 +14,7 @@ mod assemble;
 mod bulk;
 mod chain;
 mod connect;
+mod credentials;
 mod error;
 mod fetch;
 mod health;
@@ -43,6 +44,7 @@ pub use admin::{
 pub use arena::Arena;
 pub use chain::Chain;
 pub use connect::Client;
+pub use credentials::Credentials;
 pub use error::ClientError;
 pub use fetch::{Fetch, FetchEnd, FetchOptions, FetchOutcome, FetchedBlock};
 pub use load::{Load, Place};

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::link::{Link, Up, within};
 use super::{
-    Chain, ClientError, FetchOptions, LeaseOptions, LookupOptions, Place, PutResult, ServerAddress, Settle, Settled,
+    Chain, ClientError, Credentials, FetchOptions, LeaseOptions, LookupOptions, Place, PutResult, ServerAddress,
+    Settle, Settled,
 };
 use crate::vocab::limits::{
     BREAKER_PAUSE, LEASE_TTL_DEFAULT, SETTLE_PATIENCE, WORKER_LOAD_DEADLINE, WORKER_LOOKUP_DEADLINE,
@@ -21,6 +22,8 @@ use crate::vocab::{BlockKey, InstanceId, LeaseId, NamespaceName, NamespaceSpec, 
 pub struct WorkerOptions {
     /// Where the daemon listens.
     pub address: ServerAddress,
+    /// What it is shown.
+    pub credentials: Credentials,
     /// The same from all processes of an engine, and another from every other engine.
     pub instance: InstanceId,
     /// What this process is, for people.
@@ -43,6 +46,7 @@ impl WorkerOptions {
     pub fn new(address: ServerAddress, instance: InstanceId, namespace: NamespaceName, spec: NamespaceSpec) -> Self {
         Self {
             address,
+            credentials: Credentials::default(),
             instance,
             process: "worker".into(),
             namespace,

@@ -67,6 +67,10 @@ impl Rows {
         self.0.put(keyed(QUOTA, account), quota);
     }
 
+    pub(super) fn secret(&mut self, name: &str, bytes: &[u8]) {
+        self.0.put(secret_key(name), bytes);
+    }
+
     /// Exporters have all records up to this sequence.
     pub(super) fn acknowledged(&mut self, through: u64) {
         self.0.put(ACKNOWLEDGED_KEY, through.to_be_bytes());
@@ -105,6 +109,11 @@ impl Store {
         let bytes = self.get(RECEIPT_KEY)?.ok_or_else(|| self.unreadable("the receipt key is missing"))?;
         let bytes = bytes.try_into().map_err(|_| self.unreadable("the receipt key is not 32 bytes"))?;
         Ok(ReceiptKey::new(bytes))
+    }
+
+    /// Bytes that are kept under a name.
+    pub(super) fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.get(&secret_key(name))
     }
 
     /// Sequence of the last record; 0 where there is none.
@@ -314,6 +323,10 @@ fn keyed(kind: u8, rest: &[u8]) -> Vec<u8> {
     let mut key = vec![kind];
     key.extend_from_slice(rest);
     key
+}
+
+fn secret_key(name: &str) -> Vec<u8> {
+    [b"msecret:", name.as_bytes()].concat()
 }
 
 fn record_key(sequence: u64) -> Vec<u8> {

@@ -4,9 +4,11 @@
 //! policy's word alone. An account with a quota has a *lane*, an order of its own, so that a search for a victim never walks
 //! past what it may not take.
 
-use super::counters::AccountHoldings;
+use std::collections::BTreeMap;
+
+use super::counters::{AccountHoldings, StoredBlocks};
 use crate::vocab::limits::{QUOTAS_MAX, SHARES_OF_HUNDRED};
-use crate::vocab::{AccountId, ByteCount, Quota, QuotaError, Tier};
+use crate::vocab::{AccountId, ByteCount, NamespaceId, Owner, Quota, QuotaError, Tier};
 
 /// The order of going of all accounts without a quota.
 pub(super) const COMMON: u16 = 0;
@@ -22,6 +24,15 @@ struct Account {
     lane: u16,
 }
 
+/// Blocks of one account in one namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stored {
+    /// That some tier has.
+    blocks: u64,
+    /// That are kept for a guaranteed lifetime or a pin.
+    kept: u64,
+}
+
 /// All accounts.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
@@ -30,6 +41,8 @@ pub(super) struct Accounts {
     /// Whose lane each is, from lane 1 on. A lane stays its account's when the quota is taken away: with neither share nor
     /// limit it changes nothing.
     lanes: Vec<AccountId>,
+    /// Blocks that some tier has, by account and namespace: what storage is metered by.
+    stored: BTreeMap<(AccountId, NamespaceId), Stored>,
     /// Bytes that all accounts hold.
     all: [u64; 2],
     /// Bytes of each tier.
@@ -122,13 +135,46 @@ impl Accounts {
         known.quota.nvme.share.0.saturating_sub(known.kept)
     }
 
-    /// Blocks of an account may not be evicted for a time, or may again.
-    pub(super) fn keep(&mut self, account: AccountId, bytes: u64) {
-        self.get_mut(account).kept += bytes;
+    /// A block of an account may not be evicted for a time, or may again.
+    pub(super) fn keep(&mut self, owner: Owner, bytes: u64) {
+        self.get_mut(owner.account).kept += bytes;
+        self.stored.entry((owner.account, owner.namespace)).or_default().kept += 1;
     }
 
-    pub(super) fn keep_no_more(&mut self, account: AccountId, bytes: u64) {
-        self.get_mut(account).kept -= bytes;
+    pub(super) fn keep_no_more(&mut self, owner: Owner, bytes: u64) {
+        self.get_mut(owner.account).kept -= bytes;
+        self.change_stored(owner, |stored| stored.kept -= 1);
+    }
+
+    /// Some tier has a block of an account that none had, or none has it any more.
+    pub(super) fn store(&mut self, owner: Owner) {
+        self.stored.entry((owner.account, owner.namespace)).or_default().blocks += 1;
+    }
+
+    pub(super) fn store_no_more(&mut self, owner: Owner) {
+        self.change_stored(owner, |stored| stored.blocks -= 1);
+    }
+
+    fn change_stored(&mut self, owner: Owner, change: impl FnOnce(&mut Stored)) {
+        let key = (owner.account, owner.namespace);
+        let stored = self.stored.entry(key).or_default();
+        change(stored);
+        if *stored == Stored::default() {
+            self.stored.remove(&key);
+        }
+    }
+
+    /// Blocks that are stored, by account and namespace.
+    pub(super) fn stored(&self) -> Vec<StoredBlocks> {
+        let known = self.stored.iter();
+        known
+            .map(|((account, namespace), stored)| StoredBlocks {
+                account: *account,
+                namespace: *namespace,
+                blocks: stored.blocks,
+                kept: stored.kept,
+            })
+            .collect()
     }
 
     /// Gives an account a quota, or takes it away. Whether it has a lane now that it had not.
@@ -223,7 +269,7 @@ mod tests {
     fn a_share_covers_what_is_promised() {
         let mut accounts = Accounts::new(ByteCount(0), ByteCount(1_000));
         accounts.set(AccountId(1), nvme(500, None)).unwrap();
-        accounts.keep(AccountId(1), 200);
+        accounts.keep(Owner { account: AccountId(1), ..Owner::default() }, 200);
         assert_eq!(accounts.left_to_keep(AccountId(1)), 300);
         let error = accounts.set(AccountId(1), nvme(199, None)).unwrap_err().to_string();
         assert!(error.starts_with("nvme.share is 199 bytes, it must be at least 200 bytes"), "{error}");

@@ -183,6 +183,20 @@ impl Planner {
                 }
             }
         }
+        let mut stored = BTreeMap::new();
+        for (number, entry) in self.catalog.iter() {
+            let owner = self.catalog.owner(number);
+            let (blocks, kept) = stored.entry((owner.account, owner.namespace)).or_insert((0, 0));
+            *blocks += u64::from(entry.reach != Reach::Nobody);
+            *kept += u64::from(self.catalog.active(number).promises > 0);
+        }
+        stored.retain(|_, counts| *counts != (0, 0));
+        let known = self.accounts.stored().into_iter();
+        let known: BTreeMap<_, _> =
+            known.map(|known| ((known.account, known.namespace), (known.blocks, known.kept))).collect();
+        if known != stored {
+            return Err(format!("blocks stored are kept as {known:?} and are {stored:?}"));
+        }
         held.first_key_value().map_or(Ok(()), |(who, bytes)| Err(format!("{bytes} bytes of {who:?} are not charged")))
     }
 

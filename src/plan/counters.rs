@@ -1,6 +1,6 @@
 //! What the planner counts. Plain numbers: it is the only writer.
 
-use crate::vocab::{AccountId, Quota};
+use crate::vocab::{AccountId, NamespaceId, Quota};
 
 /// Numbers since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +89,19 @@ pub struct AccountHoldings {
     pub kept_bytes: u64,
     /// What it may hold.
     pub quota: Quota,
+}
+
+/// Blocks of one account in one namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBlocks {
+    /// Whose.
+    pub account: AccountId,
+    /// Of which layout.
+    pub namespace: NamespaceId,
+    /// That some tier has.
+    pub blocks: u64,
+    /// Of those, blocks that are kept for a guaranteed lifetime or a pin.
+    pub kept: u64,
 }
 
 /// What the planner holds now.

@@ -107,7 +107,7 @@ impl Planner {
             active.promises += 1;
             if active.promises == 1 {
                 let bytes = self.slot_bytes(Tier::Nvme, at);
-                self.accounts.keep(self.catalog.account(at), bytes);
+                self.accounts.keep(self.catalog.owner(at), bytes);
             }
             at = self.catalog[at].parent;
         }
@@ -125,7 +125,7 @@ impl Planner {
             active.promises -= 1;
             if active.promises == 0 {
                 let bytes = self.slot_bytes(Tier::Nvme, at);
-                self.accounts.keep_no_more(self.catalog.account(at), bytes);
+                self.accounts.keep_no_more(self.catalog.owner(at), bytes);
             }
             self.catalog.rest(at);
             at = self.catalog[at].parent;

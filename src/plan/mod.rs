@@ -45,7 +45,7 @@ mod write;
 
 pub use admission::AdmissionKind;
 pub use command::{Command, InRam, Load, Residence, Write};
-pub use counters::{AccountHoldings, Counters, Holdings};
+pub use counters::{AccountHoldings, Counters, Holdings, StoredBlocks};
 pub use event::{
     Answer, BlockRef, Event, Filter, InstanceNo, KeepError, Kept, LeaseError, Leased, Offer, Peek, PutId, Transfer,
     Wanted,

@@ -9,7 +9,7 @@ use super::active::NO_PUT;
 use super::admission::AdmissionKind;
 use super::catalog::Catalog;
 use super::command::Command;
-use super::counters::{AccountHoldings, Counters, Holdings};
+use super::counters::{AccountHoldings, Counters, Holdings, StoredBlocks};
 use super::entry::{Nvme, ROOT, Ram, is_block};
 use super::event::{Answer, BlockRef, Event};
 use super::expire::Expiries;
@@ -234,6 +234,12 @@ impl Planner {
     #[must_use]
     pub fn accounts(&self) -> Vec<AccountHoldings> {
         self.accounts.holdings()
+    }
+
+    /// Blocks that are stored, by account and namespace.
+    #[must_use]
+    pub fn stored(&self) -> Vec<StoredBlocks> {
+        self.accounts.stored()
     }
 
     /// Whether nothing is under way but what puts and readers hold.

@@ -79,7 +79,7 @@ impl Planner {
     /// A block that a request kept from NVMe may go there for this one.
     fn widen(&mut self, number: u32, owner: u32) {
         let (of, now) = (self.catalog.owner(number), self.catalog.owners.get(owner).owner);
-        if of.ram_only && !now.ram_only && of.account == now.account {
+        if of.ram_only && !now.ram_only && (of.account, of.namespace) == (now.account, now.namespace) {
             self.catalog.give(number, owner);
         }
     }

@@ -31,6 +31,11 @@ impl Planner {
         if before == reach {
             return false;
         }
+        match (before, reach) {
+            (Reach::Nobody, _) => self.accounts.store(self.catalog.owner(number)),
+            (_, Reach::Nobody) => self.accounts.store_no_more(self.catalog.owner(number)),
+            _ => {}
+        }
         let orphan = |reach| u64::from(reach == Reach::Orphan);
         self.held.orphans = self.held.orphans + orphan(reach) - orphan(before);
         if self.catalog[number].is_readable() {

@@ -41,6 +41,9 @@ pub(super) fn settle(mut planner: Planner) -> Planner {
         let above = *parent == ROOT || (is_block(*parent) && reached.has(*parent));
         reached.set(*number, above);
     }
+    for (number, _) in &edges {
+        planner.accounts.store(planner.catalog.owner(*number));
+    }
     drop(edges);
     let mut turns = take_turns(&mut planner, &reached);
     turns.sort_unstable_by_key(|[first, second, number]| ((u64::from(*first) << 32) | u64::from(*second), *number));

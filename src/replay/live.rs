@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use self::figures::Figures;
 use self::walk::{Visit, Worker};
 use super::{ReplayReport, Tally, Trace};
-use crate::client::{Client, ClientError, ServerAddress, Session};
+use crate::client::{Client, ClientError, Credentials, ServerAddress, Session};
 use crate::vocab::key::EngineKeys;
 use crate::vocab::limits::FETCH_DEADLINE_DEFAULT;
 use crate::vocab::namespace::{HashScheme, SpecError, Weights};
@@ -48,6 +48,8 @@ pub struct LiveOptions {
     pub max_requests: Option<u64>,
     /// What the report calls the daemon's policy.
     pub policy: String,
+    /// What the daemon is shown.
+    pub credentials: Credentials,
 }
 
 impl LiveOptions {
@@ -65,6 +67,7 @@ impl LiveOptions {
             deadline: FETCH_DEADLINE_DEFAULT,
             max_requests: None,
             policy: "server".to_owned(),
+            credentials: Credentials::default(),
         }
     }
 }
@@ -179,13 +182,13 @@ pub async fn replay(
     options: &LiveOptions,
     mut progress: impl FnMut(u64, &Tally),
 ) -> Result<ReplayReport, LiveError> {
-    let client = Client::connect(address).await?;
+    let client = Client::connect_as(address, &options.credentials).await?;
     let run = Arc::new(Run::start(&client, options, trace.block_tokens()).await?);
     let (mut tally, mut figures) = (Tally::default(), Figures::new()?);
     // A connection each: one alone is served by one task, on one core.
     let mut idle = vec![client.clone()];
     while idle.len() < options.workers {
-        idle.push(Client::connect(address).await?);
+        idle.push(Client::connect_as(address, &options.credentials).await?);
     }
     let most = options.max_requests.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     let mut requests = (0..).zip(trace.requests().take(most));

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 use super::access::Caller;
 use super::accounts;
 use super::chain::{self, low, user_digest};
+use super::receipt;
 use super::spec::{fingerprint, unparse};
 use super::status::{invalid, not_built, status, word};
 use super::verify;
@@ -243,13 +244,21 @@ impl Admin for AdminService {
 
     async fn purge(&self, request: Request<proto::PurgeRequest>) -> Result<Response<proto::PurgeReply>, Status> {
         let caller = Caller::of(&request)?;
-        let filter = self.filter(&caller, &request.into_inner())?;
+        let request = request.into_inner();
+        let filter = self.filter(&caller, &request)?;
         let (blocks, bytes) = match filter {
             Some(filter) => self.cache.purge(filter).await.map_err(status)?,
             None => (0, 0),
         };
         let purged_at_ms = self.cache.clock().now().0;
-        Ok(Response::new(proto::PurgeReply { blocks, bytes, purged_at_ms }))
+        let mut reply = proto::PurgeReply { blocks, bytes, purged_at_ms, ..Default::default() };
+        let cache = Arc::clone(&self.cache);
+        let sign = move || {
+            receipt::sign(&cache, &request, &mut reply);
+            reply
+        };
+        let signed = tokio::task::spawn_blocking(sign).await;
+        signed.map(Response::new).map_err(|error| Status::internal(error.to_string()))
     }
 
     async fn quiesce(&self, request: Request<proto::QuiesceRequest>) -> Result<Response<proto::QuiesceReply>, Status> {

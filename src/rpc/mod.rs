@@ -14,6 +14,7 @@ mod load;
 mod permissions;
 mod pins;
 mod put;
+mod receipt;
 mod regions;
 mod sessions;
 mod spec;

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "the environment makes a run longer")]
 
 mod a_drive_is_lost;
+mod access;
 mod bad_input;
 mod benches_run;
 mod bulk_bodies;

@@ -170,7 +170,10 @@ async fn a_public_domain_is_created_by_an_admin_and_pays_for_its_own_blocks() {
     assert_eq!(held.collect::<Vec<_>>(), [("a", "", 2 * SLOT), ("", "docs", 3 * SLOT)]);
     // What is a user's can be erased without what is everybody's.
     let purge = proto::PurgeRequest { tenant: "a".into(), user: "ann".into(), ..Default::default() };
-    assert_eq!(server.admin().purge(purge).await.unwrap().into_inner().blocks, 2);
+    let purged = server.admin().purge(purge).await.unwrap().into_inner();
+    let receipt = kvtier::access::verify_erasure(&purged.receipt, &purged.public_key).unwrap();
+    assert_eq!((purged.blocks, receipt.blocks, receipt.purged_at_ms), (2, 2, purged.purged_at_ms));
+    assert_eq!((receipt.tenant.as_deref(), receipt.user.as_deref()), (Some("a"), Some("ann")));
     assert_eq!(server.lookup(private("a", "ann")).await.hit_tokens, 48);
     server.stop().await;
 }
