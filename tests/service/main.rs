@@ -14,6 +14,7 @@ mod exported;
 mod failing_workers;
 mod host;
 mod impatient_readers;
+mod indistinct;
 mod kill_minus_nine;
 mod live_replay;
 mod many_clients;
