@@ -35,6 +35,21 @@ impl Refusal {
     }
 }
 
+/// What is written of a refusal. It must hold no secret.
+#[derive(Clone, Copy)]
+pub struct Refused<'a> {
+    /// What kind of it.
+    pub why: Refusal,
+    /// Who asked, or `nobody`.
+    pub principal: &'a str,
+    /// From where.
+    pub peer: &'a dyn fmt::Display,
+    /// For what.
+    pub method: &'a str,
+    /// Why not: the sentence that the caller is told.
+    pub reason: &'a str,
+}
+
 /// Writes refusals down.
 #[derive(Debug, Default)]
 pub struct Audit(Mutex<Counts>);
@@ -48,16 +63,9 @@ struct Counts {
 }
 
 impl Audit {
-    /// Somebody was refused. The reason must hold no secret.
-    pub fn refused(
-        &self,
-        why: Refusal,
-        principal: &str,
-        peer: &dyn fmt::Display,
-        method: &str,
-        reason: &str,
-        second: u64,
-    ) {
+    /// Somebody was refused, at this second of the clock.
+    pub fn refused(&self, refused: &Refused<'_>, second: u64) {
+        let Refused { why, principal, peer, method, reason } = *refused;
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.refused.entry(why).or_insert(0) += 1;
         if counts.second != second {
@@ -90,10 +98,11 @@ mod tests {
     #[test]
     fn every_refusal_is_counted_however_many_are_logged() {
         let audit = Audit::default();
+        let refused = |why| Refused { why, principal: "a", peer: &"peer", method: "/x", reason: "why" };
         for at in 0..1_000 {
-            audit.refused(Refusal::Tenant, "a", &"peer", "/x", "why", at / 500);
+            audit.refused(&refused(Refusal::Tenant), at / 500);
         }
-        audit.refused(Refusal::Role, "a", &"peer", "/x", "why", 9);
+        audit.refused(&refused(Refusal::Role), 9);
         assert_eq!(audit.counts(), [("refused_role", 1), ("refused_tenant", 1_000)]);
     }
 }

@@ -11,7 +11,7 @@ mod grant;
 mod principal;
 mod token;
 
-pub use audit::{Audit, Refusal};
+pub use audit::{Audit, Refusal, Refused};
 pub use book::{Book, BookError};
 pub use erasure::{Erasure, ErasureKey, verify as verify_erasure};
 pub use gatekeeper::{Credentials, Gatekeeper};

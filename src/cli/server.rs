@@ -79,7 +79,9 @@ impl Shown {
     pub(super) fn credentials(&self) -> Result<Credentials, CliError> {
         let token = match &self.token_file {
             Some(path) => Some(String::from_utf8_lossy(&read_file(path)?).trim().to_owned()),
-            None => env::var("KVTIER_TOKEN").ok().filter(|token| !token.is_empty()),
+            None => env::var_os("KVTIER_TOKEN")
+                .map(|token| token.to_string_lossy().into_owned())
+                .filter(|token| !token.is_empty()),
         };
         let authority = self.tls_ca.clone().or_else(|| env::var_os("KVTIER_TLS_CA").map(PathBuf::from));
         let authority = authority.map(|path| read_file(&path)).transpose()?;

@@ -260,7 +260,7 @@ mod tests {
         let error = accounts.set(AccountId(1), nvme(7, Some(6))).unwrap_err().to_string();
         assert_eq!(error, "nvme.share is 7 bytes, it must be at most nvme.limit (6 bytes)");
         // Its own share counts once when it changes, and a refusal has changed nothing.
-        assert_eq!(accounts.set(AccountId(1), nvme(501, None)).is_err(), true);
+        assert!(accounts.set(AccountId(1), nvme(501, None)).is_err());
         assert_eq!(accounts.set(AccountId(1), nvme(100, None)), Ok(false));
         assert_eq!(accounts.set(AccountId(2), nvme(700, None)), Ok(false));
     }

@@ -12,7 +12,7 @@ use tower_layer::Layer;
 
 use super::permissions::{CALLS, KNOWN, OPEN, Reach};
 use super::pins::ConnectionPins;
-use crate::access::{Credentials, Gatekeeper, Grant, Principal, Refusal, Tenants};
+use crate::access::{Credentials, Gatekeeper, Grant, Principal, Refusal, Refused, Tenants};
 use crate::cache::{Cache, Error};
 use crate::session::{Session, SessionError};
 use crate::vocab::{Clock, TenantName};
@@ -62,7 +62,8 @@ impl Gate {
     }
 
     fn refuse(&self, why: Refusal, principal: &str, peer: &Peer, method: &str, reason: &str) -> Status {
-        self.keeper.audit.refused(why, principal, peer, method, reason, self.clock.now().0 / 1_000);
+        let refused = Refused { why, principal, peer, method, reason };
+        self.keeper.audit.refused(&refused, self.clock.now().0 / 1_000);
         if why == Refusal::Unauthenticated {
             Status::unauthenticated(reason)
         } else {

@@ -94,7 +94,8 @@ fn a_lowered_limit_is_reached_in_steps_and_a_lifted_one_is_used() {
     cache.be(1);
     (0..12).for_each(|number| assert_eq!(cache.put([number]), 1));
     set(&mut cache, 1, quota((0, Some(6)), (0, Some(7)))).unwrap();
-    assert!(12 <= EXPIRED_A_TICK, "one step is enough here");
+    // One step is enough here.
+    const { assert!(12 <= EXPIRED_A_TICK) };
     assert_eq!(held(&cache, 1), (6, 7), "the coldest have gone");
     assert_eq!((cache.hit([4]), cache.hit([5])), (0, 1));
     set(&mut cache, 1, Quota::default()).unwrap();
@@ -126,4 +127,17 @@ fn an_extent_within_a_share_stays_where_it_is() {
     let stored = (101..110).map(|number| cache.put([number])).sum::<u32>();
     assert!(stored > 0, "in its own class it goes on");
     assert_eq!(held(&cache, 1).0, 12);
+}
+
+#[test]
+fn what_is_within_a_share_of_ram_is_not_taken_from_nvme_since_it_would_leave_ram_too() {
+    let mut cache = Cache::new(8, 8);
+    set(&mut cache, 1, quota((4, None), (0, None))).unwrap();
+    cache.be(1);
+    (0..6).for_each(|number| assert_eq!(cache.put([number]), 1));
+    cache.be(2);
+    cache.now = cache.now + Duration::from_secs(1);
+    (100..150).for_each(|number| assert_eq!(cache.put([number]), 1));
+    assert_eq!(held(&cache, 1), (4, 4));
+    assert_eq!((0..6).map(|number| cache.hit([number])).collect::<Vec<_>>(), [0, 0, 1, 1, 1, 1]);
 }
