@@ -1,6 +1,6 @@
 //! Letting go: by the policy to make room, by an admin, and of what has become nothing.
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, COMMON};
 use super::catalog::Catalog;
 use super::command::Command;
 use super::entry::{Nvme, Ram, is_block};
@@ -17,6 +17,9 @@ fn is_protected(catalog: &Catalog, accounts: &Accounts, number: u32, tier: Tier,
 impl Planner {
     /// Lets the first block in the order of going leave RAM, to make room for one of `account`.
     pub(super) fn evict_from_ram(&mut self, class: u8, account: AccountId) -> bool {
+        if self.accounts.are_equal() {
+            return self.evict_from_ram_lane(class, COMMON, account);
+        }
         let lanes = self.giving_lanes(Tier::Ram, class, account);
         lanes.into_iter().any(|lane| self.evict_from_ram_lane(class, lane, account))
     }
@@ -52,6 +55,9 @@ impl Planner {
 
     /// Lets the first block in the order of going leave NVMe, and RAM with it: NVMe bounds the distinct blocks.
     pub(super) fn evict_from_nvme(&mut self, class: u8, account: AccountId) -> bool {
+        if self.accounts.are_equal() {
+            return self.evict_from_nvme_lane(class, COMMON, account);
+        }
         let lanes = self.giving_lanes(Tier::Nvme, class, account);
         lanes.into_iter().any(|lane| self.evict_from_nvme_lane(class, lane, account))
     }
