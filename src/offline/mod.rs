@@ -7,7 +7,7 @@ mod verify;
 #[cfg(test)]
 mod verify_tests;
 
-pub use audit::{AuditReport, audit};
+pub use audit::{AuditReport, DivergenceReport, LargeDivergence, TenantDivergence, audit};
 pub use inspect::{NamespaceSummary, namespaces};
 pub use verify::{Problem, ProblemKind, VerifyReport, verify};
 

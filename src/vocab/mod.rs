@@ -13,6 +13,7 @@ pub mod limits;
 pub mod namespace;
 pub mod scope;
 pub mod units;
+pub mod usage;
 
 pub use arena::{
     ARENA_HELLO, GENERATION_SHIFT, PLACE_BYTES, REGION_OFFER, STAGING_HELLO, SlotClass, SlotId, TierShape,
@@ -20,9 +21,11 @@ pub use arena::{
 pub use block::{GroupId, Owner, Tier, TierCounts};
 pub use clock::{Clock, SystemClock, Timestamp, VirtualClock};
 pub use ids::{
-    AccountId, BillingId, InstanceId, LeaseId, NamespaceId, NamespaceName, RequestId, TenantName, UserName, WordError,
+    AccountId, ApiKeyId, BillingId, ClassName, InstanceId, LeaseId, NamespaceId, NamespaceName, RequestId, TenantName,
+    UserName, WordError,
 };
 pub use key::{BlockKey, ChainRoot};
 pub use namespace::{Fingerprint, NamespaceSpec};
 pub use scope::{Scope, ScopePath};
 pub use units::{ByteCount, TokenCount};
+pub use usage::{FinishReason, NodeRole, UsageDetail};
