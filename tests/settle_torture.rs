@@ -4,7 +4,7 @@
 //! `KVTIER_SETTLES` sets how many calls are made, `KVTIER_KILLS` how often the daemon dies, `KVTIER_SETTLE_SEED` the seed. The
 //! seed fixes what each task asks for, not how the tasks meet.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on should stop")]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
 #![expect(clippy::print_stderr, reason = "figures of a run belong beside its result")]
 #![expect(clippy::disallowed_methods, reason = "the environment makes a run longer")]
 

@@ -50,7 +50,7 @@ impl Bound {
         let bytes = store.bytes()?;
         self.taken.0.store(bytes, Ordering::Relaxed);
         self.since = 0;
-        if let Some(percent) = self.to_warn_of(bytes) {
+        if let Some(percent) = self.warns_of(bytes) {
             let bytes_max = self.bytes_max;
             tracing::warn!(
                 bytes,
@@ -63,7 +63,7 @@ impl Bound {
     }
 
     /// Each percent from the first on that is warned of, once on the way up.
-    fn to_warn_of(&mut self, bytes: u64) -> Option<u64> {
+    fn warns_of(&mut self, bytes: u64) -> Option<u64> {
         let percent = bytes.saturating_mul(100) / self.bytes_max.max(1);
         let rises = percent >= LEDGER_WARN_PERCENT && percent > self.warned;
         self.warned = percent;
@@ -91,7 +91,7 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let mut bound = Bound::new(&store, 1_000).unwrap();
         bound.warned = 0;
-        let warned = [0, 790, 799, 800, 801, 809, 810, 1_200, 500, 805].map(|bytes| bound.to_warn_of(bytes));
+        let warned = [0, 790, 799, 800, 801, 809, 810, 1_200, 500, 805].map(|bytes| bound.warns_of(bytes));
         let expected = [None, None, None, Some(80), None, None, Some(81), Some(120), None, Some(80)];
         assert_eq!(warned, expected);
     }

@@ -13,7 +13,10 @@ use super::grouping::{Grouping, Groups};
 use super::rollup::{RollupKey, UsageFilter, UsageSummary};
 use super::store::{Rows, Store};
 use super::writer::{Job, Reply, Writer};
-use super::{AcknowledgeError, Audit, LedgerError, ReceiptKey, SettleError, Settled, Settlement, UsageRecord};
+use super::{
+    AcknowledgeError, Audit, GatewayError, GatewayReport, LedgerError, ReceiptKey, SettleError, Settled, Settlement,
+    UsageRecord,
+};
 use crate::vocab::limits::{EXPORT_PAGE_RECORDS_MAX, LEDGER_BYTES, LEDGER_INBOX, USAGE_RETENTION};
 use crate::vocab::{ByteCount, Timestamp};
 
@@ -198,6 +201,15 @@ impl Ledger {
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares the records that are kept with a gateway's log: JSON lines with tenant, `billing_id`, `prompt_tokens`,
+    /// `cached_tokens` (from kvtier, as in a settle) and `output_tokens`.
+    ///
+    /// # Errors
+    /// Names the first line that is no request; when log or database can't be read.
+    pub fn reconcile(&self, log: impl std::io::BufRead) -> Result<GatewayReport, GatewayError> {
+        GatewayReport::of(log, self.store.view().records(0))
     }
 
     /// Checks that identities, records and sums agree. Reads everything, beside settles that go on.

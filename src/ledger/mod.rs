@@ -8,6 +8,7 @@ mod bound;
 mod codec;
 mod divergence;
 mod error;
+mod gateway;
 mod grouping;
 #[expect(clippy::module_inception, reason = "the file is named with its noun, and so is the room")]
 mod ledger;
@@ -27,6 +28,7 @@ pub use audit::Audit;
 pub use codec::DecodeError;
 pub use divergence::{Divergence, Divergences, Diverging};
 pub use error::{AcknowledgeError, LedgerError, SettleError};
+pub use gateway::{GatewayError, GatewayReport};
 pub use grouping::{Dimension, Grouping};
 pub use ledger::{Acknowledged, Ledger, LedgerFill, LedgerOptions};
 pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptKey};

@@ -1,12 +1,14 @@
 //! Does the bill agree with itself? On a stopped folder's ledger.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::OfflineError;
-use crate::ledger::{Divergence, Divergences, Diverging, Ledger};
+use crate::ledger::{Divergence, Divergences, Diverging, GatewayError, GatewayReport, Ledger};
 use crate::tiers::Folder;
 
 /// What an audit found. Field names are a contract: add, never rename.
@@ -114,17 +116,34 @@ impl From<Divergences> for DivergenceReport {
     }
 }
 
-/// Reads all of the ledger of folder `dir`.
-///
-/// # Errors
-/// When the folder is in use, is no data folder, has no ledger, or its ledger can't be read.
-pub fn audit(dir: &Path) -> Result<AuditReport, OfflineError> {
+/// The ledger of a stopped folder.
+fn open(dir: &Path) -> Result<(Folder, Ledger), OfflineError> {
     let folder = Folder::inspect(dir)?;
     let path = folder.ledger();
     if !path.exists() {
         return Err(OfflineError::NoLedger(path));
     }
     let ledger = Ledger::open(&path)?;
+    Ok((folder, ledger))
+}
+
+/// Compares the ledger of folder `dir` with a gateway's log, a file of JSON lines: see [`Ledger::reconcile`].
+///
+/// # Errors
+/// As [`audit`], and for a log that can't be read or has a line that is no request.
+pub fn reconcile(dir: &Path, log: &Path) -> Result<GatewayReport, OfflineError> {
+    let (_folder, ledger) = open(dir)?;
+    let failed = |error: GatewayError| OfflineError::GatewayLog { path: log.into(), why: error.to_string() };
+    let file = File::open(log).map_err(|error| failed(error.into()))?;
+    ledger.reconcile(BufReader::new(file)).map_err(failed)
+}
+
+/// Reads all of the ledger of folder `dir`.
+///
+/// # Errors
+/// When the folder is in use, is no data folder, has no ledger, or its ledger can't be read.
+pub fn audit(dir: &Path) -> Result<AuditReport, OfflineError> {
+    let (_folder, ledger) = open(dir)?;
     let audit = ledger.audit()?;
     Ok(AuditReport {
         records: audit.total.records,

@@ -113,6 +113,39 @@ async fn the_bill_is_summed_by_what_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_compares_with_a_gateways_log_and_fails_with_the_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), MIB, 4 * MIB).await;
+    let layout = server.register(spec()).await;
+    for billing_id in ["b-1", "b-2"] {
+        server.usage().settle(settle(&layout, billing_id, "r", 0)).await.unwrap();
+    }
+    server.stop().await;
+    let log = dir.path().join("gateway.jsonl");
+    let audit = |lines: &[(&str, u64)]| {
+        let line = |(billing_id, output): &(&str, u64)| {
+            let counts = format!("\"prompt_tokens\":128,\"cached_tokens\":0,\"output_tokens\":{output}");
+            format!("{{\"tenant\":\"acme\",\"billing_id\":\"{billing_id}\",{counts}}}\n")
+        };
+        std::fs::write(&log, lines.iter().map(line).collect::<String>()).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvtier"));
+        command.args(["usage", "audit", "--json", "--data-dir"]).arg(dir.path().join("data"));
+        let output = command.arg("--gateway-log").arg(&log).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), report["gateway"].clone(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, report, _) = audit(&[("b-2", 7), ("b-1", 7)]);
+    assert_eq!((code, &report["same"], &report["examples"]), (Some(0), &2.into(), &serde_json::json!([])));
+    let (code, report, said) = audit(&[("b-1", 8), ("b-3", 7)]);
+    assert_eq!((code, &report["differing"], &report["only_in_ledger"]), (Some(1), &1.into(), &1.into()));
+    assert_eq!(report["only_in_log"], 1);
+    assert!(
+        said.contains("disagree 3 times: record 1 (acme b-1): output_tokens is 7, line 1 of the log says 8"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_settle_can_not_say_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), MIB, 4 * MIB).await;
