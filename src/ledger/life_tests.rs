@@ -95,11 +95,8 @@ fn the_window_of_repeats_never_shrinks() {
     assert_eq!(sweep(&ledger, crate::vocab::Timestamp(0)), 0, "a clock that goes backwards makes nothing old");
 }
 
-#[test]
-fn a_long_sweep_goes_on_in_steps_between_settles() {
-    let folder = tempfile::tempdir().unwrap();
-    let ledger = open(folder.path(), u64::MAX, DAY);
-    let many = LEDGER_SWEEP_RECORDS as u64 * 2 + 7;
+/// Settles `b-0` to the one before `b-many`, a batch at a time; the last sequence.
+fn settle_many(ledger: &Ledger, many: u64) -> u64 {
     for at in 0..many {
         let (reply, answer) = oneshot::channel();
         ledger.submit(settlement("acme", &format!("b-{at}")), reply);
@@ -107,7 +104,35 @@ fn a_long_sweep_goes_on_in_steps_between_settles() {
             answer.blocking_recv().unwrap().unwrap();
         }
     }
-    let last = ledger.settle(settlement("acme", "last")).unwrap().record.sequence;
+    ledger.settle(settlement("acme", "last")).unwrap().record.sequence
+}
+
+#[test]
+fn a_full_ledger_gets_the_room_of_what_goes_back_and_takes_settles_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path(), u64::MAX, DAY);
+    let last = settle_many(&ledger, 20_000);
+    ledger.acknowledge(last).unwrap();
+    drop(ledger);
+    // Opened anew, all is in tables and nothing in the log.
+    let before = open(folder.path(), u64::MAX, DAY).fill().bytes;
+    let ledger = open(folder.path(), before / 2, DAY);
+    assert!(matches!(ledger.settle(settlement("bolt", "b-1")), Err(SettleError::Full { .. })));
+    assert_eq!(sweep(&ledger, NEW_YEAR + 10 * DAY), last - 1);
+    // Closing waits for the compaction.
+    drop(ledger);
+    let ledger = open(folder.path(), before / 2, DAY);
+    let after = ledger.fill().bytes;
+    assert!(after < before / 2, "{after} of {before} bytes are left");
+    assert_eq!(ledger.settle(settlement("bolt", "b-1")).unwrap().record.sequence, last + 1);
+}
+
+#[test]
+fn a_long_sweep_goes_on_in_steps_between_settles() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path(), u64::MAX, DAY);
+    let many = LEDGER_SWEEP_RECORDS as u64 * 2 + 7;
+    let last = settle_many(&ledger, many);
     ledger.acknowledge(last).unwrap();
     let (swept, end) = oneshot::channel();
     ledger.sweep(NEW_YEAR + 10 * DAY, swept);

@@ -191,10 +191,12 @@ impl Store {
         sum().map_err(|error: io::Error| folder_error(&self.path, &error))
     }
 
-    /// Gives the room of deleted records and identities back to the drive. Takes as long as reading what is left.
-    pub(super) fn compact(&self) {
-        for kind in [RECORD, IDENTITY] {
-            self.db.compact_range(Some([kind]), Some([kind + 1]));
+    /// Gives the room of the records up to `through` back to the drive, and, where `all`, that of all deleted rows, which
+    /// takes as long as reading what is left.
+    pub(super) fn compact(&self, through: u64, all: bool) {
+        self.db.compact_range(Some(record_key(0)), Some(record_key(through)));
+        if all {
+            self.db.compact_range(Some([IDENTITY]), Some([RECORD + 1]));
         }
     }
 

@@ -13,7 +13,7 @@ use super::rollup::{RollupKey, Usage};
 use super::store::{Rows, Store};
 use super::{LedgerError, UsageRecord};
 use crate::vocab::Timestamp;
-use crate::vocab::limits::{LEDGER_SWEEP_RECORDS, LEDGER_WINDOW};
+use crate::vocab::limits::{LEDGER_COMPACT_RECORDS, LEDGER_SWEEP_RECORDS, LEDGER_WINDOW};
 
 /// Who waits for the end of a sweep hears how many records it has deleted.
 pub(super) type Swept = oneshot::Sender<u64>;
@@ -24,6 +24,8 @@ pub(super) struct Sweeper {
     /// All up to this sequence are deleted, as far as this process knows.
     through: u64,
     under_way: Option<UnderWay>,
+    /// Records deleted since the last compaction.
+    loose: u64,
     compaction: Option<JoinHandle<()>>,
 }
 
@@ -36,7 +38,7 @@ struct UnderWay {
 impl Sweeper {
     /// Never less than the window in which settles are repeated.
     pub(super) fn new(retention: Duration) -> Self {
-        Self { retention: retention.max(LEDGER_WINDOW), through: 0, under_way: None, compaction: None }
+        Self { retention: retention.max(LEDGER_WINDOW), through: 0, under_way: None, loose: 0, compaction: None }
     }
 
     /// Begins one, unless one is under way: then `done` is dropped.
@@ -53,8 +55,8 @@ impl Sweeper {
         self.under_way = None;
     }
 
-    /// One step; true where it was the last and something was deleted.
-    pub(super) fn step(&mut self, store: &Arc<Store>) -> Result<bool, LedgerError> {
+    /// One step; true where it was the last and something was deleted. A ledger that is full gets all its room back.
+    pub(super) fn step(&mut self, store: &Arc<Store>, is_full: bool) -> Result<bool, LedgerError> {
         let Some(mut sweep) = self.under_way.take() else { return Ok(false) };
         let deleted = self.delete(store, sweep.now)?;
         sweep.deleted += deleted as u64;
@@ -65,7 +67,10 @@ impl Sweeper {
         let any = sweep.deleted > 0;
         if any {
             tracing::info!(records = sweep.deleted, through = self.through, "acknowledged usage records were deleted");
-            self.compact(store);
+            self.loose += sweep.deleted;
+            if is_full || self.loose >= LEDGER_COMPACT_RECORDS {
+                self.compact(store, is_full);
+            }
         }
         // A closed channel is an asker that went away.
         sweep.done.send(sweep.deleted).ok();
@@ -102,14 +107,14 @@ impl Sweeper {
     }
 
     /// Beside the writer, which goes on; one at a time.
-    fn compact(&mut self, store: &Arc<Store>) {
+    fn compact(&mut self, store: &Arc<Store>, all: bool) {
         if self.compaction.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        let store = Arc::clone(store);
-        let started = thread::Builder::new().name("ledger-compact".into()).spawn(move || store.compact());
+        let (store, through) = (Arc::clone(store), self.through);
+        let started = thread::Builder::new().name("ledger-compact".into()).spawn(move || store.compact(through, all));
         match started {
-            Ok(thread) => self.compaction = Some(thread),
+            Ok(thread) => (self.compaction, self.loose) = (Some(thread), 0),
             Err(error) => tracing::warn!(%error, "the ledger's room is given back later"),
         }
     }

@@ -134,7 +134,7 @@ impl Writer {
         if self.broken.is_some() {
             self.sweeper.give_up();
         }
-        match self.sweeper.step(&self.store) {
+        match self.sweeper.step(&self.store, self.bound.is_reached()) {
             Ok(true) => self.measure(),
             Ok(false) => {}
             // A step that failed is written whole or not at all; the sweep is given up.

@@ -219,6 +219,9 @@ pub const USAGE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 pub const USAGE_RETENTION_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
 /// Records that are deleted with one write: some milliseconds between two batches of settles.
 pub const LEDGER_SWEEP_RECORDS: usize = 1_024;
+/// Deleted records after which the room of the oldest ones is given back to the drive at once: 50 MB, one table of the
+/// database. Less is given back as the database goes on writing.
+pub const LEDGER_COMPACT_RECORDS: u64 = 1 << 18;
 /// Rows of one summary: with three words of 128 bytes each they fit a message.
 pub const SUMMARY_ROWS_MAX: usize = 32_768;
 /// Records of one page of an export: about 1 MiB.
