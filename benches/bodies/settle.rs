@@ -115,5 +115,6 @@ fn request(fingerprint: Fingerprint, number: u64) -> Settle {
         output_tokens: 500,
         receipts: Vec::new(),
         labels: BTreeMap::from([("class".into(), "interactive".into())]),
+        detail: kvtier::vocab::UsageDetail::default(),
     }
 }

@@ -10,6 +10,7 @@ use super::error::Error;
 use super::names::Namespace;
 use super::scrub::ScrubStatus;
 use super::{Cache, unexpected};
+use crate::ledger::LedgerFill;
 use crate::plan::{Answer, Counters, Event, Filter, Holdings, Inspection, Planner};
 use crate::vocab::limits::INSPECT_ROWS_MAX;
 use crate::vocab::{BlockKey, ByteCount};
@@ -40,6 +41,8 @@ pub struct Status {
     pub write_amplification: Option<f64>,
     /// What is read to find blocks that went bad.
     pub scrub: ScrubStatus,
+    /// How full the ledger is; `None` where it can't be read.
+    pub ledger: Option<LedgerFill>,
     /// Everything else that is counted.
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -84,6 +87,7 @@ impl Cache {
             write_amplification: self.write_amplification(),
             scrub: self.scrub.status(),
             tokens: self.meter.tokens(),
+            ledger: self.ledger_fill(),
             counters,
         })
     }

@@ -14,11 +14,20 @@ use crate::vocab::{InstanceId, RequestId, TokenCount};
 /// Instance and request, as digests: 32 bytes instead of two words.
 type RequestKey = (u128, u128);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Record {
     delivered: Delivered,
     /// Blocks of the request counted so far, from the chain's start: what is fetched again is not delivered twice.
     through: u32,
+    /// The first block that the request has stored itself: what it loads from there on, because it was preempted and
+    /// prefills again, is no delivery. Blocks of others behind it are missed, too: the meter may miss.
+    own_from: u32,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { delivered: Delivered::default(), through: 0, own_from: u32::MAX }
+    }
 }
 
 /// Deliveries by request.
@@ -47,7 +56,7 @@ impl Deliveries {
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let record = records.get_or_insert_mut((instance.digest(), request.digest()), Record::default);
         for (block, from_nvme) in (sent.depth..).zip(&sent.from_nvme) {
-            if block < record.through {
+            if block < record.through || block >= record.own_from {
                 continue;
             }
             record.through = block + 1;
@@ -59,6 +68,13 @@ impl Deliveries {
             }
         }
         record.delivered
+    }
+
+    /// The request stores blocks of its own from this one of its chain on.
+    pub(super) fn wrote(&self, instance: u128, request: u128, from: u32) {
+        let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = records.get_or_insert_mut((instance, request), Record::default);
+        record.own_from = record.own_from.min(from);
     }
 
     /// What was delivered to the request, as far as remembered.
@@ -82,5 +98,20 @@ mod tests {
         let delivered = deliveries.add(&instance, &request, &again, 64);
         assert_eq!(delivered, Delivered { ram: TokenCount(64), nvme: TokenCount(128) });
         assert_eq!(deliveries.of(&instance, &RequestId::parse("other").unwrap()).total(), TokenCount(0));
+    }
+
+    // Preempted, a request prefills again and loads what it has stored itself.
+    #[test]
+    fn what_a_request_has_stored_itself_is_not_delivered_to_it() {
+        let deliveries = Deliveries::default();
+        let (instance, request) = (InstanceId::parse("i").unwrap(), RequestId::parse("r").unwrap());
+        let sent = |blocks| Sent { from_nvme: vec![false; blocks], depth: 0 };
+        deliveries.add(&instance, &request, &sent(2), 64);
+        deliveries.wrote(instance.digest(), request.digest(), 2);
+        deliveries.wrote(instance.digest(), request.digest(), 5);
+        let resumed = deliveries.add(&instance, &request, &sent(6), 64);
+        assert_eq!(resumed.total(), TokenCount(128), "those of the first prefill");
+        let other = deliveries.add(&instance, &RequestId::parse("other").unwrap(), &sent(6), 64);
+        assert_eq!(other.total(), TokenCount(384), "for others they are a hit");
     }
 }

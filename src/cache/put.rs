@@ -128,6 +128,15 @@ impl Cache {
 }
 
 impl PutWalk {
+    /// Notes that the wanted blocks are the request's own, before anybody can load them: loaded by the same request again,
+    /// they are no delivery.
+    pub fn written_by(&self, instance: u128, request: u128, depth: u32) {
+        if let Some((first, _)) = self.wanted.first() {
+            let first = u32::try_from(*first).unwrap_or(u32::MAX);
+            self.cache.deliveries.wrote(instance, request, depth.saturating_add(first));
+        }
+    }
+
     /// Numbers of the blocks to send, in order.
     pub fn wanted(&self) -> impl Iterator<Item = usize> + '_ {
         self.wanted.iter().map(|(at, _)| *at)

@@ -62,17 +62,20 @@ impl Cache {
         tokio::select! {
             biased;
             () = guard.stop().cancelled() => Err(Error::Refused(format!("request_id {request} was finished meanwhile"))),
-            stored = self.copy_parts(chain, region, parts) => stored,
+            stored = self.copy_parts((session.instance.digest(), request.digest()), chain, region, parts) => stored,
         }
     }
 
+    /// `writer` is the digests of instance and request.
     pub(super) async fn copy_parts(
         self: &Arc<Self>,
+        writer: (u128, u128),
         chain: &Chain,
         region: &Arc<Region>,
         parts: &[Option<Part>],
     ) -> Result<PutResult, Error> {
         let (mut walk, _) = self.put(&chain.head(parts.len())).await?;
+        walk.written_by(writer.0, writer.1, chain.depth);
         for at in walk.wanted().collect::<Vec<_>>() {
             let Some(Part { offset, length }) = parts.get(at).copied().flatten() else { break };
             let fill = |start, part: &mut [u8], crc: &mut _| region.copy_out(offset + start, part, crc);

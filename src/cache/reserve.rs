@@ -114,7 +114,7 @@ impl Cache {
     /// # Errors
     /// For a reservation that has ended, or is another session's, and as [`put_from`](Self::put_from).
     pub async fn commit(self: &Arc<Self>, session: &Session, number: u64, filled: Filled) -> Result<PutResult, Error> {
-        let (chain, payload, blocks, region, grant) = {
+        let (writer, chain, payload, blocks, region, grant) = {
             let mut all = self.reservations.lock();
             let own = all.get_mut(&number).filter(|one| one.session == session.id && !one.committing);
             let Some(one) = own else {
@@ -122,12 +122,20 @@ impl Cache {
                 return Err(Error::Refused(format!("reservation {number} is not held by this session: {why}")));
             };
             one.committing = true;
-            (one.chain.clone(), one.payload, one.blocks.clone(), Arc::clone(&one.region), Arc::clone(&one.grant))
+            let writer = (session.instance.digest(), one.request);
+            (
+                writer,
+                one.chain.clone(),
+                one.payload,
+                one.blocks.clone(),
+                Arc::clone(&one.region),
+                Arc::clone(&one.grant),
+            )
         };
         // Whatever comes, the staging memory is free again in the end.
         let _ended = Committing { reservations: &self.reservations, number };
         let parts = parts(&chain, payload, &blocks, &grant, &filled)?;
-        let mut stored = self.copy_parts(&chain, &region, &parts).await?;
+        let mut stored = self.copy_parts(writer, &chain, &region, &parts).await?;
         if stored.stored_through as usize == parts.len() {
             // What comes after the last part may have been here all the time.
             stored.stored_through = self.residency.prefix(chain.len(), |at| chain.key(at)).hit();

@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use super::Cache;
 use super::error::Error;
 use crate::ledger::{
-    AcknowledgeError, Acknowledged, Delivered, Ledger, LedgerError, SettleError, Settled, Settlement, UsageFilter,
-    UsageRecord, UsageSummary,
+    AcknowledgeError, Acknowledged, Delivered, Grouping, Ledger, LedgerError, LedgerFill, SettleError, Settled,
+    Settlement, UsageFilter, UsageRecord, UsageSummary,
 };
-use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName, TokenCount};
+use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName, TokenCount, UsageDetail};
 
 /// A request's final usage.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Settle {
     pub receipts: Vec<Vec<u8>>,
     /// Words for the bill.
     pub labels: BTreeMap<String, String>,
+    /// For whom, how it ended, and where.
+    pub detail: UsageDetail,
 }
 
 impl Cache {
@@ -69,6 +71,7 @@ impl Cache {
             written_tokens: settle.written_tokens,
             output_tokens: settle.output_tokens,
             labels: settle.labels,
+            detail: settle.detail,
             settled_at: self.clock.now(),
         };
         let (reply, settled) = oneshot::channel();
@@ -100,12 +103,15 @@ impl Cache {
         Ok(most)
     }
 
-    /// Settled usage, summed.
+    /// Settled usage, summed over what the grouping does not name.
     ///
     /// # Errors
-    /// When the ledger can't be read.
-    pub fn usage(&self, filter: &UsageFilter) -> Result<UsageSummary, Error> {
-        self.readable_ledger()?.summary(filter).map_err(broken)
+    /// When it has too many rows, and when the ledger can't be read.
+    pub fn usage(&self, filter: &UsageFilter, by: &Grouping) -> Result<UsageSummary, Error> {
+        self.readable_ledger()?.summary_by(filter, by).map_err(|error| match error {
+            LedgerError::ManyRows => Error::Full(error.to_string()),
+            error => broken(error),
+        })
     }
 
     /// The cursors of an export: up to which record exporters have all, and the last.
@@ -122,7 +128,25 @@ impl Cache {
     /// # Errors
     /// When the ledger can't be read.
     pub fn usage_records(&self, after: u64) -> Result<Vec<UsageRecord>, Error> {
-        self.readable_ledger()?.records_after(after).map_err(broken)
+        self.readable_ledger()?.records_after(after).map_err(|error| match error {
+            LedgerError::Deleted { .. } => Error::Refused(error.to_string()),
+            error => broken(error),
+        })
+    }
+
+    /// How full the ledger is; `None` where it can't be read.
+    #[must_use]
+    pub fn ledger_fill(&self) -> Option<LedgerFill> {
+        self.ledger.as_ref().map(|ledger| ledger.fill())
+    }
+
+    /// Has records deleted that exporters have and that are old enough. To be called now and then.
+    pub fn sweep_usage(&self) {
+        if let Some(ledger) = &self.ledger {
+            // Nobody waits for the end. Where many settles wait it does not begin: the next one will.
+            let (swept, _) = oneshot::channel();
+            ledger.sweep(self.clock.now(), swept);
+        }
     }
 
     /// Notes on disk that exporters have all records up to a sequence.
@@ -151,11 +175,13 @@ impl From<SettleError> for Error {
         match error {
             SettleError::ClaimsMore { .. } => Self::Refused(message),
             SettleError::Conflict { .. } => Self::Conflict(message),
-            SettleError::Busy => Self::Full(message),
+            SettleError::Busy | SettleError::Full { .. } => Self::Full(message),
             SettleError::Unavailable(_) => Self::Broken(message),
-            SettleError::ExceedsPrompt { .. } | SettleError::TooLarge { .. } | SettleError::Labels { .. } => {
-                Self::Invalid(message)
-            }
+            SettleError::Decode { .. }
+            | SettleError::Classes { .. }
+            | SettleError::ExceedsPrompt { .. }
+            | SettleError::TooLarge { .. }
+            | SettleError::Labels { .. } => Self::Invalid(message),
         }
     }
 }

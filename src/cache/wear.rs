@@ -92,7 +92,7 @@ impl Cache {
         }
     }
 
-    /// Does so now and then, until the cache is gone. To be run as a task.
+    /// Does so now and then, and has old records of the ledger deleted, until the cache is gone. To be run as a task.
     pub async fn keep_books(self: Arc<Self>) {
         let cache = Arc::downgrade(&self);
         drop(self);
@@ -100,7 +100,11 @@ impl Cache {
             tokio::time::sleep(WEAR_SAVE_EVERY).await;
             let Some(cache) = cache.upgrade() else { return };
             // It may wait for the database.
-            tokio::task::spawn_blocking(move || cache.save_books()).await.ok();
+            let keep = move || {
+                cache.save_books();
+                cache.sweep_usage();
+            };
+            tokio::task::spawn_blocking(keep).await.ok();
         }
     }
 }

@@ -7,14 +7,15 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::CliError;
+use super::chain::hex;
 use super::exported::Exported;
 use super::output::Output;
 use super::server::Server;
 use super::table::thousands;
 use crate::client::{Client, UsageRecord as WireRecord};
-use crate::ledger::shape::{Line, Rules, Shape, shaped};
-use crate::ledger::{Delivered, UsageRecord};
-use crate::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, TenantName, Timestamp, TokenCount};
+use crate::ledger::UsageRecord;
+use crate::ledger::shape::{self, Line, Rules, Shape, shaped};
+use crate::vocab::{FinishReason, NodeRole, Timestamp};
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
@@ -25,7 +26,7 @@ pub(super) struct Export {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// In whose words: kvtier, deepseek, openai, anthropic, google or cloudevents.
-    #[arg(long, value_name = "NAME", default_value = "kvtier", value_parser = shape)]
+    #[arg(long, value_name = "NAME", default_value = "kvtier", value_parser = shape_named)]
     shape: Shape,
     /// Hits are rounded down to whole units of this many tokens; by default what the provider of the shape has published.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -52,7 +53,7 @@ pub(super) struct Export {
     json: bool,
 }
 
-fn shape(name: &str) -> Result<Shape, String> {
+fn shape_named(name: &str) -> Result<Shape, String> {
     let names = || Shape::ALL.map(Shape::name).join(", ");
     Shape::named(name).ok_or_else(|| format!("it must be one of {}", names()))
 }
@@ -211,23 +212,64 @@ fn cells(record: &UsageRecord) -> Vec<String> {
 
 /// The record as the daemon has it.
 fn record(wire: WireRecord) -> Result<UsageRecord, CliError> {
-    let bad = |_| CliError::Bad(format!("record {}: its fingerprint is not 32 bytes long", wire.sequence));
-    let fingerprint = Fingerprint(wire.fingerprint[..].try_into().map_err(bad)?);
-    Ok(UsageRecord {
-        sequence: wire.sequence,
-        tenant: TenantName::parse(&wire.tenant)?,
-        billing_id: BillingId::parse(&wire.billing_id)?,
+    let sequence = wire.sequence;
+    let code = |code: i32| u8::try_from(code).unwrap_or(u8::MAX);
+    let line = Line {
+        sequence,
+        tenant: wire.tenant,
+        billing_id: wire.billing_id,
         attempt: wire.attempt,
-        instance: InstanceId::parse(&wire.instance)?,
-        fingerprint,
-        namespace: NamespaceName::parse(&wire.namespace)?,
-        settled_at: Timestamp(wire.settled_at_ms),
-        prompt_tokens: TokenCount(wire.prompt_tokens),
-        hit: Delivered { ram: TokenCount(wire.hit_tokens_ram), nvme: TokenCount(wire.hit_tokens_nvme) },
-        attested_tokens: TokenCount(wire.attested_tokens),
-        miss_tokens: TokenCount(wire.miss_tokens),
-        written_tokens: TokenCount(wire.written_tokens),
-        output_tokens: TokenCount(wire.output_tokens),
+        instance: wire.instance,
+        fingerprint: hex(&wire.fingerprint),
+        namespace: wire.namespace,
+        settled_at: shape::moment(Timestamp(wire.settled_at_ms)),
+        prompt_tokens: wire.prompt_tokens,
+        hit_tokens: wire.hit_tokens,
+        hit_tokens_ram: wire.hit_tokens_ram,
+        hit_tokens_nvme: wire.hit_tokens_nvme,
+        attested_tokens: wire.attested_tokens,
+        miss_tokens: wire.miss_tokens,
+        written_tokens: wire.written_tokens,
+        output_tokens: wire.output_tokens,
         labels: wire.labels.into_iter().collect(),
-    })
+        user: wire.user,
+        api_key_id: wire.api_key_id,
+        finish_reason: FinishReason::of_code(code(wire.finish_reason)).map_or("unknown", FinishReason::name).to_owned(),
+        role: NodeRole::of_code(code(wire.role)).map_or("unknown", NodeRole::name).to_owned(),
+        written_by_class: wire.written_by_class.into_iter().collect(),
+        preempted_tokens: wire.preempted_tokens,
+        delivered_tokens_ram: wire.delivered_tokens_ram,
+        delivered_tokens_nvme: wire.delivered_tokens_nvme,
+    };
+    line.record().map_err(|error| CliError::Bad(format!("record {sequence}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_can_not_be_one_is_refused_by_its_sequence_and_field() {
+        let good = WireRecord {
+            sequence: 7,
+            tenant: "acme".into(),
+            billing_id: "b-1".into(),
+            instance: "engine".into(),
+            namespace: "model".into(),
+            fingerprint: vec![7; 32].into(),
+            ..WireRecord::default()
+        };
+        assert_eq!(record(good.clone()).unwrap().sequence, 7);
+        let said = |wire| record(wire).unwrap_err().to_string();
+        let short = said(WireRecord { fingerprint: vec![7; 31].into(), ..good.clone() });
+        assert!(
+            short.contains("record 7: fingerprint is 0707") && short.contains("it must be 64 hex digits"),
+            "{short}"
+        );
+        let later = said(WireRecord { finish_reason: 9, ..good.clone() });
+        assert!(later.contains("record 7: finish_reason is unknown"), "{later}");
+        assert!(
+            said(WireRecord { hit_tokens: 1, ..good }).contains("hit_tokens is 1, it must be the sum of its tiers, 0")
+        );
+    }
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 
 use super::CliError;
 use super::export::Format;
+use crate::ledger::shape::Line;
 
 /// How far from its end a file is read: longer than two of the longest lines.
 const TAIL_BYTES: u64 = 256 << 10;
-/// How a file of each format begins, and each line of the first.
+/// How a file of JSON begins, and each of its lines. One of CSV begins with the names of its fields: all of them, or lines
+/// of another version would follow that say more than its header.
 const JSONL_BEGINS: &[u8] = b"{\"sequence\":";
-const CSV_BEGINS: &[u8] = b"sequence,";
 
 /// A file to go on with.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Exported {
             File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
         let whole = whole_lines(&mut file, format).map_err(failed)?;
         let Some((len, last)) = whole else {
-            let why = format!("it is no export of this format ({format:?}), and was left as it is");
+            let why = format!("it is no export of this format ({format:?}) and version, and was left as it is");
             return Err(CliError::Bad(format!("{}: {why}", path.display())));
         };
         file.set_len(len).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failed)?;
@@ -46,9 +47,10 @@ impl Exported {
 /// Bytes of the file's whole lines, and the sequence of the last record; `None` where it is another kind of file.
 fn whole_lines(file: &mut File, format: Format) -> io::Result<Option<(u64, Option<u64>)>> {
     let size = file.seek(SeekFrom::End(0))?;
+    let header = Line::FIELDS.join(",") + "\n";
     let begins = match format {
         Format::Jsonl => JSONL_BEGINS,
-        Format::Csv => CSV_BEGINS,
+        Format::Csv => header.as_bytes(),
     };
     let mut head = vec![0; begins.len().min(usize::try_from(size).unwrap_or(usize::MAX))];
     file.seek(SeekFrom::Start(0))?;
@@ -68,7 +70,7 @@ fn whole_lines(file: &mut File, format: Format) -> io::Result<Option<(u64, Optio
     let len = start + end as u64 + 1;
     let sequence = match format {
         Format::Jsonl => line.strip_prefix(JSONL_BEGINS),
-        Format::Csv if line.starts_with(CSV_BEGINS) => return Ok(Some((len, None))),
+        Format::Csv if line == header.trim_end().as_bytes() => return Ok(Some((len, None))),
         Format::Csv => Some(line),
     };
     let digits = sequence.and_then(|rest| rest.split(|byte| *byte == b',').next());
@@ -107,7 +109,7 @@ mod tests {
             assert_eq!(opened(Format::Jsonl, &(one.clone() + torn)), Some((Some(1), one.clone())));
             assert_eq!(opened(Format::Jsonl, &(two.clone() + torn)), Some((Some(22), two.clone())));
         }
-        let header = "sequence,tenant\n".to_owned();
+        let header = Line::FIELDS.join(",") + "\n";
         let row = header.clone() + "7,a\n";
         for torn in ["", "8", "8,\"b"] {
             assert_eq!(opened(Format::Csv, &(header.clone() + torn)), Some((None, header.clone())));
@@ -122,6 +124,7 @@ mod tests {
             assert_eq!(opened(Format::Csv, other), None, "{other:?}");
         }
         assert_eq!(opened(Format::Csv, "{\"sequence\":1}\n"), None);
+        assert_eq!(opened(Format::Csv, &(Line::FIELDS[..17].join(",") + "\n1,a\n")), None, "of an older version");
         assert_eq!(opened(Format::Jsonl, "sequence,tenant\n1,a\n"), None);
     }
 }

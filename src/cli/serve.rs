@@ -13,7 +13,7 @@ use super::{CliError, drive, names, size};
 use crate::daemon::{self, Config, DriveSpec, IoEngine, IoOptions, TlsFiles};
 use crate::replay::{AdmissionKind, PolicyKind};
 use crate::vocab::ByteCount;
-use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, FLUSH_MAX, SCRUB_BYTES_PER_SECOND};
+use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, FLUSH_MAX, LEDGER_BYTES, SCRUB_BYTES_PER_SECOND, USAGE_RETENTION};
 
 /// RAM where nothing is said: enough to try it out, and less than any host has that serves models.
 const RAM: ByteCount = ByteCount(1 << 30);
@@ -66,6 +66,12 @@ pub(super) struct Serve {
     /// How long a stop may take to write what only RAM has; 0 to stop at once [default: 30].
     #[arg(long, value_name = "SECONDS")]
     flush_max: Option<u64>,
+    /// Bytes that the ledger of usage may take: from 80 % on it warns, and full it refuses new settles [default: 64GiB].
+    #[arg(long, value_name = "SIZE", value_parser = size::parser("--ledger-max"))]
+    ledger_max: Option<ByteCount>,
+    /// How long usage records are kept after exporters have acknowledged them, from 48 hours on [default: 720].
+    #[arg(long, value_name = "HOURS")]
+    usage_retention: Option<u64>,
     /// Whether RAM's pages are made at the start, in the background: it then has its memory before it needs it [default:
     /// true].
     #[arg(long, value_name = "BOOL")]
@@ -112,6 +118,8 @@ struct ConfigFile {
     io_inflight: Option<String>,
     scrub: Option<String>,
     flush_max: Option<u64>,
+    ledger_max: Option<String>,
+    usage_retention: Option<u64>,
     prefault: Option<bool>,
     access: Option<PathBuf>,
     tls_cert: Option<PathBuf>,
@@ -172,6 +180,8 @@ impl Serve {
             io: IoOptions { engine: named(self.io, file.io, names::engine)?, inflight_bytes: inflight.0 },
             scrub: sized("scrub", self.scrub, file.scrub, ByteCount(SCRUB_BYTES_PER_SECOND))?,
             flush_max: self.flush_max.or(file.flush_max).map_or(FLUSH_MAX, Duration::from_secs),
+            ledger_max: sized("ledger_max", self.ledger_max, file.ledger_max, ByteCount(LEDGER_BYTES))?,
+            usage_retention: self.usage_retention.or(file.usage_retention).map_or(USAGE_RETENTION, hours),
             prefault: self.prefault.or(file.prefault).unwrap_or(true),
             ..Config::new(data_dir, sized("ram", self.ram, file.ram, RAM)?)
         })
@@ -199,6 +209,10 @@ fn sized(
         (None, Some(text)) => size::parse(field, &text).map_err(CliError::Size),
         (None, None) => Ok(default),
     }
+}
+
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours.saturating_mul(3_600))
 }
 
 fn named<T: Default>(
@@ -260,6 +274,10 @@ mod tests {
         );
         let file = r#"{"data_dir": "/d", "socket": "/s", "admission": "second-use", "wear_budget": "2TB", "io": "pread",
             "io_inflight": "32MiB", "scrub": "0", "flush_max": 5, "metrics": "127.0.0.1:7401"}"#;
+        assert_eq!((expected.ledger_max, expected.usage_retention), (config.ledger_max, config.usage_retention));
+        let usage = r#"{"data_dir": "/d", "socket": "/s", "ledger_max": "1GiB", "usage_retention": 50}"#;
+        let config = configured(usage, &["--usage-retention", "60"]).unwrap();
+        assert_eq!((config.ledger_max, config.usage_retention), (ByteCount(1 << 30), hours(60)));
         let config = configured(file, &["--admission", "ram-eviction", "--scrub", "1GiB"]).unwrap();
         let io = IoOptions { engine: IoEngine::Posix, inflight_bytes: 32 << 20 };
         assert_eq!((config.admission, config.io), (AdmissionKind::RamEviction, io));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, Table};
 
 use super::size;
 use crate::replay::TraceInfo;
@@ -22,6 +22,17 @@ pub fn numbers<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item =
     table.add_rows(rows);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The table without these columns.
+#[must_use]
+pub fn without(mut table: Table, hidden: &[usize]) -> Table {
+    for at in hidden {
+        if let Some(column) = table.column_mut(*at) {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
     }
     table
 }

@@ -10,7 +10,7 @@ use super::export::Export;
 use super::output::Output;
 use super::price::Price;
 use super::server::Server;
-use super::table::{numbers, percent, thousands};
+use super::table::{numbers, percent, thousands, without};
 use crate::client::{UsageFilter, UsageRow, UsageSummary};
 use crate::vocab::TenantName;
 
@@ -43,6 +43,10 @@ struct Summary {
     /// Only before this hour.
     #[arg(long, value_name = "HOUR", value_parser = clap::value_parser!(u32).range(1..))]
     until_hour: Option<u32>,
+    /// What rows are told apart by: tenant, namespace, hour, user, api_key, with commas between [default:
+    /// tenant,namespace,hour].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = ["tenant", "namespace", "hour", "user", "api_key"])]
+    by: Vec<String>,
     #[command(flatten)]
     server: Server,
     /// Print one JSON document.
@@ -67,6 +71,8 @@ struct Row {
     hour: u32,
     /// The same for people: `2026-01-31 17:00 UTC`.
     hour_utc: String,
+    user: String,
+    api_key_id: String,
     #[serde(flatten)]
     sums: Sums,
 }
@@ -81,6 +87,7 @@ struct Sums {
     attested_tokens: u64,
     miss_tokens: u64,
     written_tokens: u64,
+    output_tokens: u64,
 }
 
 impl Usage {
@@ -96,8 +103,12 @@ impl Usage {
 
 impl Summary {
     fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let filter =
-            UsageFilter { tenant: self.tenant.clone(), from_hour: self.from_hour, until_hour: self.until_hour };
+        let filter = UsageFilter {
+            tenant: self.tenant.clone(),
+            from_hour: self.from_hour,
+            until_hour: self.until_hour,
+            group_by: self.by.clone(),
+        };
         let summary = self.server.ask(async |client| Ok(client.summarize_usage(&filter).await?))?;
         let report = Report::of(&summary);
         if self.json { output.json(&report) } else { output.text(report.text()) }
@@ -112,6 +123,8 @@ impl Report {
             fingerprint: hex(&row.fingerprint),
             hour: row.hour,
             hour_utc: hour_utc(row.hour),
+            user: row.user.clone(),
+            api_key_id: row.api_key_id.clone(),
             sums: Sums::of(row),
         };
         let total = Sums::of(&summary.total.clone().unwrap_or_default());
@@ -127,17 +140,24 @@ impl Report {
             let tokens = [sums.records, sums.prompt_tokens, sums.hit_tokens, sums.miss_tokens, sums.written_tokens];
             (tokens.map(thousands), percent(share))
         };
-        let line = |tenant: &str, namespace: &str, hour: &str, sums: &Sums| {
+        let line = |names: [String; 5], sums: &Sums| {
             let ([records, prompt, hit, miss, written], share) = numbers_of(sums);
-            let [tenant, namespace, hour] = [tenant, namespace, hour].map(str::to_owned);
-            [tenant, namespace, hour, records, prompt, hit, share, miss, written]
+            let [tenant, namespace, hour, user, key] = names;
+            [tenant, namespace, hour, user, key, records, prompt, hit, share, miss, written]
         };
-        let mut rows: Vec<_> =
-            self.rows.iter().map(|row| line(&row.tenant, &row.namespace, &row.hour_utc, &row.sums)).collect();
-        rows.push(line("all", "", "", &self.total));
-        let header =
-            ["tenant", "namespace", "hour", "requests", "prompt tokens", "hit", "share", "computed", "written"];
-        numbers(header, rows).to_string()
+        let names =
+            |row: &Row| [&row.tenant, &row.namespace, &row.hour_utc, &row.user, &row.api_key_id].map(String::clone);
+        let mut rows: Vec<_> = self.rows.iter().map(|row| line(names(row), &row.sums)).collect();
+        rows.push(line(["all", "", "", "", ""].map(str::to_owned), &self.total));
+        let names = ["tenant", "namespace", "hour", "user", "api key"];
+        let counts = ["requests", "prompt tokens", "hit", "share", "computed", "written"];
+        let [tenant, namespace, hour, user, key] = names;
+        let [records, prompt, hit, share, miss, written] = counts;
+        // Columns of names that no row has are left out; the first says what the last row is.
+        let is_empty = |at: &usize| rows.iter().all(|row| row[*at].is_empty());
+        let hidden: Vec<usize> = (0..names.len()).filter(is_empty).collect();
+        let header = [tenant, namespace, hour, user, key, records, prompt, hit, share, miss, written];
+        without(numbers(header, rows), &hidden).to_string()
     }
 }
 
@@ -152,11 +172,16 @@ impl Sums {
             attested_tokens: row.attested_tokens,
             miss_tokens: row.miss_tokens,
             written_tokens: row.written_tokens,
+            output_tokens: row.output_tokens,
         }
     }
 }
 
+/// Nothing for no hour: rows that are not by hour.
 fn hour_utc(hour: u32) -> String {
+    if hour == 0 {
+        return String::new();
+    }
     match jiff::Timestamp::from_second(i64::from(hour) * 3_600) {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
         Err(_) => hour.to_string(),

@@ -8,7 +8,7 @@ use super::{Client, ClientError};
 pub use crate::proto::{AcknowledgeUsageReply, SummarizeUsageReply as UsageSummary, UsageRecord, UsageRow};
 use crate::proto::{AcknowledgeUsageRequest, ExportUsageRequest, SettleRequest, SummarizeUsageRequest};
 use crate::vocab::limits::CALL_MAX;
-use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName};
+use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName, UsageDetail};
 
 /// A request's final usage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Settle {
     pub receipts: Vec<Bytes>,
     /// Words for the bill; at most 16.
     pub labels: BTreeMap<String, String>,
+    /// For whom, how it ended, and where.
+    pub detail: UsageDetail,
 }
 
 /// A settled request.
@@ -59,6 +61,8 @@ pub struct UsageFilter {
     pub from_hour: u32,
     /// Only before this hour.
     pub until_hour: Option<u32>,
+    /// By what rows are told apart: tenant, namespace, hour, user, api_key. Empty: tenant, namespace and hour.
+    pub group_by: Vec<String>,
 }
 
 impl Client {
@@ -76,6 +80,8 @@ impl Client {
     /// # Errors
     /// As [`settle`](Self::settle), and when the grant is not valid or says otherwise.
     pub async fn settle_granted(&self, settle: &Settle, grant: &str) -> Result<Settled, ClientError> {
+        let classes = settle.detail.written_by_class.iter();
+        let written_by_class = classes.map(|(class, tokens)| (class.as_str().to_owned(), tokens.get()));
         let request = SettleRequest {
             tenant: settle.tenant.as_str().to_owned(),
             billing_id: settle.billing_id.as_str().to_owned(),
@@ -91,13 +97,19 @@ impl Client {
             receipts: settle.receipts.clone(),
             labels: settle.labels.clone().into_iter().collect(),
             grant: grant.to_owned(),
+            user: settle.detail.user.as_ref().map_or_else(String::new, |user| user.as_str().to_owned()),
+            api_key_id: settle.detail.api_key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned()),
+            finish_reason: settle.detail.finish.code().into(),
+            role: settle.detail.role.code().into(),
+            written_by_class: written_by_class.collect(),
+            preempted_tokens: settle.detail.preempted_tokens.get(),
         };
         let reply = self.answer("Settle", self.usage_service().settle(request)).await?;
         let record = reply.record.ok_or_else(|| ClientError::protocol("a settled request without its record"))?;
         Ok(Settled { record, repeated: reply.repeated })
     }
 
-    /// Settled usage, summed by tenant, namespace and hour.
+    /// Settled usage, summed over what rows are not told apart by.
     ///
     /// # Errors
     /// When the ledger can't be read.
@@ -106,6 +118,7 @@ impl Client {
             tenant: filter.tenant.as_ref().map_or_else(String::new, |tenant| tenant.as_str().to_owned()),
             from_hour: filter.from_hour,
             until_hour: filter.until_hour.unwrap_or(0),
+            group_by: filter.group_by.clone(),
         };
         self.answer("SummarizeUsage", self.usage_service().summarize_usage(request)).await
     }

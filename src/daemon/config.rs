@@ -8,7 +8,10 @@ use super::tls::TlsFiles;
 use crate::plan::{AdmissionKind, PolicyKind};
 use crate::tiers::{DriveSpec, IoOptions};
 use crate::vocab::ByteCount;
-use crate::vocab::limits::{ALIGNMENT, DRIVES_MAX, EXTENTS_MIN, FLUSH_MAX, FLUSH_MAX_MAX, SCRUB_BYTES_PER_SECOND};
+use crate::vocab::limits::{
+    ALIGNMENT, DRIVES_MAX, EXTENTS_MIN, FLUSH_MAX, FLUSH_MAX_MAX, LEDGER_BYTES, LEDGER_BYTES_MIN, LEDGER_WINDOW,
+    SCRUB_BYTES_PER_SECOND, USAGE_RETENTION, USAGE_RETENTION_MAX,
+};
 
 /// Less would take a block of 1 MiB apart.
 const INFLIGHT_MIN: ByteCount = ByteCount(1 << 20);
@@ -40,6 +43,10 @@ pub struct Config {
     pub flush_max: Duration,
     /// Have the kernel make RAM's pages at the start, in the background, and not with their first use.
     pub prefault: bool,
+    /// Bytes that the ledger may take: at that bound new settles are refused.
+    pub ledger_max: ByteCount,
+    /// How long usage records are kept after they were acknowledged.
+    pub usage_retention: Duration,
     /// TCP address that serves `/metrics`.
     pub metrics: Option<SocketAddr>,
     /// The file that says who is known; `None` where only this host can reach the daemon.
@@ -79,6 +86,8 @@ impl Config {
             scrub: ByteCount(SCRUB_BYTES_PER_SECOND),
             flush_max: FLUSH_MAX,
             prefault: false,
+            ledger_max: ByteCount(LEDGER_BYTES),
+            usage_retention: USAGE_RETENTION,
             metrics: None,
             access: None,
             tls: None,
@@ -137,12 +146,30 @@ impl Config {
             let rule = format!("at most {} seconds", FLUSH_MAX_MAX.as_secs());
             return fail("flush_max", format!("{} seconds", self.flush_max.as_secs()), &rule);
         }
+        self.check_ledger()?;
         match memory_of_host() {
             Some(memory) if self.ram > memory => {
                 fail("ram", self.ram.to_string(), &format!("at most this host's memory ({memory})"))
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_ledger(&self) -> Result<(), ConfigError> {
+        let fail = |field, value: String, rule| Err(ConfigError { field, value, rule });
+        let (least, most) = (LEDGER_WINDOW.as_secs() / 3_600, USAGE_RETENTION_MAX.as_secs() / 3_600);
+        if self.ledger_max.0 < LEDGER_BYTES_MIN {
+            return fail(
+                "ledger_max",
+                self.ledger_max.to_string(),
+                "at least 64MiB: its database needs some of it".into(),
+            );
+        }
+        if !(LEDGER_WINDOW..=USAGE_RETENTION_MAX).contains(&self.usage_retention) {
+            let rule = format!("{least} to {most} hours: for {least} hours a settle may be repeated");
+            return fail("usage_retention", format!("{} hours", self.usage_retention.as_secs() / 3_600), rule);
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +199,12 @@ mod tests {
         let io = IoOptions { inflight_bytes: 4096, ..IoOptions::default() };
         assert_eq!(field(Config { io, ..good.clone() }), "io_inflight");
         assert_eq!(field(Config { flush_max: FLUSH_MAX_MAX * 2, ..good.clone() }), "flush_max");
+        assert_eq!(field(Config { ledger_max: ByteCount(1), ..good.clone() }), "ledger_max");
+        let short = Config { usage_retention: LEDGER_WINDOW - Duration::from_secs(3_600), ..good.clone() };
+        assert_eq!(
+            short.check().unwrap_err().to_string(),
+            "usage_retention is 47 hours, it must be 48 to 87840 hours: for 48 hours a settle may be repeated"
+        );
         let drive = |dir: &str, bytes| DriveSpec { dir: Some(dir.into()), bytes: ByteCount(bytes) };
         let nvme = |nvme| Config { nvme, ..good.clone() };
         assert_eq!(nvme(vec![DriveSpec::here(ByteCount(MIB)), drive("/a", MIB), drive("/b", MIB)]).check(), Ok(()));

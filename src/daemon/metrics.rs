@@ -52,6 +52,10 @@ impl Collector for Scrape {
             let help = "Bytes sent to block devices over payload bytes written to drives, since the start";
             to.gauge("write_amplification_ratio", help, factor)?;
         }
+        if let Some(ledger) = status.ledger {
+            to.gauge("ledger_bytes", "Bytes that the ledger of usage takes", ledger.bytes)?;
+            to.gauge("ledger_limit_bytes", "Bytes at which it refuses new settles", ledger.bytes_max)?;
+        }
         drives(&mut to, &status.drives)?;
         let scrub = status.scrub;
         to.gauge("scrub_limit_bytes_per_second", "What the scrub may read; 0 where it is off", scrub.bytes_per_second)?;
@@ -192,6 +196,7 @@ mod tests {
             drives: vec![drive(0, DriveState::Ok, ""), drive(3, DriveState::Out, "it kept failing")],
             write_amplification: Some(1.25),
             scrub: ScrubStatus { passes: 2, ..ScrubStatus::default() },
+            ledger: Some(crate::ledger::LedgerFill { bytes: 5, bytes_max: 7 }),
             counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),
         };
         let text = text(status).unwrap();
@@ -206,6 +211,8 @@ mod tests {
             "kvtier_drive_lifetime_written_bytes_total{drive=\"0\"} 9000\n",
             "kvtier_drive_queued_jobs{drive=\"3\"} 3\n",
             "kvtier_scrub_passes_total 2\n",
+            "kvtier_ledger_bytes 5\n",
+            "kvtier_ledger_limit_bytes 7\n",
         ] {
             assert!(text.contains(expected), "{expected}is not in\n{text}");
         }

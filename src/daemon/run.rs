@@ -14,7 +14,7 @@ use crate::access::Gatekeeper;
 use crate::cache::flush::Flushed;
 use crate::cache::{Cache, Parts, StartError as CacheError};
 use crate::handover;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerOptions};
 use crate::rpc::Gate;
 use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
 use crate::vocab::limits::DRAIN_MAX;
@@ -253,7 +253,8 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let ram = RamShelf::counting_from(TierShape::carve(config.ram), rand::random()).map_err(StartError::Ram)?;
     let devices = folder.open_devices(config.io, Some(&ram))?;
     let has_drives = devices.iter().any(Option::is_some);
-    let ledger = match Ledger::open(&folder.ledger()) {
+    let options = LedgerOptions { bytes_max: config.ledger_max, retention: config.usage_retention };
+    let ledger = match Ledger::open_with(&folder.ledger(), options) {
         Ok(ledger) => Some(Arc::new(ledger)),
         Err(error) => {
             tracing::error!(%error, "billing is refused while caching goes on");

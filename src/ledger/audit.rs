@@ -3,16 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use super::LedgerError;
 use super::rollup::{RollupKey, Usage};
 use super::store::{IDENTITY, View};
+use super::{Divergences, LedgerError};
 use crate::vocab::limits::AUDIT_DIFFERENCES_MAX;
 
 /// What an audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// The sums of all records.
+    /// The sums of all records, with those that were deleted.
     pub total: Usage,
+    /// Records that were deleted after they had been acknowledged.
+    pub deleted: u64,
+    /// Where kvtier and engines disagree: no difference of the ledger with itself.
+    pub divergences: Divergences,
     /// Identities.
     pub identities: u64,
     /// Rollups.
@@ -40,22 +44,43 @@ impl Audit {
     /// Reads everything at one moment of the database, beside settles that go on.
     pub(super) fn of(view: &View<'_>) -> Result<Self, LedgerError> {
         let mut audit = Self::default();
-        let sums = audit.read_records(view)?;
+        let sums = audit.read_deleted(view)?;
+        let sums = audit.read_records(view, sums)?;
         audit.read_rollups(view, sums)?;
         for identity in view.rows(IDENTITY, &[], &[]) {
             identity?;
             audit.identities += 1;
         }
-        if audit.identities != audit.total.records {
-            let (identities, records) = (audit.identities, audit.total.records);
-            audit.difference(|| format!("{identities} identities for {records} records"));
+        let kept = audit.total.records - audit.deleted;
+        if audit.identities != kept {
+            let identities = audit.identities;
+            audit.difference(|| format!("{identities} identities for {kept} records"));
+        }
+        for divergence in view.divergences() {
+            audit.divergences.add_refused(divergence?);
         }
         Ok(audit)
     }
 
-    fn read_records(&mut self, view: &View<'_>) -> Result<BTreeMap<RollupKey, Usage>, LedgerError> {
-        let mut sums: BTreeMap<RollupKey, Usage> = BTreeMap::new();
-        let mut expected = 1;
+    /// What is left of deleted records: their part of the sums.
+    fn read_deleted(&mut self, view: &View<'_>) -> Result<BTreeMap<RollupKey, Usage>, LedgerError> {
+        let mut sums = BTreeMap::new();
+        for deleted in view.deleted() {
+            let (key, usage) = deleted?;
+            self.total.add(&usage);
+            sums.insert(key, usage);
+        }
+        self.deleted = self.total.records;
+        Ok(sums)
+    }
+
+    fn read_records(
+        &mut self,
+        view: &View<'_>,
+        mut sums: BTreeMap<RollupKey, Usage>,
+    ) -> Result<BTreeMap<RollupKey, Usage>, LedgerError> {
+        // Sequences have no gap, so that the first record says how many were deleted before it.
+        let mut expected = self.deleted + 1;
         for record in view.records(0) {
             let record = record?;
             let usage = Usage::from(&record);
@@ -69,8 +94,12 @@ impl Audit {
             if usage.hit_tokens() + usage.attested_tokens + usage.miss_tokens != usage.prompt_tokens {
                 self.difference(|| format!("the parts of record {sequence} do not add up to its prompt"));
             }
+            if record.hit.ram > record.delivered.ram || record.hit.nvme > record.delivered.nvme {
+                self.difference(|| format!("record {sequence} bills more than was delivered"));
+            }
             expected = sequence + 1;
             self.total.add(&usage);
+            self.divergences.add_record(&record);
             sums.entry(RollupKey::of(&record)).or_default().add(&usage);
         }
         Ok(sums)

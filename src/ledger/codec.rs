@@ -108,6 +108,19 @@ impl<'a> Reader<'a> {
         parse(word).map_err(|_| DecodeError { what: "a word that breaks its rule", at })
     }
 
+    /// All that is left as a word, with the constructor that checks it.
+    pub(super) fn rest<T, E>(&mut self, parse: impl Fn(&str) -> Result<T, E>) -> Result<T, DecodeError> {
+        let at = self.at;
+        let word = self.raw(self.bytes.len() - self.at)?;
+        let word = str::from_utf8(word).map_err(|_| DecodeError { what: "a word that is not UTF-8", at })?;
+        parse(word).map_err(|_| DecodeError { what: "a word that breaks its rule", at })
+    }
+
+    /// Whether all has been read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     /// Nothing may follow: trailing bytes mean that the reader misunderstands the row.
     pub(super) fn end(self) -> Result<(), DecodeError> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.fail("bytes left over")) }

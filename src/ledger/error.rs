@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{DecodeError, UsageRecord};
 use crate::vocab::TokenCount;
+use crate::vocab::limits::SUMMARY_ROWS_MAX;
 
 /// The ledger can't be opened or read. Nothing is repaired, rebuilt or deleted: billing is refused until a person has
 /// looked, while caching goes on.
@@ -45,6 +46,20 @@ pub enum LedgerError {
         /// The format of this program.
         known: u32,
     },
+    /// The cursor is before what was deleted.
+    #[error(
+        "after is {after}, it must be at least {through}: the records up to there were acknowledged, and deleted when they \
+         were old enough"
+    )]
+    Deleted {
+        /// The cursor.
+        after: u64,
+        /// Sequence of the last record that was deleted.
+        through: u64,
+    },
+    /// A summary by so many users, keys or hours is no summary.
+    #[error("the summary has more than {SUMMARY_ROWS_MAX} rows: narrow it by tenant or hours, or group it by less")]
+    ManyRows,
     /// A read or write failed after it was opened.
     #[error("ledger {doing}: {detail}")]
     Database {
@@ -76,6 +91,23 @@ pub enum SettleError {
         /// What the daemon recorded.
         delivered: TokenCount,
     },
+    /// A decode node claims hits: only what was delivered to the prefill node is billed.
+    #[error(
+        "cached_tokens is {claimed} with role decode, it must be 0: what a decode node loads is not billed; settle the pair \
+         once, with the prefill node's instance and request_id"
+    )]
+    Decode {
+        /// What the settle says.
+        claimed: TokenCount,
+    },
+    /// The classes are more than what was stored.
+    #[error("written_by_class adds up to {sum}, it must be at most written_tokens, {written}")]
+    Classes {
+        /// The sum of the classes.
+        sum: u64,
+        /// `written_tokens`.
+        written: u64,
+    },
     /// The parts are more than the prompt.
     #[error("cached_tokens ({cached}) and attested_tokens ({attested}) add up to more than prompt_tokens ({prompt})")]
     ExceedsPrompt {
@@ -106,6 +138,17 @@ pub enum SettleError {
         field: &'static str,
         /// What was recorded.
         first: Box<UsageRecord>,
+    },
+    /// The ledger has reached its bound: what was settled before is still answered.
+    #[error(
+        "the ledger takes {bytes} bytes of at most {bound}: new settles are refused until records are exported, acknowledged \
+         and old enough to go, or it is given more (--ledger-max)"
+    )]
+    Full {
+        /// Bytes of its folder.
+        bytes: u64,
+        /// The bound.
+        bound: u64,
     },
     /// The ledger can't keep up: try again later, with the same billing id.
     #[error("the ledger has too many settles waiting; try again with the same billing_id")]

@@ -4,14 +4,21 @@ use std::path::Path;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::bound::Taken;
+use super::grouping::{Grouping, Groups};
 use super::rollup::{RollupKey, UsageFilter, UsageSummary};
 use super::store::{Rows, Store};
 use super::writer::{Job, Reply, Writer};
-use super::{AcknowledgeError, Audit, LedgerError, ReceiptKey, SettleError, Settled, Settlement, UsageRecord};
-use crate::vocab::limits::{EXPORT_PAGE_RECORDS_MAX, LEDGER_INBOX};
+use super::{
+    AcknowledgeError, Audit, GatewayError, GatewayReport, LedgerError, ReceiptKey, SettleError, Settled, Settlement,
+    UsageRecord,
+};
+use crate::vocab::limits::{EXPORT_PAGE_RECORDS_MAX, LEDGER_BYTES, LEDGER_INBOX, USAGE_RETENTION};
+use crate::vocab::{ByteCount, Timestamp};
 
 /// The open ledger. Dropping it commits what waits, then closes the database.
 pub struct Ledger {
@@ -19,8 +26,34 @@ pub struct Ledger {
     receipt_key: ReceiptKey,
     /// What exporters have, as it is on disk.
     acknowledged: Mutex<u64>,
+    options: LedgerOptions,
+    taken: Taken,
     inbox: Inbox,
     writer: Option<JoinHandle<()>>,
+}
+
+/// What a ledger may take, and how long it keeps what exporters have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerOptions {
+    /// Bytes of its folder at most: at that bound new settles are refused.
+    pub bytes_max: ByteCount,
+    /// Acknowledged records go when they are so old; at least the 48 hours in which settles are repeated.
+    pub retention: Duration,
+}
+
+impl Default for LedgerOptions {
+    fn default() -> Self {
+        Self { bytes_max: ByteCount(LEDGER_BYTES), retention: USAGE_RETENTION }
+    }
+}
+
+/// How full a ledger is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerFill {
+    /// Bytes of its folder.
+    pub bytes: u64,
+    /// The most that they may be.
+    pub bytes_max: u64,
 }
 
 /// What exporters have.
@@ -36,19 +69,29 @@ pub struct Acknowledged {
 struct Inbox(Option<SyncSender<Job>>);
 
 impl Ledger {
-    /// Opens the ledger of a folder, or makes one where the folder is absent or empty.
+    /// Opens the ledger of a folder with the default options, or makes one where the folder is absent or empty.
     ///
     /// # Errors
     /// When it is in use, or unreadable. An unreadable ledger is left as it is.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        Self::open_with(path, LedgerOptions::default())
+    }
+
+    /// Opens the ledger of a folder, or makes one where the folder is absent or empty.
+    ///
+    /// # Errors
+    /// When it is in use, or unreadable. An unreadable ledger is left as it is.
+    pub fn open_with(path: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
         let store = Arc::new(Store::open(path)?);
         let receipt_key = store.receipt_key()?;
         let acknowledged = Mutex::new(store.acknowledged()?);
-        let writer = Writer::new(Arc::clone(&store))?;
+        let writer = Writer::new(Arc::clone(&store), &options)?;
+        let taken = writer.taken();
         let (sender, receiver) = sync_channel(LEDGER_INBOX);
         let started = thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&receiver));
         let writer = started.map_err(|error| LedgerError::Folder { path: path.into(), detail: error.to_string() })?;
-        Ok(Self { store, receipt_key, acknowledged, inbox: Inbox(Some(sender)), writer: Some(writer) })
+        let inbox = Inbox(Some(sender));
+        Ok(Self { store, receipt_key, acknowledged, options, taken, inbox, writer: Some(writer) })
     }
 
     /// Settles and waits until it is on disk. Not for async code, where [`Ledger::submit`] is.
@@ -66,7 +109,19 @@ impl Ledger {
     /// Settles without waiting: the answer comes by `reply`, when the record is on disk or when it can't be. A reply
     /// that closes without an answer means that the ledger stopped.
     pub fn submit(&self, settlement: Settlement, reply: Reply) {
-        self.inbox.offer(Job { settlement, reply });
+        self.inbox.offer(Job::Settle(Box::new(settlement), reply));
+    }
+
+    /// Deletes records that are acknowledged and old enough, beside settles that go on; `swept` hears how many, when all are
+    /// gone. Dropped unheard where a sweep is under way, or too many settles wait.
+    pub fn sweep(&self, now: Timestamp, swept: oneshot::Sender<u64>) {
+        self.inbox.offer(Job::Sweep(now, swept));
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn fill(&self) -> LedgerFill {
+        LedgerFill { bytes: self.taken.get(), bytes_max: self.options.bytes_max.get() }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -79,28 +134,44 @@ impl Ledger {
         &self.receipt_key
     }
 
-    /// Sums of what was settled. Reads a row for each tenant, namespace and hour that is asked for.
+    /// Sums of what was settled, by tenant, namespace and hour.
     ///
     /// # Errors
-    /// When the database can't be read.
+    /// When it has too many rows, and when the database can't be read.
     pub fn summary(&self, filter: &UsageFilter) -> Result<UsageSummary, LedgerError> {
+        self.summary_by(filter, &Grouping::default())
+    }
+
+    /// Sums of what was settled, over all that the grouping does not name. Reads a row for each tenant, namespace, hour, user
+    /// and key that is asked for.
+    ///
+    /// # Errors
+    /// When it has too many rows, and when the database can't be read.
+    pub fn summary_by(&self, filter: &UsageFilter, by: &Grouping) -> Result<UsageSummary, LedgerError> {
         let prefix = filter.tenant.as_ref().map(RollupKey::tenant_prefix).unwrap_or_default();
-        let mut summary = UsageSummary::default();
+        let mut groups = Groups::new(by);
         for rollup in self.store.view().rollups(&prefix) {
             let (key, usage) = rollup?;
             if filter.wants(&key) {
-                summary.push(key, usage);
+                groups.add(key, &usage)?;
             }
         }
-        Ok(summary)
+        Ok(groups.summary())
     }
 
     /// Records after a sequence (0 for the first page), in order; an empty page is the end.
     ///
     /// # Errors
-    /// When the database can't be read.
+    /// When the next record has been deleted, and when the database can't be read.
     pub fn records_after(&self, sequence: u64) -> Result<Vec<UsageRecord>, LedgerError> {
-        self.store.view().records(sequence).take(EXPORT_PAGE_RECORDS_MAX).collect()
+        let page: Vec<_> =
+            self.store.view().records(sequence).take(EXPORT_PAGE_RECORDS_MAX).collect::<Result<_, _>>()?;
+        match page.first().map(|record| record.sequence) {
+            Some(first) if first > sequence.saturating_add(1) => {
+                Err(LedgerError::Deleted { after: sequence, through: first - 1 })
+            }
+            _ => Ok(page),
+        }
     }
 
     /// Notes on disk that exporters have all records up to a sequence; a lower one than before changes nothing.
@@ -136,6 +207,15 @@ impl Ledger {
         *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Compares the records that are kept with a gateway's log: JSON lines with tenant, `billing_id`, `prompt_tokens`,
+    /// `cached_tokens` (from kvtier, as in a settle) and `output_tokens`.
+    ///
+    /// # Errors
+    /// Names the first line that is no request; when log or database can't be read.
+    pub fn reconcile(&self, log: impl std::io::BufRead) -> Result<GatewayReport, GatewayError> {
+        GatewayReport::of(log, self.store.view().records(0))
+    }
+
     /// Checks that identities, records and sums agree. Reads everything, beside settles that go on.
     ///
     /// # Errors
@@ -164,8 +244,10 @@ impl Inbox {
             Err(TrySendError::Full(job)) => (job, SettleError::Busy),
             Err(TrySendError::Disconnected(job)) => (job, stopped()),
         };
-        // A closed channel is an asker that went away.
-        drop(job.reply.send(Err(error)));
+        // A closed channel is an asker that went away; a sweep comes again by itself.
+        if let Job::Settle(_, reply) = job {
+            drop(reply.send(Err(error)));
+        }
     }
 }
 
@@ -182,7 +264,7 @@ mod tests {
 
     use super::super::sample::{NEW_YEAR, settlement};
     use super::*;
-    use crate::vocab::{NamespaceName, TenantName, Timestamp, TokenCount};
+    use crate::vocab::{NamespaceName, TenantName, TokenCount};
 
     const HOUR: u64 = 3_600_000;
 
@@ -389,7 +471,7 @@ mod tests {
         let inbox = Inbox(Some(sender));
         let offer = || {
             let (reply, mut answer) = oneshot::channel();
-            inbox.offer(Job { settlement: settlement("acme", "b-1"), reply });
+            inbox.offer(Job::Settle(Box::new(settlement("acme", "b-1")), reply));
             answer.try_recv()
         };
         assert!(offer().is_err(), "the first waits");

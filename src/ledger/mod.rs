@@ -1,11 +1,15 @@
 //! The ledger database: what was settled, who pays for it, and the receipts of what was delivered.
 //!
-//! A settle is acknowledged after it is on disk, written once under its identity (tenant, billing id), and never
-//! deleted or changed by the program. A database that can't be read is an error, and is never rebuilt empty.
+//! A settle is acknowledged after it is on disk, written once under its identity (tenant, billing id), and never changed by
+//! the program; deleted only once exporters have it and its time is over, while its sums stay. A database that can't be read is an error, and is never rebuilt empty.
 
 mod audit;
+mod bound;
 mod codec;
+mod divergence;
 mod error;
+mod gateway;
+mod grouping;
 #[expect(clippy::module_inception, reason = "the file is named with its noun, and so is the room")]
 mod ledger;
 pub mod price;
@@ -13,17 +17,25 @@ mod quotas;
 mod receipt;
 mod record;
 mod rollup;
+mod row;
 #[cfg(test)]
 mod sample;
 pub mod shape;
 mod store;
+mod sweep;
 mod writer;
 
 pub use audit::Audit;
 pub use codec::DecodeError;
+pub use divergence::{Divergence, Divergences, Diverging};
 pub use error::{AcknowledgeError, LedgerError, SettleError};
-pub use ledger::{Acknowledged, Ledger};
+pub use gateway::{GatewayError, GatewayReport};
+pub use grouping::{Dimension, Grouping};
+pub use ledger::{Acknowledged, Ledger, LedgerFill, LedgerOptions};
 pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptKey};
 pub use record::{Delivered, Settled, Settlement, UsageRecord};
 pub use rollup::{Usage, UsageFilter, UsageRow, UsageSummary};
 pub use writer::Reply;
+
+#[cfg(test)]
+mod life_tests;

@@ -1,14 +1,12 @@
-//! One settled request: what comes in, the rule that makes a record of it, and the record's bytes.
+//! One settled request: what comes in, and the rule that makes a record of it.
 
 use std::collections::BTreeMap;
 
 use super::SettleError;
-use super::codec::{DecodeError, Reader, Writer};
-use crate::vocab::limits::{LABELS_MAX, SETTLE_TOKENS_MAX, WORD_BYTES_MAX};
-use crate::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, TenantName, Timestamp, TokenCount};
-
-/// Version of a record's bytes.
-const VERSION: u8 = 1;
+use crate::vocab::limits::{LABELS_MAX, SETTLE_TOKENS_MAX, WORD_BYTES_MAX, WRITTEN_CLASSES_MAX};
+use crate::vocab::{
+    BillingId, Fingerprint, InstanceId, NamespaceName, NodeRole, TenantName, Timestamp, TokenCount, UsageDetail,
+};
 
 /// Tokens delivered to one request or billed from it, by the tier that they came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +61,8 @@ pub struct Settlement {
     pub output_tokens: TokenCount,
     /// Free words for the bill.
     pub labels: BTreeMap<String, String>,
+    /// For whom, how it ended, and where.
+    pub detail: UsageDetail,
     /// What the daemon itself recorded as delivered to the request.
     pub delivered: Delivered,
     /// When it was settled.
@@ -102,6 +102,10 @@ pub struct UsageRecord {
     pub output_tokens: TokenCount,
     /// Free words for the bill.
     pub labels: BTreeMap<String, String>,
+    /// For whom, how it ended, and where.
+    pub detail: UsageDetail,
+    /// What kvtier delivered, by tier: at least the hit. What is more was loaded and not used, by the engine's own word.
+    pub delivered: Delivered,
 }
 
 /// The answer to a settle: the record, which is on disk.
@@ -117,7 +121,14 @@ impl UsageRecord {
     /// The rule of the meter: a hit was delivered *and* claimed, and the parts make up the prompt.
     pub(super) fn of(settlement: Settlement, sequence: u64) -> Result<Self, SettleError> {
         check_sizes(&settlement)?;
-        let Settlement { cached_tokens: claimed, delivered, prompt_tokens, attested_tokens, .. } = settlement;
+        let Settlement { cached_tokens: claimed, mut delivered, prompt_tokens, attested_tokens, .. } = settlement;
+        if settlement.detail.role == NodeRole::Decode {
+            if claimed > TokenCount::ZERO {
+                return Err(SettleError::Decode { claimed });
+            }
+            // What the prefill node has computed and this one has loaded is no hit of anybody's.
+            delivered = Delivered::default();
+        }
         if claimed > delivered.total() {
             return Err(SettleError::ClaimsMore { claimed, delivered: delivered.total() });
         }
@@ -141,6 +152,8 @@ impl UsageRecord {
             written_tokens: settlement.written_tokens,
             output_tokens: settlement.output_tokens,
             labels: settlement.labels,
+            detail: settlement.detail,
+            delivered,
         })
     }
 
@@ -150,8 +163,8 @@ impl UsageRecord {
         self.hit.total()
     }
 
-    /// The first field in which a settle of the same identity differs from what was recorded. Attempt, instance, labels
-    /// and what was delivered may differ: a request that is routed to another host and settled there is still one.
+    /// The first field in which a settle of the same identity differs from what was recorded. Attempt, instance, role,
+    /// finish reason, labels and what was delivered may differ: a request that is routed to another host and settled there is still one.
     pub(super) fn difference(&self, again: &Settlement) -> Option<&'static str> {
         [
             ("prompt_tokens", self.prompt_tokens == again.prompt_tokens),
@@ -160,79 +173,12 @@ impl UsageRecord {
             ("written_tokens", self.written_tokens == again.written_tokens),
             ("output_tokens", self.output_tokens == again.output_tokens),
             ("fingerprint", self.fingerprint == again.fingerprint),
+            ("user", self.detail.user == again.detail.user),
+            ("api_key_id", self.detail.api_key == again.detail.api_key),
+            ("written_by_class", self.detail.written_by_class == again.detail.written_by_class),
         ]
         .into_iter()
         .find_map(|(field, same)| (!same).then_some(field))
-    }
-
-    /// The bytes of its row. The sequence is in the row's key and here, so that an exported row stands alone.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let count = u8::try_from(self.labels.len()).unwrap_or(u8::MAX);
-        let mut row = Writer::default()
-            .u8(VERSION)
-            .u64(self.sequence)
-            .u64(self.settled_at.0)
-            .u32(self.attempt)
-            .raw(&self.fingerprint.0);
-        for word in [self.tenant.as_str(), self.billing_id.as_str(), self.instance.as_str(), self.namespace.as_str()] {
-            row = row.word(word);
-        }
-        for tokens in [
-            self.prompt_tokens,
-            self.hit.ram,
-            self.hit.nvme,
-            self.attested_tokens,
-            self.miss_tokens,
-            self.written_tokens,
-            self.output_tokens,
-        ] {
-            row = row.u64(tokens.get());
-        }
-        row = row.u8(count);
-        for (label, value) in &self.labels {
-            row = row.word(label).word(value);
-        }
-        row.finish()
-    }
-
-    /// Reads a row.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut row = Reader::new(bytes);
-        if row.u8()? != VERSION {
-            return Err(DecodeError { what: "a record version that this kvtier does not know", at: 0 });
-        }
-        let (sequence, settled_at, attempt) = (row.u64()?, Timestamp(row.u64()?), row.u32()?);
-        let fingerprint = Fingerprint(row.array()?);
-        let tenant = row.parsed(TenantName::parse)?;
-        let billing_id = row.parsed(BillingId::parse)?;
-        let instance = row.parsed(InstanceId::parse)?;
-        let namespace = row.parsed(NamespaceName::parse)?;
-        let mut tokens = || row.u64().map(TokenCount);
-        let (prompt_tokens, hit) = (tokens()?, Delivered { ram: tokens()?, nvme: tokens()? });
-        let (attested_tokens, miss_tokens) = (tokens()?, tokens()?);
-        let (written_tokens, output_tokens) = (tokens()?, tokens()?);
-        let mut labels = BTreeMap::new();
-        for _ in 0..row.u8()? {
-            labels.insert(row.word()?.to_owned(), row.word()?.to_owned());
-        }
-        row.end()?;
-        Ok(Self {
-            sequence,
-            tenant,
-            billing_id,
-            attempt,
-            instance,
-            fingerprint,
-            namespace,
-            settled_at,
-            prompt_tokens,
-            hit,
-            attested_tokens,
-            miss_tokens,
-            written_tokens,
-            output_tokens,
-            labels,
-        })
     }
 }
 
@@ -243,6 +189,7 @@ fn check_sizes(settlement: &Settlement) -> Result<(), SettleError> {
         ("attested_tokens", settlement.attested_tokens),
         ("written_tokens", settlement.written_tokens),
         ("output_tokens", settlement.output_tokens),
+        ("preempted_tokens", settlement.detail.preempted_tokens),
     ] {
         if tokens.get() > SETTLE_TOKENS_MAX {
             return Err(SettleError::TooLarge { field, value: tokens.get(), limit: SETTLE_TOKENS_MAX });
@@ -258,6 +205,20 @@ fn check_sizes(settlement: &Settlement) -> Result<(), SettleError> {
             return Err(SettleError::Labels(lengths));
         }
     }
+    check_classes(settlement)
+}
+
+fn check_classes(settlement: &Settlement) -> Result<(), SettleError> {
+    let classes = &settlement.detail.written_by_class;
+    let (count, limit) = (classes.len() as u64, WRITTEN_CLASSES_MAX as u64);
+    if count > limit {
+        return Err(SettleError::TooLarge { field: "the number of classes in written_by_class", value: count, limit });
+    }
+    let sum = classes.values().fold(0_u64, |sum, tokens| sum.saturating_add(tokens.get()));
+    let written = settlement.written_tokens.get();
+    if sum > written {
+        return Err(SettleError::Classes { sum, written });
+    }
     Ok(())
 }
 
@@ -267,6 +228,7 @@ mod tests {
 
     use super::super::sample::settlement;
     use super::*;
+    use crate::vocab::{ApiKeyId, ClassName, FinishReason, UserName};
 
     fn claim(cached: u64, ram: u64, nvme: u64) -> Settlement {
         let delivered = Delivered { ram: TokenCount(ram), nvme: TokenCount(nvme) };
@@ -303,6 +265,42 @@ mod tests {
     }
 
     #[test]
+    fn on_a_decode_node_nothing_that_was_loaded_bills() {
+        let decode = |cached| {
+            let detail = UsageDetail { role: NodeRole::Decode, ..UsageDetail::default() };
+            UsageRecord::of(Settlement { detail, ..claim(cached, 500, 100) }, 1)
+        };
+        let record = decode(0).unwrap();
+        assert_eq!((record.hit, record.delivered), (Delivered::default(), Delivered::default()));
+        let error = decode(1).unwrap_err();
+        assert_eq!(error, SettleError::Decode { claimed: TokenCount(1) });
+        assert!(error.to_string().starts_with("cached_tokens is 1 tokens with role decode, it must be 0"), "{error}");
+    }
+
+    #[test]
+    fn classes_are_few_and_at_most_what_was_written() {
+        let with = |count: u64, tokens: u64| {
+            let class = |at| (ClassName::parse(&format!("{at}h")).unwrap(), TokenCount(tokens));
+            let detail = UsageDetail { written_by_class: (0..count).map(class).collect(), ..UsageDetail::default() };
+            UsageRecord::of(Settlement { detail, ..settlement("acme", "b-1") }, 1).map_err(|error| error.to_string())
+        };
+        assert!(with(8, 40).is_ok());
+        assert_eq!(
+            with(2, 161).unwrap_err(),
+            "written_by_class adds up to 322, it must be at most written_tokens, 320"
+        );
+        assert!(with(2, u64::MAX).is_err());
+        assert_eq!(with(9, 1).unwrap_err(), "the number of classes in written_by_class is 9, it must be at most 8");
+    }
+
+    // What was loaded again after a preemption, and is not in the engine's own usage, does not bill.
+    #[test]
+    fn what_was_delivered_and_not_claimed_is_told_and_not_billed() {
+        let record = UsageRecord::of(claim(300, 500, 100), 1).unwrap();
+        assert_eq!((record.hit_tokens(), record.delivered.total()), (TokenCount(300), TokenCount(600)));
+    }
+
+    #[test]
     fn labels_are_bounded() {
         let with = |labels: Vec<(String, String)>| {
             UsageRecord::of(Settlement { labels: labels.into_iter().collect(), ..settlement("acme", "b-1") }, 1)
@@ -330,26 +328,6 @@ mod tests {
         assert_eq!(first.difference(&other), Some("output_tokens"));
     }
 
-    // The bytes of records are read by every later version: they may change only with the version.
-    #[test]
-    fn the_bytes_of_a_record_are_pinned() {
-        let bytes = UsageRecord::of(settlement("acme", "b-1"), 9).unwrap().encode();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let words = "0461636d6503622d3108656e67696e652d31056d6f64656c";
-        let numbers = "e803000000000000f40100000000000064000000000000004000000000000000\
-            500100000000000040010000000000003200000000000000";
-        let labels = "0105636c617373056261746368";
-        let head = format!("01090000000000000000f451c28c01000001000000{}", "07".repeat(32));
-        assert_eq!(hex, [head.as_str(), words, numbers, labels].concat());
-    }
-
-    #[test]
-    fn a_row_of_an_unknown_version_is_an_error() {
-        let mut bytes = UsageRecord::of(settlement("acme", "b-1"), 9).unwrap().encode();
-        bytes[0] = 2;
-        assert!(UsageRecord::decode(&bytes).is_err());
-    }
-
     prop_compose! {
         fn settlements()(
             words in prop::array::uniform4("[!-~]{1,128}"),
@@ -357,6 +335,9 @@ mod tests {
             claimed in 0.0..=1.0,
             (attested, miss, written, output) in (0..=1_u64 << 20, 0..=1_u64 << 20, 0..=1_u64 << 32, 0..=1_u64 << 32),
             labels in prop::collection::btree_map(".{1,32}", ".{0,32}", 0..16),
+            (user, api_key) in (prop::option::of("[!-~]{1,128}"), prop::option::of("[!-~]{1,128}")),
+            classes in prop::collection::btree_set("[!-~]{1,16}", 0..=8),
+            (finish, role, preempted) in (0..6_u8, 0..2_u8, 0..=1_u64 << 32),
             (attempt, settled_at, fingerprint) in any::<(u32, u64, [u8; 32])>(),
         ) -> Settlement {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "any number will do")]
@@ -374,6 +355,17 @@ mod tests {
                 written_tokens: TokenCount(written),
                 output_tokens: TokenCount(output),
                 labels,
+                detail: UsageDetail {
+                    user: user.and_then(|word| UserName::parse(&word).ok()),
+                    api_key: api_key.and_then(|word| ApiKeyId::parse(&word).ok()),
+                    finish: FinishReason::of_code(finish).unwrap(),
+                    role: NodeRole::of_code(role).unwrap(),
+                    written_by_class: classes
+                        .iter()
+                        .map(|class| (ClassName::parse(class).unwrap(), TokenCount(written / 8)))
+                        .collect(),
+                    preempted_tokens: TokenCount(preempted),
+                },
                 delivered: Delivered { ram: TokenCount(ram), nvme: TokenCount(nvme) },
                 settled_at: Timestamp(settled_at),
             }

@@ -1,10 +1,10 @@
-//! Sums of records by tenant, namespace and hour: kept in the same batch as the records, so that a bill over months
+//! Sums of records by tenant, namespace, hour, user and API key: kept in the same batch as the records, so that a bill over months
 //! reads a few rows, and checked against the records by an audit.
 
 use super::UsageRecord;
 use super::codec::{DecodeError, Reader, Writer};
 use super::record::Delivered;
-use crate::vocab::{Fingerprint, NamespaceName, TenantName, TokenCount};
+use crate::vocab::{ApiKeyId, Fingerprint, NamespaceName, TenantName, TokenCount, UserName, WordError};
 
 /// Version of a rollup's bytes.
 const VERSION: u8 = 1;
@@ -41,17 +41,21 @@ pub struct UsageFilter {
     pub until_hour: Option<u32>,
 }
 
-/// One row of a summary. Two revisions of a namespace under one name are two rows.
+/// One row of a summary; what it is not told apart by is absent. Two revisions of a namespace under one name are two rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageRow {
     /// Who pays.
-    pub tenant: TenantName,
+    pub tenant: Option<TenantName>,
     /// What people called the layout.
-    pub namespace: NamespaceName,
+    pub namespace: Option<NamespaceName>,
     /// Hours since 1970, UTC.
-    pub hour: u32,
+    pub hour: Option<u32>,
     /// Which layout.
-    pub fingerprint: Fingerprint,
+    pub fingerprint: Option<Fingerprint>,
+    /// The tenant's end user, where the settles named one.
+    pub user: Option<UserName>,
+    /// The tenant's key, where the settles named one.
+    pub api_key: Option<ApiKeyId>,
     /// The sums.
     pub usage: Usage,
 }
@@ -61,7 +65,7 @@ pub struct UsageRow {
 pub struct UsageSummary {
     /// The sum of the rows.
     pub total: Usage,
-    /// By tenant, namespace and hour, in that order.
+    /// By tenant, namespace, hour, user and key, in that order.
     pub rows: Vec<UsageRow>,
 }
 
@@ -72,6 +76,8 @@ pub(super) struct RollupKey {
     pub(super) namespace: NamespaceName,
     pub(super) hour: u32,
     pub(super) fingerprint: Fingerprint,
+    pub(super) user: Option<UserName>,
+    pub(super) api_key: Option<ApiKeyId>,
 }
 
 impl Usage {
@@ -150,18 +156,25 @@ impl RollupKey {
             namespace: record.namespace.clone(),
             hour: record.settled_at.hour(),
             fingerprint: record.fingerprint,
+            user: record.detail.user.clone(),
+            api_key: record.detail.api_key.clone(),
         }
     }
 
-    /// Words are printable ASCII, so a zero byte ends one; the hour is big-endian, so that bytes sort as hours do.
+    /// Words are printable ASCII, so a zero byte ends one; the hour is big-endian, so that bytes sort as hours do. Without
+    /// user and key it ends with the fingerprint, as all did once.
     pub(super) fn encode(&self) -> Vec<u8> {
-        Writer::default()
+        let key = Writer::default()
             .raw(&Self::tenant_prefix(&self.tenant))
             .raw(self.namespace.as_str().as_bytes())
             .u8(0)
             .raw(&self.hour.to_be_bytes())
-            .raw(&self.fingerprint.0)
-            .finish()
+            .raw(&self.fingerprint.0);
+        let words = [self.user.as_ref().map(UserName::as_str), self.api_key.as_ref().map(ApiKeyId::as_str)];
+        if words == [None, None] {
+            return key.finish();
+        }
+        words.into_iter().fold(key, |key, word| key.raw(word.unwrap_or("").as_bytes()).u8(0)).finish()
     }
 
     /// What all keys of a tenant, and of no other, start with.
@@ -175,9 +188,18 @@ impl RollupKey {
         let namespace = key.terminated(NamespaceName::parse)?;
         let hour = u32::from_be_bytes(key.array()?);
         let fingerprint = Fingerprint(key.array()?);
+        let (mut user, mut api_key) = (None, None);
+        if !key.is_at_end() {
+            user = key.terminated(|word| optional(word, UserName::parse))?;
+            api_key = key.terminated(|word| optional(word, ApiKeyId::parse))?;
+        }
         key.end()?;
-        Ok(Self { tenant, namespace, hour, fingerprint })
+        Ok(Self { tenant, namespace, hour, fingerprint, user, api_key })
     }
+}
+
+fn optional<T>(word: &str, parse: fn(&str) -> Result<T, WordError>) -> Result<Option<T>, WordError> {
+    if word.is_empty() { Ok(None) } else { parse(word).map(Some) }
 }
 
 impl UsageFilter {
@@ -189,32 +211,47 @@ impl UsageFilter {
     }
 }
 
-impl UsageSummary {
-    pub(super) fn push(&mut self, key: RollupKey, usage: Usage) {
-        self.total.add(&usage);
-        let RollupKey { tenant, namespace, hour, fingerprint } = key;
-        self.rows.push(UsageRow { tenant, namespace, hour, fingerprint, usage });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn key(tenant: &str, namespace: &str, hour: u32) -> RollupKey {
         let (tenant, namespace) = (TenantName::parse(tenant).unwrap(), NamespaceName::parse(namespace).unwrap());
-        RollupKey { tenant, namespace, hour, fingerprint: Fingerprint([7; 32]) }
+        RollupKey { tenant, namespace, hour, fingerprint: Fingerprint([7; 32]), user: None, api_key: None }
+    }
+
+    fn of_user(user: Option<&str>, api_key: Option<&str>) -> RollupKey {
+        let (user, api_key) =
+            (user.and_then(|word| UserName::parse(word).ok()), api_key.and_then(|word| ApiKeyId::parse(word).ok()));
+        RollupKey { user, api_key, ..key("a", "m", 2) }
     }
 
     #[test]
     fn keys_sort_as_their_bytes_do_and_read_back() {
-        let mut keys = [key("b", "m", 1), key("a", "m", 256), key("a", "m", 2), key("a!", "m", 0), key("a", "m2", 1)];
+        let mut keys = [
+            of_user(Some("u"), None),
+            of_user(Some("u"), Some("k")),
+            of_user(None, Some("k")),
+            of_user(Some("u2"), None),
+            key("b", "m", 1),
+            key("a", "m", 256),
+            key("a", "m", 2),
+            key("a!", "m", 0),
+            key("a", "m2", 1),
+        ];
         keys.sort();
         let bytes: Vec<_> = keys.iter().map(RollupKey::encode).collect();
         assert!(bytes.is_sorted());
         for (key, bytes) in keys.iter().zip(&bytes) {
             assert_eq!(RollupKey::decode(bytes).as_ref(), Ok(key));
         }
+    }
+
+    // Sums of an older ledger go on under the same keys.
+    #[test]
+    fn without_user_and_key_it_ends_with_the_fingerprint() {
+        let expected = [b"a\0m\0\0\0\0\x02".as_slice(), &[7; 32]].concat();
+        assert_eq!(key("a", "m", 2).encode(), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Settlements for this room's tests.
 
 use super::{Delivered, Settlement};
-use crate::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, TenantName, Timestamp, TokenCount};
+use crate::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, TenantName, Timestamp, TokenCount, UsageDetail};
 
 /// 2024-01-01T00:00:00Z: the start of hour 473,352.
 pub(super) const NEW_YEAR: Timestamp = Timestamp(1_704_067_200_000);
@@ -21,6 +21,7 @@ pub(super) fn settlement(tenant: &str, billing_id: &str) -> Settlement {
         written_tokens: TokenCount(320),
         output_tokens: TokenCount(50),
         labels: [("class".to_owned(), "batch".to_owned())].into(),
+        detail: UsageDetail::default(),
         delivered: Delivered { ram: TokenCount(500), nvme: TokenCount(100) },
         settled_at: NEW_YEAR,
     }

@@ -1,4 +1,4 @@
-//! The database itself: four kinds of rows in one key space, written in synced batches. No other file of the room
+//! The database itself: its kinds of rows in one key space, written in synced batches. No other file of the room
 //! knows that it is RocksDB.
 //!
 //! | key | value |
@@ -6,7 +6,9 @@
 //! | `m` name | what the database knows of itself: its format, the key of its delivery receipts, what exporters have |
 //! | `r` sequence (big-endian) | a record |
 //! | `i` tenant 0 billing id | the sequence of its record: the identity that makes a settle happen once |
-//! | `u` tenant 0 namespace 0 hour fingerprint | sums of its records |
+//! | `u` tenant 0 namespace 0 hour fingerprint (user 0 key 0) | sums of its records |
+//! | `b` as `u` | of these sums, what came from records that were deleted |
+//! | `d` tenant 0 billing id | a claim that was refused because it was more than was delivered |
 //! | `q` account | what it may keep |
 
 use std::os::unix::fs::DirBuilderExt;
@@ -18,12 +20,13 @@ use rocksdb::{BlockBasedOptions, DB, DBRecoveryMode, Direction, ErrorKind, Itera
 use super::codec::DecodeError;
 use super::record::UsageRecord;
 use super::rollup::{RollupKey, Usage};
-use super::{LedgerError, ReceiptKey};
+use super::{Divergence, LedgerError, ReceiptKey};
 use crate::vocab::limits::LEDGER_BUFFER_BYTES;
 use crate::vocab::{BillingId, TenantName};
 
 /// Format of the key space; a change of any row's meaning makes another one.
-const FORMAT: u32 = 1;
+/// 2: records and sums may say more than in 1, which is read and goes on as 2.
+const FORMAT: u32 = 2;
 const FORMAT_KEY: &[u8] = b"mformat";
 const RECEIPT_KEY: &[u8] = b"mreceipt_key";
 const ACKNOWLEDGED_KEY: &[u8] = b"macknowledged";
@@ -32,6 +35,8 @@ pub(super) const RECORD: u8 = b'r';
 pub(super) const IDENTITY: u8 = b'i';
 pub(super) const ROLLUP: u8 = b'u';
 pub(super) const QUOTA: u8 = b'q';
+const DELETED: u8 = b'b';
+const DIVERGENCE: u8 = b'd';
 
 /// The open database.
 pub(super) struct Store {
@@ -69,6 +74,30 @@ impl Rows {
 
     pub(super) fn secret(&mut self, name: &str, bytes: &[u8]) {
         self.0.put(secret_key(name), bytes);
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.size_in_bytes() as u64
+    }
+
+    pub(super) fn divergence(&mut self, divergence: &Divergence) {
+        let key = identity(DIVERGENCE, &divergence.tenant, &divergence.billing_id);
+        self.0.put(key, divergence.encode());
+    }
+
+    /// What was deleted of the sums.
+    pub(super) fn deleted(&mut self, key: &RollupKey, usage: &Usage) {
+        self.0.put(keyed(DELETED, &key.encode()), usage.encode());
+    }
+
+    /// Takes away the identities of records, and all records up to the last of them.
+    pub(super) fn delete(&mut self, records: &[UsageRecord]) {
+        let Some(last) = records.last() else { return };
+        for record in records {
+            self.0.delete(identity_key(&record.tenant, &record.billing_id));
+        }
+        self.0.delete_range(record_key(0), record_key(last.sequence + 1));
     }
 
     /// Exporters have all records up to this sequence.
@@ -145,9 +174,45 @@ impl Store {
 
     /// The sums so far.
     pub(super) fn rollup(&self, key: &RollupKey) -> Result<Usage, LedgerError> {
-        let key = keyed(ROLLUP, &key.encode());
-        let Some(row) = self.get(&key)? else { return Ok(Usage::default()) };
-        Usage::decode(&row).map_err(|source| row_error("rollup", &key, source))
+        self.sums(ROLLUP, "rollup", key)
+    }
+
+    /// What was deleted of them.
+    pub(super) fn deleted(&self, key: &RollupKey) -> Result<Usage, LedgerError> {
+        self.sums(DELETED, "deleted", key)
+    }
+
+    fn sums(&self, kind: u8, row: &'static str, key: &RollupKey) -> Result<Usage, LedgerError> {
+        let key = keyed(kind, &key.encode());
+        let Some(value) = self.get(&key)? else { return Ok(Usage::default()) };
+        Usage::decode(&value).map_err(|source| row_error(row, &key, source))
+    }
+
+    /// Whether a refused claim of this identity is kept.
+    pub(super) fn has_divergence(&self, tenant: &TenantName, billing_id: &BillingId) -> Result<bool, LedgerError> {
+        self.get(&identity(DIVERGENCE, tenant, billing_id)).map(|row| row.is_some())
+    }
+
+    /// Bytes of all files of the folder.
+    pub(super) fn bytes(&self) -> Result<u64, LedgerError> {
+        let sum = || {
+            let mut sum = 0;
+            for entry in fs::read_dir(&self.path)? {
+                // A file that the database has just deleted takes nothing.
+                sum += entry?.metadata().map_or(0, |file| file.len());
+            }
+            Ok(sum)
+        };
+        sum().map_err(|error: io::Error| folder_error(&self.path, &error))
+    }
+
+    /// Gives the room of the records up to `through` back to the drive, and, where `all`, that of all deleted rows, which
+    /// takes as long as reading what is left.
+    pub(super) fn compact(&self, through: u64, all: bool) {
+        self.db.compact_range(Some(record_key(0)), Some(record_key(through)));
+        if all {
+            self.db.compact_range(Some([IDENTITY]), Some([RECORD + 1]));
+        }
     }
 
     /// Writes the rows, all or none, and returns when they are on disk.
@@ -175,6 +240,12 @@ impl Store {
             format.try_into().map(u32::from_le_bytes).map_err(|_| self.unreadable("its format is no number"))?;
         if found > FORMAT {
             return Err(LedgerError::Newer { path: self.path.clone(), found, known: FORMAT });
+        }
+        if found < FORMAT {
+            // An older program must refuse it from here on.
+            let mut rows = Rows::default();
+            rows.0.put(FORMAT_KEY, FORMAT.to_le_bytes());
+            self.write(rows)?;
         }
         Ok(())
     }
@@ -218,10 +289,32 @@ impl<'s> View<'s> {
         &self,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(RollupKey, Usage), LedgerError>> + use<'s> {
-        self.rows(ROLLUP, prefix, &[]).map(|row| {
+        self.all_sums(ROLLUP, "rollup", prefix)
+    }
+
+    /// What was deleted of the sums.
+    pub(super) fn deleted(&self) -> impl Iterator<Item = Result<(RollupKey, Usage), LedgerError>> + use<'s> {
+        self.all_sums(DELETED, "deleted", &[])
+    }
+
+    fn all_sums(
+        &self,
+        kind: u8,
+        name: &'static str,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(RollupKey, Usage), LedgerError>> + use<'s> {
+        self.rows(kind, prefix, &[]).map(move |row| {
             let (key, value) = row?;
             let read = || Ok((RollupKey::decode(&key)?, Usage::decode(&value)?));
-            read().map_err(|source| row_error("rollup", &key, source))
+            read().map_err(|source| row_error(name, &key, source))
+        })
+    }
+
+    /// Claims that were refused.
+    pub(super) fn divergences(&self) -> impl Iterator<Item = Result<Divergence, LedgerError>> + use<'s> {
+        self.rows(DIVERGENCE, &[], &[]).map(|row| {
+            let (key, value) = row?;
+            Divergence::decode(&key, &value).map_err(|source| row_error("divergence", &key, source))
         })
     }
 
@@ -334,7 +427,11 @@ fn record_key(sequence: u64) -> Vec<u8> {
 }
 
 fn identity_key(tenant: &TenantName, billing_id: &BillingId) -> Vec<u8> {
-    let mut key = keyed(IDENTITY, tenant.as_str().as_bytes());
+    identity(IDENTITY, tenant, billing_id)
+}
+
+fn identity(kind: u8, tenant: &TenantName, billing_id: &BillingId) -> Vec<u8> {
+    let mut key = keyed(kind, tenant.as_str().as_bytes());
     key.push(0);
     key.extend_from_slice(billing_id.as_str().as_bytes());
     key
@@ -359,139 +456,5 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::super::sample::settlement;
-    use super::*;
-
-    fn write(store: &Store, sequence: u64) {
-        let record = UsageRecord::of(settlement("acme", &format!("b-{sequence}")), sequence).unwrap();
-        let mut rows = Rows::default();
-        rows.record(&record);
-        store.write(rows).unwrap();
-    }
-
-    /// A copy of the folder as a killed process leaves it: everything still in the log.
-    fn killed(records: u64) -> tempfile::TempDir {
-        let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let store = Store::open(folder.path()).unwrap();
-        (1..=records).for_each(|sequence| write(&store, sequence));
-        for entry in fs::read_dir(folder.path()).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
-        copy
-    }
-
-    fn log_of(folder: &Path) -> PathBuf {
-        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        files.filter(|path| path.extension().is_some_and(|end| end == "log")).max().unwrap()
-    }
-
-    fn unreadable(folder: &Path) -> String {
-        match Store::open(folder).map(|_| ()) {
-            Err(LedgerError::Unreadable { detail, .. }) => detail,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn what_was_synced_survives_a_kill() {
-        let folder = killed(5);
-        let store = Store::open(folder.path()).unwrap();
-        assert_eq!(store.last_sequence(), Ok(5));
-        assert_eq!(store.view().records(0).count(), 5);
-    }
-
-    #[test]
-    fn a_torn_last_write_is_dropped_and_what_precedes_it_stays() {
-        let folder = killed(5);
-        let log = log_of(folder.path());
-        let bytes = fs::read(&log).unwrap();
-        fs::write(&log, &bytes[..bytes.len() - 7]).unwrap();
-        assert_eq!(Store::open(folder.path()).unwrap().last_sequence(), Ok(4));
-    }
-
-    // With RocksDB's default the ledger would open, and end silently before the damage.
-    #[test]
-    fn a_damaged_log_is_an_error_and_no_shorter_ledger() {
-        let folder = killed(5);
-        let log = log_of(folder.path());
-        let mut bytes = fs::read(&log).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(&log, &bytes).unwrap();
-        assert!(unreadable(folder.path()).contains("Corruption"));
-        assert_eq!(fs::read(&log).unwrap(), bytes, "left as it is");
-    }
-
-    #[test]
-    fn a_ledger_that_lost_files_is_an_error_and_never_made_anew() {
-        for lost in ["CURRENT", "MANIFEST", ".sst", ".log"] {
-            let folder = killed(5);
-            drop(Store::open(folder.path()).unwrap());
-            write(&Store::open(folder.path()).unwrap(), 6);
-            let names = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
-            let gone = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().contains(lost);
-            names().filter(gone).for_each(|path| fs::remove_file(path).unwrap());
-            let size = |path: PathBuf| (path.metadata().unwrap().len(), path);
-            let rest = || {
-                names().map(size).filter(|(_, path)| !path.to_string_lossy().contains("LOG")).collect::<BTreeSet<_>>()
-            };
-            let before = rest();
-            unreadable(folder.path());
-            assert!(rest().is_superset(&before), "{lost}: {before:?} {:?}", rest());
-        }
-    }
-
-    #[test]
-    fn garbage_is_no_ledger() {
-        let folder = killed(1);
-        fs::write(folder.path().join("CURRENT"), b"nonsense").unwrap();
-        unreadable(folder.path());
-    }
-
-    #[test]
-    fn another_database_is_no_ledger() {
-        let folder = tempfile::tempdir().unwrap();
-        DB::open_default(folder.path()).unwrap().put(b"key", b"value").unwrap();
-        assert!(unreadable(folder.path()).contains("no ledger"));
-    }
-
-    #[test]
-    fn a_later_format_is_refused_by_number() {
-        let folder = killed(1);
-        let store = Store::open(folder.path()).unwrap();
-        store.db.put(FORMAT_KEY, 2_u32.to_le_bytes()).unwrap();
-        drop(store);
-        let error = Store::open(folder.path()).map(|_| ()).unwrap_err();
-        assert!(matches!(error, LedgerError::Newer { found: 2, known: FORMAT, .. }), "{error}");
-    }
-
-    #[test]
-    fn a_ledger_has_one_owner() {
-        let folder = tempfile::tempdir().unwrap();
-        let _owner = Store::open(folder.path()).unwrap();
-        let error = Store::open(folder.path()).map(|_| ()).unwrap_err();
-        assert!(matches!(error, LedgerError::InUse { .. }), "{error}");
-    }
-
-    #[test]
-    fn a_maker_that_died_halfway_is_no_harm() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(Store::open_at(&folder.path().join("ledger.new"), true).unwrap());
-        let store = Store::open(&folder.path().join("ledger")).unwrap();
-        assert!(store.receipt_key().is_ok());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_row_that_does_not_read_names_itself() {
-        let folder = killed(2);
-        let store = Store::open(folder.path()).unwrap();
-        store.db.put(record_key(2), b"\x01short").unwrap();
-        let error = store.find(&TenantName::parse("acme").unwrap(), &BillingId::parse("b-2").unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), r"ledger record row r\x00\x00\x00\x00\x00\x00\x00\x02: ends too early at byte 1");
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

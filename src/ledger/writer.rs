@@ -2,23 +2,27 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use tokio::sync::oneshot;
 
+use super::bound::{Bound, Taken};
 use super::rollup::{RollupKey, Usage};
 use super::store::{Rows, Store};
-use super::{LedgerError, SettleError, Settled, Settlement, UsageRecord};
-use crate::vocab::limits::LEDGER_BATCH;
-use crate::vocab::{BillingId, TenantName};
+use super::sweep::{Sweeper, Swept};
+use super::{Divergence, LedgerError, LedgerOptions, SettleError, Settled, Settlement, UsageRecord};
+use crate::vocab::limits::{DIVERGENCES_MAX, LEDGER_BATCH};
+use crate::vocab::{BillingId, TenantName, Timestamp};
 
 /// Where the answer to a settle goes. One whose asker is gone is settled all the same.
 pub type Reply = oneshot::Sender<Result<Settled, SettleError>>;
 
-/// A settle that waits.
-pub(super) struct Job {
-    pub(super) settlement: Settlement,
-    pub(super) reply: Reply,
+/// What waits for the writer.
+pub(super) enum Job {
+    /// A settle.
+    Settle(Box<Settlement>, Reply),
+    /// Records that are old enough at this moment may go.
+    Sweep(Timestamp, Swept),
 }
 
 /// The only one who writes.
@@ -28,6 +32,10 @@ pub(super) struct Writer {
     /// Set by a write that failed. Its rows may or may not be on disk, so that the next sequence is unknown until the
     /// database is opened again.
     broken: Option<LedgerError>,
+    bound: Bound,
+    sweeper: Sweeper,
+    /// Refused claims that are kept.
+    divergences: u64,
 }
 
 /// Records and sums that are written together.
@@ -36,41 +44,101 @@ struct Batch {
     records: Vec<UsageRecord>,
     identities: HashMap<(TenantName, BillingId), usize>,
     rollups: BTreeMap<RollupKey, Usage>,
+    divergences: BTreeMap<(TenantName, BillingId), Divergence>,
 }
 
 impl Writer {
-    pub(super) fn new(store: Arc<Store>) -> Result<Self, LedgerError> {
+    pub(super) fn new(store: Arc<Store>, options: &LedgerOptions) -> Result<Self, LedgerError> {
         let next_sequence = store.last_sequence()? + 1;
-        Ok(Self { store, next_sequence, broken: None })
+        let bound = Bound::new(&store, options.bytes_max.get())?;
+        let mut divergences = 0;
+        for divergence in store.view().divergences() {
+            divergence?;
+            divergences += 1;
+        }
+        let sweeper = Sweeper::new(options.retention);
+        Ok(Self { store, next_sequence, broken: None, bound, sweeper, divergences })
+    }
+
+    /// Bytes that the ledger takes.
+    pub(super) fn taken(&self) -> Taken {
+        self.bound.taken()
     }
 
     /// Commits what comes until nobody can send any more. While a batch is synced, the next one gathers.
     pub(super) fn run(mut self, inbox: &Receiver<Job>) {
-        while let Ok(first) = inbox.recv() {
-            let mut jobs = vec![first];
-            while jobs.len() < LEDGER_BATCH
-                && let Ok(job) = inbox.try_recv()
-            {
-                jobs.push(job);
-            }
+        while let Some(jobs) = self.gather(inbox) {
             self.commit(jobs);
+            self.sweep();
+        }
+    }
+
+    /// What waits: at least one job, but during a sweep, which goes on meanwhile. Nothing at the end.
+    fn gather(&mut self, inbox: &Receiver<Job>) -> Option<Vec<(Settlement, Reply)>> {
+        let mut jobs = Vec::new();
+        if !self.sweeper.is_under_way() {
+            self.take(inbox.recv().ok()?, &mut jobs);
+        }
+        while jobs.len() < LEDGER_BATCH {
+            match inbox.try_recv() {
+                Ok(job) => self.take(job, &mut jobs),
+                Err(TryRecvError::Disconnected) if jobs.is_empty() => return None,
+                Err(_) => break,
+            }
+        }
+        Some(jobs)
+    }
+
+    fn take(&mut self, job: Job, jobs: &mut Vec<(Settlement, Reply)>) {
+        match job {
+            Job::Settle(settlement, reply) => jobs.push((*settlement, reply)),
+            Job::Sweep(now, done) => self.sweeper.begin(now, done),
         }
     }
 
     /// Decides all jobs, writes what is new, and answers.
-    fn commit(&mut self, jobs: Vec<Job>) {
+    fn commit(&mut self, jobs: Vec<(Settlement, Reply)>) {
+        if self.bound.is_reached() && !jobs.is_empty() {
+            // Room may have been made since.
+            self.measure();
+        }
         let mut batch = Batch::default();
         let answers: Vec<_> =
-            jobs.into_iter().map(|job| (job.reply, self.decide(&mut batch, job.settlement))).collect();
-        if let Err(error) = self.write(&batch) {
-            tracing::error!(%error, settles = batch.records.len(), "the ledger takes no settles until it is reopened");
-            self.broken = Some(error);
+            jobs.into_iter().map(|(settlement, reply)| (reply, self.decide(&mut batch, settlement))).collect();
+        match self.write(&batch) {
+            Ok(bytes) if bytes > 0 => {
+                let noted = self.bound.wrote(&self.store, bytes);
+                noted.unwrap_or_else(|error| tracing::warn!(%error, "the ledger's size is not known"));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, settles = batch.records.len(), "the ledger takes no settles until it is reopened");
+                self.broken = Some(error);
+            }
         }
         for (reply, answer) in answers {
             // An answer may rest on a record of this very batch: none is given when the batch failed.
             let answer = self.usable().and(answer);
             // A closed channel is an asker that went away; it will settle again, and get the same record.
             drop(reply.send(answer));
+        }
+    }
+
+    fn measure(&mut self) {
+        self.bound
+            .measure(&self.store)
+            .unwrap_or_else(|error| tracing::warn!(%error, "the ledger's size is not known"));
+    }
+
+    fn sweep(&mut self) {
+        if self.broken.is_some() {
+            self.sweeper.give_up();
+        }
+        match self.sweeper.step(&self.store, self.bound.is_reached()) {
+            Ok(true) => self.measure(),
+            Ok(false) => {}
+            // A step that failed is written whole or not at all; the sweep is given up.
+            Err(error) => tracing::error!(%error, "usage records that may go were not deleted"),
         }
     }
 
@@ -92,20 +160,45 @@ impl Writer {
                 Some(field) => Err(SettleError::Conflict { field, first: Box::new(first) }),
             };
         }
-        let record = UsageRecord::of(settlement, self.next_sequence)?;
+        self.bound.check()?;
+        let refused = Divergence::refused(&settlement);
+        let record = match UsageRecord::of(settlement, self.next_sequence) {
+            Err(error @ SettleError::ClaimsMore { .. }) => {
+                self.diverge(batch, refused)?;
+                return Err(error);
+            }
+            record => record?,
+        };
         batch.add(&self.store, record.clone()).map_err(unavailable)?;
         self.next_sequence += 1;
         Ok(Settled { record, repeated: false })
     }
 
-    fn write(&self, batch: &Batch) -> Result<(), LedgerError> {
-        if batch.records.is_empty() {
+    /// Keeps a refused claim, one of each identity: the last.
+    fn diverge(&mut self, batch: &mut Batch, divergence: Divergence) -> Result<(), SettleError> {
+        let identity = (divergence.tenant.clone(), divergence.billing_id.clone());
+        let is_known = batch.divergences.contains_key(&identity)
+            || self.store.has_divergence(&identity.0, &identity.1).map_err(unavailable)?;
+        if !is_known && self.divergences >= DIVERGENCES_MAX {
+            tracing::warn!(tenant = %identity.0, "more refused claims than the ledger keeps");
             return Ok(());
+        }
+        self.divergences += u64::from(!is_known);
+        batch.divergences.insert(identity, divergence);
+        Ok(())
+    }
+
+    /// Bytes that were written.
+    fn write(&self, batch: &Batch) -> Result<u64, LedgerError> {
+        if batch.records.is_empty() && batch.divergences.is_empty() {
+            return Ok(0);
         }
         let mut rows = Rows::default();
         batch.records.iter().for_each(|record| rows.record(record));
         batch.rollups.iter().for_each(|(key, usage)| rows.rollup(key, usage));
-        self.store.write(rows)
+        batch.divergences.values().for_each(|divergence| rows.divergence(divergence));
+        let bytes = rows.bytes();
+        self.store.write(rows).map(|()| bytes)
     }
 }
 
@@ -149,7 +242,7 @@ mod tests {
             .into_iter()
             .map(|settlement| {
                 let (reply, answer) = oneshot::channel();
-                (Job { settlement, reply }, answer)
+                ((settlement, reply), answer)
             })
             .unzip();
         writer.commit(jobs);
@@ -157,7 +250,7 @@ mod tests {
     }
 
     fn writer(path: &std::path::Path) -> Writer {
-        Writer::new(Arc::new(Store::open(path).unwrap())).unwrap()
+        Writer::new(Arc::new(Store::open(path).unwrap()), &LedgerOptions::default()).unwrap()
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Does the bill agree with itself? On a stopped folder's ledger.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::OfflineError;
-use crate::ledger::Ledger;
+use crate::ledger::{Divergence, Divergences, Diverging, GatewayError, GatewayReport, Ledger};
 use crate::tiers::Folder;
 
 /// What an audit found. Field names are a contract: add, never rename.
@@ -25,12 +28,114 @@ pub struct AuditReport {
     pub attested_tokens: u64,
     /// Computed.
     pub miss_tokens: u64,
+    /// Of the records, those that were deleted after they had been acknowledged: their sums are kept.
+    pub deleted: u64,
     /// Exporters have all records up to this sequence.
     pub acknowledged: u64,
+    /// Where kvtier and engines disagree about what was skipped: no difference of the ledger with itself.
+    pub divergences: DivergenceReport,
     /// How many disagreements.
     pub differences: u64,
     /// The first of them, in words.
     pub examples: Vec<String>,
+}
+
+/// Requests about which kvtier and an engine disagree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DivergenceReport {
+    /// Requests that claimed more than was delivered, and were refused.
+    pub overclaimed_requests: u64,
+    /// Tokens by which they did.
+    pub overclaimed_tokens: u64,
+    /// Requests to which more was delivered than they claimed; what they claimed is billed.
+    pub unclaimed_requests: u64,
+    /// Tokens by which it was.
+    pub unclaimed_tokens: u64,
+    /// The same by tenant.
+    pub tenants: Vec<TenantDivergence>,
+    /// The largest, at most 20.
+    pub largest: Vec<LargeDivergence>,
+}
+
+/// Disagreements of one tenant's requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TenantDivergence {
+    /// Who.
+    pub tenant: String,
+    /// Refused requests.
+    pub overclaimed_requests: u64,
+    /// Tokens that they claimed too many.
+    pub overclaimed_tokens: u64,
+    /// Billed requests to which more was delivered.
+    pub unclaimed_requests: u64,
+    /// Tokens that they did not claim.
+    pub unclaimed_tokens: u64,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LargeDivergence {
+    /// Who would pay.
+    pub tenant: String,
+    /// The request as the bill names it.
+    pub billing_id: String,
+    /// When it was settled, or refused for the last time: milliseconds since 1970.
+    pub at_ms: u64,
+    /// Tokens that the engine says it skipped.
+    pub claimed_tokens: u64,
+    /// Tokens that kvtier delivered.
+    pub delivered_tokens: u64,
+}
+
+impl From<Divergences> for DivergenceReport {
+    fn from(found: Divergences) -> Self {
+        let mut tenants: BTreeMap<String, TenantDivergence> = BTreeMap::new();
+        let mut report = Self::default();
+        for (tenant, Diverging { requests, tokens }) in found.overclaimed {
+            let of = tenants.entry(tenant.to_string()).or_default();
+            (of.overclaimed_requests, of.overclaimed_tokens) = (requests, tokens);
+            report.overclaimed_requests += requests;
+            report.overclaimed_tokens += tokens;
+        }
+        for (tenant, Diverging { requests, tokens }) in found.unclaimed {
+            let of = tenants.entry(tenant.to_string()).or_default();
+            (of.unclaimed_requests, of.unclaimed_tokens) = (requests, tokens);
+            report.unclaimed_requests += requests;
+            report.unclaimed_tokens += tokens;
+        }
+        report.tenants = tenants.into_iter().map(|(tenant, of)| TenantDivergence { tenant, ..of }).collect();
+        let large = |one: Divergence| LargeDivergence {
+            tenant: one.tenant.to_string(),
+            billing_id: one.billing_id.to_string(),
+            at_ms: one.at.0,
+            claimed_tokens: one.claimed.get(),
+            delivered_tokens: one.delivered.get(),
+        };
+        report.largest = found.largest.into_iter().map(large).collect();
+        report
+    }
+}
+
+/// The ledger of a stopped folder.
+fn open(dir: &Path) -> Result<(Folder, Ledger), OfflineError> {
+    let folder = Folder::inspect(dir)?;
+    let path = folder.ledger();
+    if !path.exists() {
+        return Err(OfflineError::NoLedger(path));
+    }
+    let ledger = Ledger::open(&path)?;
+    Ok((folder, ledger))
+}
+
+/// Compares the ledger of folder `dir` with a gateway's log, a file of JSON lines: see [`Ledger::reconcile`].
+///
+/// # Errors
+/// As [`audit`], and for a log that can't be read or has a line that is no request.
+pub fn reconcile(dir: &Path, log: &Path) -> Result<GatewayReport, OfflineError> {
+    let (_folder, ledger) = open(dir)?;
+    let failed = |error: GatewayError| OfflineError::GatewayLog { path: log.into(), why: error.to_string() };
+    let file = File::open(log).map_err(|error| failed(error.into()))?;
+    ledger.reconcile(BufReader::new(file)).map_err(failed)
 }
 
 /// Reads all of the ledger of folder `dir`.
@@ -38,12 +143,7 @@ pub struct AuditReport {
 /// # Errors
 /// When the folder is in use, is no data folder, has no ledger, or its ledger can't be read.
 pub fn audit(dir: &Path) -> Result<AuditReport, OfflineError> {
-    let folder = Folder::inspect(dir)?;
-    let path = folder.ledger();
-    if !path.exists() {
-        return Err(OfflineError::NoLedger(path));
-    }
-    let ledger = Ledger::open(&path)?;
+    let (_folder, ledger) = open(dir)?;
     let audit = ledger.audit()?;
     Ok(AuditReport {
         records: audit.total.records,
@@ -53,7 +153,9 @@ pub fn audit(dir: &Path) -> Result<AuditReport, OfflineError> {
         hit_tokens: audit.total.hit_tokens().get(),
         attested_tokens: audit.total.attested_tokens.get(),
         miss_tokens: audit.total.miss_tokens.get(),
+        deleted: audit.deleted,
         acknowledged: ledger.acknowledged(),
+        divergences: audit.divergences.into(),
         differences: audit.differences,
         examples: audit.examples,
     })

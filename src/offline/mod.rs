@@ -7,12 +7,13 @@ mod verify;
 #[cfg(test)]
 mod verify_tests;
 
-pub use audit::{AuditReport, audit};
+pub use audit::{AuditReport, DivergenceReport, LargeDivergence, TenantDivergence, audit, reconcile};
 pub use inspect::{NamespaceSummary, namespaces};
 pub use verify::{Problem, ProblemKind, VerifyReport, verify};
 
 use std::path::{Path, PathBuf};
 
+pub use crate::ledger::GatewayReport;
 use crate::ledger::LedgerError;
 use crate::tiers::{Catalog, Folder, FolderError, IndexError};
 
@@ -33,6 +34,14 @@ pub enum OfflineError {
     /// Nobody has settled anything here, or its ledger was moved away.
     #[error("{0} is not there: this folder has no ledger")]
     NoLedger(PathBuf),
+    /// The gateway's log can't be compared.
+    #[error("{path}: {why}")]
+    GatewayLog {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The ledger can't be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

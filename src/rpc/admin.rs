@@ -17,6 +17,7 @@ use crate::access::Gatekeeper;
 use crate::cache::drives::{DriveState, DriveStatus};
 use crate::cache::scrub::ScrubStatus;
 use crate::cache::{Cache, Error, Filter, Inspection};
+use crate::ledger::LedgerFill;
 use crate::proto::{self, admin_server::Admin};
 use crate::vocab::limits::{QUIESCE_DEFAULT, QUIESCE_MAX};
 use crate::vocab::{AccountName, BlockKey, InstanceId, TenantName, UserName};
@@ -151,6 +152,12 @@ fn drive(drive: DriveStatus) -> proto::DriveStatus {
     }
 }
 
+/// How full the ledger is.
+fn ledger(fill: Option<LedgerFill>) -> impl Iterator<Item = (&'static str, u64)> {
+    let named = |fill: LedgerFill| [("ledger_bytes", fill.bytes), ("ledger_limit_bytes", fill.bytes_max)];
+    fill.map(named).into_iter().flatten()
+}
+
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn get_status(&self, _: Request<proto::GetStatusRequest>) -> Result<Response<proto::Status>, Status> {
@@ -184,6 +191,7 @@ impl Admin for AdminService {
                 .counters
                 .into_iter()
                 .chain(self.keeper.audit.counts())
+                .chain(ledger(now.ledger))
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
         }))

@@ -15,6 +15,7 @@ use super::status::{invalid, status};
 use crate::cache::Cache;
 use crate::cache::put::{Piece, PutResult, PutWalk};
 use crate::proto::{self, put_reply::Reply, put_request::Request};
+use crate::vocab::RequestId;
 use crate::vocab::limits::PUT_IDLE_MAX;
 
 type Replies = Pin<Box<dyn Stream<Item = Result<proto::PutReply, Status>> + Send>>;
@@ -50,6 +51,10 @@ async fn receive(
     let session = caller.session(cache, offer.session_id)?;
     let chain = chain::parse(cache, caller, offer.chain, Some(&session))?;
     let (mut walk, complete) = cache.put(&chain).await.map_err(status)?;
+    // Writers that settle nothing name no request.
+    if let Ok(request) = RequestId::parse(&offer.request_id) {
+        walk.written_by(session.instance.digest(), request.digest(), chain.depth);
+    }
     let wanted = proto::PutReply { reply: Some(Reply::Wanted(wanted(&walk, complete))) };
     if replies.send(Ok(wanted)).await.is_err() {
         return Err(Status::cancelled("the writer is gone"));

@@ -8,12 +8,15 @@ use tonic::{Request, Response, Status};
 use super::access::Caller;
 use super::export;
 use super::spec::fingerprint;
-use super::status::{status, word};
+use super::status::{invalid, status, word};
 use crate::cache::Cache;
 use crate::cache::settle::Settle;
-use crate::ledger::{Acknowledged, Usage as Sum, UsageFilter, UsageRecord};
+use crate::ledger::{Acknowledged, Dimension, Grouping, Usage as Sum, UsageFilter, UsageRecord};
 use crate::proto::{self, usage_server::Usage};
-use crate::vocab::{BillingId, InstanceId, RequestId, TenantName, TokenCount};
+use crate::vocab::{
+    ApiKeyId, BillingId, ClassName, FinishReason, InstanceId, NodeRole, RequestId, TenantName, TokenCount, UsageDetail,
+    UserName, WordError,
+};
 
 /// The service.
 #[derive(Clone)]
@@ -56,15 +59,17 @@ impl Usage for UsageService {
             from_hour: (request.from_hour > 0).then_some(request.from_hour),
             until_hour: (request.until_hour > 0).then_some(request.until_hour),
         };
-        let cache = Arc::clone(&self.cache);
+        let (cache, by) = (Arc::clone(&self.cache), grouping(&request.group_by)?);
         // It reads the ledger's database, which may wait for a drive.
-        let summed = tokio::task::spawn_blocking(move || cache.usage(&filter)).await;
+        let summed = tokio::task::spawn_blocking(move || cache.usage(&filter, &by)).await;
         let summary = summed.map_err(|error| Status::internal(error.to_string()))?.map_err(status)?;
         let rows = summary.rows.into_iter().map(|row| proto::UsageRow {
-            tenant: row.tenant.as_str().into(),
-            namespace: row.namespace.as_str().into(),
-            fingerprint: row.fingerprint.0.to_vec().into(),
-            hour: row.hour,
+            tenant: row.tenant.map_or_else(String::new, |tenant| tenant.as_str().into()),
+            namespace: row.namespace.map_or_else(String::new, |namespace| namespace.as_str().into()),
+            fingerprint: row.fingerprint.map(|fingerprint| fingerprint.0.to_vec()).unwrap_or_default().into(),
+            hour: row.hour.unwrap_or_default(),
+            user: row.user.map_or_else(String::new, |user| user.as_str().into()),
+            api_key_id: row.api_key.map_or_else(String::new, |key| key.as_str().into()),
             ..sums(&row.usage)
         });
         let reply = proto::SummarizeUsageReply { rows: rows.collect(), total: Some(sums(&summary.total)) };
@@ -90,7 +95,17 @@ impl Usage for UsageService {
     }
 }
 
+fn grouping(names: &[String]) -> Result<Grouping, Status> {
+    if names.is_empty() {
+        return Ok(Grouping::default());
+    }
+    let rule = "one of tenant, namespace, hour, user, api_key";
+    let dimension = |name: &String| Dimension::named(name).ok_or_else(|| invalid("group_by", name, rule));
+    names.iter().map(dimension).collect::<Result<_, _>>().map(Grouping)
+}
+
 fn parse(caller: &Caller, request: proto::SettleRequest) -> Result<Settle, Status> {
+    let detail = detail(&request)?;
     let tenant = TenantName::parse(&request.tenant).map_err(word)?;
     let billing_id = BillingId::parse(&request.billing_id).map_err(word)?;
     let grant = caller.grant(&request.grant)?;
@@ -98,10 +113,14 @@ fn parse(caller: &Caller, request: proto::SettleRequest) -> Result<Settle, Statu
     if let Some(granted) = grant.as_ref().and_then(|grant| grant.billing_id.as_ref()) {
         caller.agrees("billing_id", billing_id.as_str(), granted.as_str())?;
     }
+    if let Some(granted) = grant.as_ref().and_then(|grant| grant.user.as_ref()).filter(|_| !request.user.is_empty()) {
+        caller.agrees("user", &request.user, granted.as_str())?;
+    }
     if let Some(granted) = grant.as_ref().and_then(|grant| grant.attempt) {
         caller.agrees("attempt", &request.attempt.to_string(), &granted.to_string())?;
     }
     Ok(Settle {
+        detail,
         tenant,
         billing_id,
         attempt: request.attempt,
@@ -118,7 +137,26 @@ fn parse(caller: &Caller, request: proto::SettleRequest) -> Result<Settle, Statu
     })
 }
 
+fn detail(request: &proto::SettleRequest) -> Result<UsageDetail, Status> {
+    let finish = u8::try_from(request.finish_reason).ok().and_then(FinishReason::of_code);
+    let role = u8::try_from(request.role).ok().and_then(NodeRole::of_code);
+    let class = |(name, tokens): (&String, &u64)| ClassName::parse(name).map(|name| (name, TokenCount(*tokens)));
+    Ok(UsageDetail {
+        user: named(&request.user, UserName::parse)?,
+        api_key: named(&request.api_key_id, ApiKeyId::parse)?,
+        finish: finish.ok_or_else(|| invalid("finish_reason", request.finish_reason, "a FinishReason"))?,
+        role: role.ok_or_else(|| invalid("role", request.role, "a NodeRole"))?,
+        written_by_class: request.written_by_class.iter().map(class).collect::<Result<_, _>>().map_err(word)?,
+        preempted_tokens: TokenCount(request.preempted_tokens),
+    })
+}
+
+fn named<T>(name: &str, parse: fn(&str) -> Result<T, WordError>) -> Result<Option<T>, Status> {
+    if name.is_empty() { Ok(None) } else { parse(name).map(Some).map_err(word) }
+}
+
 pub(super) fn wire(record: UsageRecord) -> proto::UsageRecord {
+    let written_by_class = record.detail.written_by_class.iter().map(|(class, tokens)| (class.to_string(), tokens.0));
     proto::UsageRecord {
         sequence: record.sequence,
         tenant: record.tenant.as_str().into(),
@@ -137,6 +175,14 @@ pub(super) fn wire(record: UsageRecord) -> proto::UsageRecord {
         labels: record.labels.into_iter().collect(),
         attempt: record.attempt,
         instance: record.instance.as_str().into(),
+        user: record.detail.user.map_or_else(String::new, |user| user.as_str().into()),
+        api_key_id: record.detail.api_key.map_or_else(String::new, |key| key.as_str().into()),
+        finish_reason: record.detail.finish.code().into(),
+        role: record.detail.role.code().into(),
+        written_by_class: written_by_class.collect(),
+        preempted_tokens: record.detail.preempted_tokens.0,
+        delivered_tokens_ram: record.delivered.ram.0,
+        delivered_tokens_nvme: record.delivered.nvme.0,
     }
 }
 
@@ -150,6 +196,7 @@ fn sums(usage: &Sum) -> proto::UsageRow {
         attested_tokens: usage.attested_tokens.0,
         miss_tokens: usage.miss_tokens.0,
         written_tokens: usage.written_tokens.0,
+        output_tokens: usage.output_tokens.0,
         ..proto::UsageRow::default()
     }
 }

@@ -90,6 +90,14 @@ word! {
     BillingId, "billing_id"
 }
 word! {
+    /// A tenant's API key by its id in the tenant's books: never the key itself.
+    ApiKeyId, "api_key_id"
+}
+word! {
+    /// A retention class as the bill names it, such as 5m or 1h.
+    ClassName, "written_by_class"
+}
+word! {
     /// What people call a namespace. An alias: the fingerprint is its identity.
     NamespaceName, "namespace"
 }

@@ -33,6 +33,8 @@ pub const ENGINE_KEY_BYTES_MAX: usize = 128;
 pub const WORD_BYTES_MAX: usize = 128;
 /// Labels of a settled request: enough for a billing class, a priority and an api key, not for free text.
 pub const LABELS_MAX: usize = 16;
+/// Retention classes of one settle: twice as many as any provider prices.
+pub const WRITTEN_CLASSES_MAX: usize = 8;
 /// Bytes of a multimodal or adapter digest.
 pub const DIGEST_BYTES_MAX: usize = 64;
 /// Namespaces of a data folder. Fleets run tens of layouts at once.
@@ -212,11 +214,36 @@ pub const LEDGER_BATCH: usize = 256;
 /// Tokens that one settle may name in any field: a hundred times the longest prompt that a request can look up, and so
 /// small that the sums of four billion such settles fit their 64 bits.
 pub const SETTLE_TOKENS_MAX: u64 = 1 << 32;
+/// Refused claims that are kept one by one; of more only the number is: a million fill 100 MB.
+pub const DIVERGENCES_MAX: u64 = 100_000;
+/// Divergences that an audit lists, the largest first; the rest are summed.
+pub const DIVERGENCES_LISTED: usize = 20;
+/// Bytes that a ledger may take where nothing is said: forty days of ten million settles a day, of 150 bytes each.
+pub const LEDGER_BYTES: u64 = 64 << 30;
+/// The least that it may be told to take: its database keeps some 20 MiB of logs and buffers.
+pub const LEDGER_BYTES_MIN: u64 = 64 << 20;
+/// Share of its bytes, in percent, from which on the ledger warns: at ten million settles a day a week before the bound.
+pub const LEDGER_WARN_PERCENT: u64 = 80;
+/// Bytes of rows after which the ledger's size on disk is measured again: some thousand settles, for a few stats of files.
+pub const LEDGER_MEASURE_BYTES: u64 = 1 << 20;
+/// How long identities are kept at least: a gateway that was down over a weekend's night settles again after it.
+pub const LEDGER_WINDOW: Duration = Duration::from_secs(48 * 3_600);
+/// How long acknowledged records are kept where nothing is said: a month's bill can be exported again.
+pub const USAGE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+/// The longest that they may be told to be kept.
+pub const USAGE_RETENTION_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+/// Records that are deleted with one write: some milliseconds between two batches of settles.
+pub const LEDGER_SWEEP_RECORDS: usize = 1_024;
+/// Deleted records after which the room of the oldest ones is given back to the drive at once: 50 MB, one table of the
+/// database. Less is given back as the database goes on writing.
+pub const LEDGER_COMPACT_RECORDS: u64 = 1 << 18;
+/// Rows of one summary: with three words of 128 bytes each they fit a message.
+pub const SUMMARY_ROWS_MAX: usize = 32_768;
 /// Records of one page of an export: about 1 MiB.
 pub const EXPORT_PAGE_RECORDS_MAX: usize = 4_096;
 /// Records of one export waiting for the wire.
 pub const EXPORT_CHANNEL: usize = 256;
-/// Bytes of one line of an export: a record has 36 words of 128 bytes at most, and JSON writes a byte as six at worst.
+/// Bytes of one line of an export: a record has 46 words of 128 bytes at most, and JSON writes a byte as six at worst.
 pub const EXPORT_LINE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a price book: a thousand times one with a dozen prices.
 pub const BOOK_BYTES_MAX: usize = 1 << 20;

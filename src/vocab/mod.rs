@@ -16,6 +16,7 @@ pub mod quota;
 pub mod retention;
 pub mod scope;
 pub mod units;
+pub mod usage;
 
 pub use account::AccountName;
 pub use arena::{
@@ -24,8 +25,8 @@ pub use arena::{
 pub use block::{GroupId, Owner, OwnerPath, Tier, TierCounts};
 pub use clock::{Clock, SystemClock, Timestamp, VirtualClock};
 pub use ids::{
-    AccountId, BillingId, DomainName, InstanceId, LeaseId, NamespaceId, NamespaceName, RequestId, TenantName, UserName,
-    WordError,
+    AccountId, ApiKeyId, BillingId, ClassName, DomainName, InstanceId, LeaseId, NamespaceId, NamespaceName, RequestId,
+    TenantName, UserName, WordError,
 };
 pub use key::{BlockKey, ChainRoot};
 pub use namespace::{Fingerprint, NamespaceSpec};
@@ -33,3 +34,4 @@ pub use quota::{Quota, QuotaError, TierQuota};
 pub use retention::{Furthest, Lifetime, Promise, Retention};
 pub use scope::{Scope, ScopePath};
 pub use units::{ByteCount, TokenCount};
+pub use usage::{FinishReason, NodeRole, UsageDetail};

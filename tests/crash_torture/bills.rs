@@ -49,6 +49,7 @@ pub(crate) fn settle(
         output_tokens: 7,
         receipts: vec![end.receipt.clone()],
         labels: BTreeMap::new(),
+        detail: kvtier::vocab::UsageDetail::default(),
     }
 }
 

@@ -175,6 +175,7 @@ fn bill(name: &str, fingerprint: Fingerprint, cached_tokens: u64, receipts: Vec<
         output_tokens: 9,
         receipts,
         labels: BTreeMap::from([("class".to_owned(), "batch".to_owned())]),
+        detail: kvtier::vocab::UsageDetail::default(),
     }
 }
 

@@ -355,7 +355,10 @@ async fn a_grant_lets_a_worker_act_for_its_tenant_and_for_nothing_else() {
     assert!(usage.settle(guarded.request("1", settle("b-1"))).await.is_ok());
     let wrong = usage.settle(guarded.request("1", settle("b-2"))).await;
     refused(wrong, Code::PermissionDenied, &["billing_id is b-2", "b-1"]);
-    assert_eq!(guarded.counted("refused_grant").await, 6);
+    let user = proto::SettleRequest { user: "eve".into(), ..settle("b-1") };
+    let other = usage.settle(guarded.request("1", user)).await;
+    refused(other, Code::PermissionDenied, &["user is eve", "for ann"]);
+    assert_eq!(guarded.counted("refused_grant").await, 7);
     guarded.daemon.stop().await;
 }
 

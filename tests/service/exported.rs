@@ -46,6 +46,7 @@ async fn settle(address: ServerAddress, fingerprint: Fingerprint, seed: u64, rou
             output_tokens: 7,
             receipts: Vec::new(),
             labels: BTreeMap::from([("class".into(), "batch, \"night\"".into())]),
+            detail: kvtier::vocab::UsageDetail::default(),
         };
         let Ok(settled) = client.settle(&settle).await else { return };
         assert_eq!(settled.record.prompt_tokens, settle.prompt_tokens);

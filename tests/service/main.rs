@@ -26,6 +26,7 @@ mod process;
 mod python_client;
 mod rank;
 mod scrubbed;
+mod settled;
 mod several_drives;
 mod shared_arena;
 mod shared_pool;

@@ -9,7 +9,10 @@ use super::super::{Delivered, UsageRecord};
 use super::refusal::{LineError, explain};
 use super::time;
 use crate::vocab::limits::SETTLE_TOKENS_MAX;
-use crate::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, TenantName, TokenCount, WordError};
+use crate::vocab::{
+    ApiKeyId, BillingId, ClassName, Fingerprint, FinishReason, InstanceId, NamespaceName, NodeRole, TenantName,
+    TokenCount, UsageDetail, UserName, WordError,
+};
 
 /// One record of an export. Field names are a contract: add, never rename. A reader refuses fields that it does not know,
 /// since a count that nobody prices would be free without a word.
@@ -50,6 +53,30 @@ pub struct Line {
     pub output_tokens: u64,
     /// Free words for the bill.
     pub labels: BTreeMap<String, String>,
+    /// The tenant's end user; empty where nobody was named. This and what follows is absent from lines of older versions.
+    #[serde(default)]
+    pub user: String,
+    /// The tenant's API key by its id; empty where none was named.
+    #[serde(default)]
+    pub api_key_id: String,
+    /// How the request ended: `stop`, `length`, `aborted`, `preempted` or `failed`; empty where nobody said.
+    #[serde(default)]
+    pub finish_reason: String,
+    /// On which side of a disaggregated pair it was served: `unified`, `prefill` or `decode`.
+    #[serde(default)]
+    pub role: String,
+    /// Tokens stored by retention class: at most `written_tokens` in all.
+    #[serde(default)]
+    pub written_by_class: BTreeMap<String, u64>,
+    /// Prompt tokens that were prefilled again after a preemption.
+    #[serde(default)]
+    pub preempted_tokens: u64,
+    /// Delivered by kvtier from RAM, used or not.
+    #[serde(default)]
+    pub delivered_tokens_ram: u64,
+    /// Delivered by kvtier from NVMe, used or not.
+    #[serde(default)]
+    pub delivered_tokens_nvme: u64,
 }
 
 /// The record as a JSON value.
@@ -59,7 +86,7 @@ pub(super) fn value(record: &UsageRecord) -> Value {
 
 impl Line {
     /// The names of its fields, in the order in which they are written.
-    pub const FIELDS: [&str; 17] = [
+    pub const FIELDS: [&str; 25] = [
         "sequence",
         "tenant",
         "billing_id",
@@ -77,11 +104,22 @@ impl Line {
         "written_tokens",
         "output_tokens",
         "labels",
+        "user",
+        "api_key_id",
+        "finish_reason",
+        "role",
+        "written_by_class",
+        "preempted_tokens",
+        "delivered_tokens_ram",
+        "delivered_tokens_nvme",
     ];
+    /// How many of them, from the first on, a line must have: older versions wrote no others.
+    pub(super) const REQUIRED: usize = 17;
 
     /// The line of a record.
     #[must_use]
     pub fn of(record: &UsageRecord) -> Self {
+        let classes = record.detail.written_by_class.iter();
         Self {
             sequence: record.sequence,
             tenant: record.tenant.to_string(),
@@ -100,6 +138,14 @@ impl Line {
             written_tokens: record.written_tokens.get(),
             output_tokens: record.output_tokens.get(),
             labels: record.labels.clone(),
+            user: record.detail.user.as_ref().map_or_else(String::new, ToString::to_string),
+            api_key_id: record.detail.api_key.as_ref().map_or_else(String::new, ToString::to_string),
+            finish_reason: record.detail.finish.name().to_owned(),
+            role: record.detail.role.name().to_owned(),
+            written_by_class: classes.map(|(class, tokens)| (class.to_string(), tokens.get())).collect(),
+            preempted_tokens: record.detail.preempted_tokens.get(),
+            delivered_tokens_ram: record.delivered.ram.get(),
+            delivered_tokens_nvme: record.delivered.nvme.get(),
         }
     }
 
@@ -135,7 +181,34 @@ impl Line {
             written_tokens: TokenCount(self.written_tokens),
             output_tokens: TokenCount(self.output_tokens),
             labels: self.labels.clone(),
+            detail: self.detail()?,
+            delivered: self.delivered(),
         })
+    }
+
+    fn detail(&self) -> Result<UsageDetail, LineError> {
+        let class = |(name, tokens): (&String, &u64)| Ok((ClassName::parse(name)?, TokenCount(*tokens)));
+        let finish = FinishReason::named(&self.finish_reason).ok_or_else(|| {
+            LineError::new("finish_reason", &self.finish_reason, "stop, length, aborted, preempted, failed or empty")
+        })?;
+        let role = NodeRole::named(&self.role)
+            .ok_or_else(|| LineError::new("role", &self.role, "unified, prefill or decode"))?;
+        Ok(UsageDetail {
+            user: named(&self.user, UserName::parse)?,
+            api_key: named(&self.api_key_id, ApiKeyId::parse)?,
+            finish,
+            role,
+            written_by_class: self.written_by_class.iter().map(class).collect::<Result<_, LineError>>()?,
+            preempted_tokens: TokenCount(self.preempted_tokens),
+        })
+    }
+
+    /// Lines of older versions do not say it: at least the hit was.
+    fn delivered(&self) -> Delivered {
+        Delivered {
+            ram: TokenCount(self.delivered_tokens_ram.max(self.hit_tokens_ram)),
+            nvme: TokenCount(self.delivered_tokens_nvme.max(self.hit_tokens_nvme)),
+        }
     }
 
     fn check_counts(&self) -> Result<(), LineError> {
@@ -147,6 +220,7 @@ impl Line {
             ("miss_tokens", self.miss_tokens),
             ("written_tokens", self.written_tokens),
             ("output_tokens", self.output_tokens),
+            ("preempted_tokens", self.preempted_tokens),
         ] {
             if tokens > SETTLE_TOKENS_MAX {
                 return Err(LineError::new(field, tokens, format!("at most {SETTLE_TOKENS_MAX}")));
@@ -161,8 +235,17 @@ impl Line {
             let rule = format!("the sum of hit, attested and miss, {parts}");
             return Err(LineError::new("prompt_tokens", self.prompt_tokens, rule));
         }
+        let classes = self.written_by_class.values().fold(0_u64, |sum, tokens| sum.saturating_add(*tokens));
+        if classes > self.written_tokens {
+            let rule = format!("at most {} in all, the written_tokens", self.written_tokens);
+            return Err(LineError::new("written_by_class", classes, rule));
+        }
         Ok(())
     }
+}
+
+fn named<T>(name: &str, parse: fn(&str) -> Result<T, WordError>) -> Result<Option<T>, LineError> {
+    if name.is_empty() { Ok(None) } else { Ok(Some(parse(name)?)) }
 }
 
 fn fingerprint(hex: &str) -> Result<Fingerprint, LineError> {

@@ -5,11 +5,21 @@ use serde_json::{Value, json};
 
 use super::super::{Rules, Shape, shaped};
 use super::*;
+use crate::ledger::Settlement;
 use crate::ledger::sample::settlement;
 use crate::vocab::Timestamp;
 
 fn record() -> UsageRecord {
-    UsageRecord::of(settlement("acme", "b-1"), 7).unwrap()
+    let class = |name: &str, tokens| (ClassName::parse(name).unwrap(), TokenCount(tokens));
+    let detail = UsageDetail {
+        user: UserName::parse("ann").ok(),
+        api_key: ApiKeyId::parse("key-1").ok(),
+        finish: FinishReason::Aborted,
+        role: NodeRole::Prefill,
+        written_by_class: [class("5m", 32), class("1h", 16)].into(),
+        preempted_tokens: TokenCount(48),
+    };
+    UsageRecord::of(Settlement { detail, ..settlement("acme", "b-1") }, 7).unwrap()
 }
 
 fn exported() -> Value {
@@ -24,6 +34,9 @@ fn the_line_has_exactly_the_promised_fields() {
         "prompt_tokens": 1_000, "hit_tokens": 600, "hit_tokens_ram": 500, "hit_tokens_nvme": 100,
         "attested_tokens": 64, "miss_tokens": 336, "written_tokens": 320, "output_tokens": 50,
         "labels": { "class": "batch" },
+        "user": "ann", "api_key_id": "key-1", "finish_reason": "aborted", "role": "prefill",
+        "written_by_class": { "1h": 16, "5m": 32 }, "preempted_tokens": 48,
+        "delivered_tokens_ram": 500, "delivered_tokens_nvme": 100,
     });
     assert_eq!(exported(), expected);
     let text = serde_json::to_string(&Line::of(&record())).unwrap();
@@ -73,6 +86,20 @@ fn a_bad_line_names_field_value_and_rule() {
             "settled_at is 2024-01-01, it must be RFC 3339 from 1970 on, in milliseconds",
         ),
         (set("labels", json!({ "class": 1 })), "labels is {\"class\":1}, it must be an object of strings"),
+        (
+            set("finish_reason", json!("bored")),
+            "finish_reason is bored, it must be stop, length, aborted, preempted, failed or empty",
+        ),
+        (set("role", json!("king")), "role is king, it must be unified, prefill or decode"),
+        (set("user", json!("a b")), "user is a b, it must be printable ASCII without spaces"),
+        (
+            set("written_by_class", json!({ "1h": -1 })),
+            "written_by_class is {\"1h\":-1}, it must be an object of whole numbers of tokens",
+        ),
+        (
+            set("written_by_class", json!({ "1h": 321 })),
+            "written_by_class is 321, it must be at most 320 in all, the written_tokens",
+        ),
         (set("gift", json!(1)), "gift is 1, it must be absent: this version of kvtier does not know it"),
         (
             refused(&|line| drop(line.as_object_mut().unwrap().remove("miss_tokens"))),
@@ -83,6 +110,16 @@ fn a_bad_line_names_field_value_and_rule() {
         assert_eq!(found, expected);
     }
     assert!(Line::parse(b"{").unwrap_err().to_string().starts_with("the line is no JSON object ("));
+}
+
+#[test]
+fn a_line_of_an_older_version_is_a_record_without_detail() {
+    let mut line = exported();
+    for field in &Line::FIELDS[Line::REQUIRED..] {
+        line.as_object_mut().unwrap().remove(*field).unwrap();
+    }
+    let read = Line::parse(line.to_string().as_bytes()).unwrap().record();
+    assert_eq!(read, UsageRecord::of(settlement("acme", "b-1"), 7).map_err(|_| unreachable!()));
 }
 
 #[test]
@@ -117,6 +154,14 @@ proptest! {
             written_tokens: TokenCount(written),
             output_tokens: TokenCount(output),
             labels,
+            detail: UsageDetail {
+                user: UserName::parse(&words[1]).ok(),
+                finish: FinishReason::of_code(u8::try_from(attempt % 6).unwrap()).unwrap(),
+                role: NodeRole::of_code(u8::try_from(attempt % 3).unwrap()).unwrap(),
+                written_by_class: [(ClassName::parse(&words[2]).unwrap(), TokenCount(written))].into(),
+                ..UsageDetail::default()
+            },
+            delivered: Delivered { ram: TokenCount(ram + 1), nvme: TokenCount(nvme + 2) },
         };
         let text = serde_json::to_vec(&Line::of(&record)).unwrap();
         prop_assert_eq!(Line::parse(&text).unwrap().record(), Ok(record));

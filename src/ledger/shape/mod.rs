@@ -61,6 +61,12 @@ impl Shape {
     }
 }
 
+/// A moment as exports write it: RFC 3339, UTC, milliseconds.
+#[must_use]
+pub fn moment(at: crate::vocab::Timestamp) -> String {
+    time::written(at)
+}
+
 /// A record in the words of `shape`. The rules say nothing about kvtier's line and the event, which are exact.
 #[must_use]
 pub fn shaped(record: &UsageRecord, shape: Shape, rules: Rules) -> Value {

@@ -37,15 +37,21 @@ pub(super) fn explain(text: &[u8], error: &serde_json::Error) -> LineError {
     if let Some((name, value)) = fields.iter().find(|(name, _)| !Line::FIELDS.contains(&name.as_str())) {
         return LineError::new(name.as_str(), value, "absent: this version of kvtier does not know it");
     }
-    for name in Line::FIELDS {
-        let Some(value) = fields.get(name) else { return LineError::new(name, "missing", "present") };
+    for (at, name) in Line::FIELDS.into_iter().enumerate() {
+        let Some(value) = fields.get(name) else {
+            if at < Line::REQUIRED {
+                return LineError::new(name, "missing", "present");
+            }
+            continue;
+        };
         let (is_good, rule) = match name {
             "labels" => (is_words(value), "an object of strings"),
+            "written_by_class" => (is_counts(value), "an object of whole numbers of tokens"),
             "attempt" => {
                 (value.as_u64().is_some_and(|number| u32::try_from(number).is_ok()), "a whole number of 32 bits")
             }
             "sequence" => (value.is_u64(), "a whole number of 64 bits"),
-            _ if name.ends_with("_tokens") || name.starts_with("hit_") => (value.is_u64(), "a whole number of tokens"),
+            _ if name.ends_with("_tokens") || name.contains("_tokens_") => (value.is_u64(), "a whole number of tokens"),
             _ => (value.is_string(), "a string"),
         };
         if !is_good {
@@ -57,4 +63,8 @@ pub(super) fn explain(text: &[u8], error: &serde_json::Error) -> LineError {
 
 fn is_words(value: &Value) -> bool {
     value.as_object().is_some_and(|words| words.values().all(Value::is_string))
+}
+
+fn is_counts(value: &Value) -> bool {
+    value.as_object().is_some_and(|counts| counts.values().all(Value::is_u64))
 }

@@ -170,6 +170,7 @@ impl Worker {
             output_tokens: request.output_length,
             receipts: Some(loaded.receipt.clone()).filter(|receipt| !receipt.is_empty()).into_iter().collect(),
             labels: std::collections::BTreeMap::new(),
+            detail: crate::vocab::UsageDetail::default(),
         })
     }
 }

@@ -1,0 +1,140 @@
+//! Settles from 64 tasks, repeated, raced and cut off, while the daemon is killed again and again: in the end the sum of the
+//! records is the sum of the distinct settles, to the token, and the audit is clean.
+//!
+//! `KVTIER_SETTLES` sets how many calls are made, `KVTIER_KILLS` how often the daemon dies, `KVTIER_SETTLE_SEED` the seed. The
+//! seed fixes what each task asks for, not how the tasks meet.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
+#![expect(clippy::print_stderr, reason = "figures of a run belong beside its result")]
+#![expect(clippy::disallowed_methods, reason = "the environment makes a run longer")]
+
+#[path = "shared/process.rs"]
+mod process;
+#[path = "settle_torture/tasks.rs"]
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kvtier::client::{Client, UsageFilter, UsageRecord};
+use kvtier::replay::live::namespace_spec;
+use kvtier::vocab::{Fingerprint, NamespaceName};
+use process::Process;
+use tasks::{Shared, Task, request};
+use tokio::task::JoinSet;
+
+const SETTLES: u64 = 4_000;
+const KILLS: u64 = 2;
+const SEED: u64 = 5;
+const TASKS: u64 = 64;
+/// All connect at once, each with a connection of its own.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+async fn serve(dir: &std::path::Path) -> (Process, Client, Fingerprint, kvtier::client::ServerAddress) {
+    let (process, address) = Process::start(dir, &["--ram", "1MiB", "--nvme", "0"]).await;
+    let client = Client::connect(&address).await.unwrap();
+    let name = NamespaceName::parse("billed").unwrap();
+    let spec = namespace_spec(16, 4096).unwrap();
+    let (fingerprint, _) = client.register_namespace(None, &name, &spec, None).await.unwrap();
+    (process, client, fingerprint, address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_settle_is_billed_exactly_once_whatever_happens() {
+    let settles = number("KVTIER_SETTLES").unwrap_or(SETTLES);
+    let kills = number("KVTIER_KILLS").unwrap_or(KILLS);
+    let seed = number("KVTIER_SETTLE_SEED").unwrap_or(SEED);
+    let dir = tempfile::tempdir().unwrap();
+    let shared = Arc::new(Shared::default());
+    for round in 0..=kills {
+        let (mut process, _client, fingerprint, address) = serve(dir.path()).await;
+        let until = settles * (round + 1) / (kills + 1);
+        let mut running = JoinSet::new();
+        for task in 0..TASKS {
+            let task = Task::new(seed, round, task, fingerprint, &address, Arc::clone(&shared));
+            running.spawn(task.run(if round == kills { until } else { u64::MAX }));
+        }
+        if round < kills {
+            let reached = async {
+                while shared.calls.load(Ordering::Relaxed) < until {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, reached).await.expect("settles go on");
+            process.kill();
+        }
+        running.join_all().await;
+    }
+    finish(dir.path(), &shared).await;
+}
+
+/// After the last restart: what was in doubt is settled once more, and all is compared.
+async fn finish(dir: &std::path::Path, shared: &Shared) {
+    let (process, client, fingerprint, _) = serve(dir).await;
+    let in_doubt = shared.in_doubt();
+    let mut written = 0;
+    for (identity, asked) in &in_doubt {
+        // Where two with other numbers were under way, either may have been the first.
+        let first = if *asked == 2 { 1 } else { 0 };
+        match client.settle(&request(fingerprint, *identity, first)).await {
+            Ok(settled) => {
+                written += u64::from(settled.repeated);
+                shared.acknowledge(*identity, &settled.record);
+            }
+            Err(error) if *asked == 3 => {
+                assert_eq!(error.code(), Some(tonic::Code::AlreadyExists), "{error}");
+                let settled = client.settle(&request(fingerprint, *identity, 1)).await.unwrap();
+                assert!(settled.repeated);
+                written += 1;
+                shared.acknowledge(*identity, &settled.record);
+            }
+            Err(error) => panic!("{identity}: {error}"),
+        }
+    }
+    let records = records(&client).await;
+    let acknowledged = shared.acknowledged();
+    let sum = |tokens: fn(&UsageRecord) -> u64, of: &BTreeMap<u64, UsageRecord>| of.values().map(tokens).sum::<u64>();
+    assert_eq!(records.keys().collect::<Vec<_>>(), acknowledged.keys().collect::<Vec<_>>(), "each once, and no others");
+    for (identity, record) in &acknowledged {
+        assert_eq!(&records[identity], record, "as it was acknowledged");
+    }
+    let total = client.summarize_usage(&UsageFilter::default()).await.unwrap().total.unwrap();
+    let by = UsageFilter { group_by: vec!["user".into(), "hour".into()], ..UsageFilter::default() };
+    let by_user = client.summarize_usage(&by).await.unwrap().rows;
+    for (tokens, summed) in [
+        (sum(|record| record.prompt_tokens, &acknowledged), total.prompt_tokens),
+        (sum(|record| record.output_tokens, &acknowledged), total.output_tokens),
+        (sum(|record| record.miss_tokens, &acknowledged), by_user.iter().map(|row| row.miss_tokens).sum()),
+    ] {
+        assert_eq!(tokens, summed, "the sum of the records is the sum of the acknowledged settles");
+    }
+    drop(process);
+    let audit = kvtier::offline::audit(&dir.join("data")).unwrap();
+    assert_eq!((audit.differences, audit.records), (0, acknowledged.len() as u64), "{:?}", audit.examples);
+    assert_eq!(audit.prompt_tokens, total.prompt_tokens);
+    let (doubt, users) = (in_doubt.len(), by_user.len());
+    eprintln!(
+        "{shared}; {doubt} in doubt after the kills, {written} of them written; {} records, {users} rows",
+        audit.records
+    );
+    shared.check_it_was_a_torture();
+}
+
+/// All records by the number of their request; panics where one comes twice.
+async fn records(client: &Client) -> BTreeMap<u64, UsageRecord> {
+    let mut export = client.export_usage(Some(0)).await.unwrap();
+    let mut records = BTreeMap::new();
+    while let Some(record) = export.next().await.unwrap() {
+        let number = record.billing_id.parse().unwrap();
+        assert_eq!(record.sequence, records.len() as u64 + 1);
+        let before = records.insert(number, record);
+        assert!(before.is_none(), "{number} is billed twice");
+    }
+    records
+}
