@@ -33,6 +33,7 @@ pub mod residency;
 pub mod scrub;
 pub mod settle;
 mod start;
+mod storage;
 pub mod ticket;
 mod wear;
 mod worth;

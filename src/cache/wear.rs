@@ -99,10 +99,12 @@ impl Cache {
         loop {
             tokio::time::sleep(WEAR_SAVE_EVERY).await;
             let Some(cache) = cache.upgrade() else { return };
+            let held = cache.stored_tokens().await;
             // It may wait for the database.
             let keep = move || {
                 cache.save_books();
                 cache.sweep_usage();
+                cache.meter_storage(held);
             };
             tokio::task::spawn_blocking(keep).await.ok();
         }

@@ -32,6 +32,7 @@ mod serve;
 mod server;
 mod simulate;
 mod status;
+mod storage;
 mod trace;
 mod usage;
 mod verify;

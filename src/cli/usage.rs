@@ -10,6 +10,7 @@ use super::export::Export;
 use super::output::Output;
 use super::price::Price;
 use super::server::Server;
+use super::storage::Storage;
 use super::table::{numbers, percent, thousands, without};
 use crate::client::{UsageFilter, UsageRow, UsageSummary};
 use crate::vocab::TenantName;
@@ -24,6 +25,8 @@ pub(super) struct Usage {
 enum UsageCommand {
     /// Settled usage, summed by tenant, namespace and hour.
     Summary(Summary),
+    /// Storage held: token-hours by account, namespace, class and hour.
+    Storage(Storage),
     /// Settled requests one by one, to a file that grows by what is new.
     Export(Export),
     /// Whether the ledger of a stopped folder agrees with itself.
@@ -94,6 +97,7 @@ impl Usage {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
         match &self.command {
             UsageCommand::Summary(summary) => summary.run(output),
+            UsageCommand::Storage(storage) => storage.run(output),
             UsageCommand::Export(export) => export.run(output),
             UsageCommand::Audit(audit) => audit.run(output),
             UsageCommand::Price(price) => price.run(output),

@@ -55,6 +55,6 @@ pub use session::{Session, SessionLimits};
 pub use staging::Staging;
 pub use ticket::{Readiness, Ticket};
 pub use usage::{
-    AcknowledgeUsageReply, Settle, Settled, UsageExport, UsageFilter, UsageRecord, UsageRow, UsageSummary,
+    AcknowledgeUsageReply, Settle, Settled, StorageRow, UsageExport, UsageFilter, UsageRecord, UsageRow, UsageSummary,
 };
 pub use worker::{Hit, Loaded, Path, Worker, WorkerOptions};

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{Client, ClientError};
-pub use crate::proto::{AcknowledgeUsageReply, SummarizeUsageReply as UsageSummary, UsageRecord, UsageRow};
-use crate::proto::{AcknowledgeUsageRequest, ExportUsageRequest, SettleRequest, SummarizeUsageRequest};
+pub use crate::proto::{AcknowledgeUsageReply, StorageRow, SummarizeUsageReply as UsageSummary, UsageRecord, UsageRow};
+use crate::proto::{
+    AcknowledgeUsageRequest, ExportUsageRequest, SettleRequest, SummarizeStorageRequest, SummarizeUsageRequest,
+};
 use crate::vocab::limits::CALL_MAX;
 use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName, UsageDetail};
 
@@ -121,6 +123,19 @@ impl Client {
             group_by: filter.group_by.clone(),
         };
         self.answer("SummarizeUsage", self.usage_service().summarize_usage(request)).await
+    }
+
+    /// Storage held, by account, namespace, hour and class; `group_by` is not read.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub async fn summarize_storage(&self, filter: &UsageFilter) -> Result<Vec<StorageRow>, ClientError> {
+        let request = SummarizeStorageRequest {
+            tenant: filter.tenant.as_ref().map_or_else(String::new, |tenant| tenant.as_str().to_owned()),
+            from_hour: filter.from_hour,
+            until_hour: filter.until_hour.unwrap_or(0),
+        };
+        Ok(self.answer("SummarizeStorage", self.usage_service().summarize_storage(request)).await?.rows)
     }
 
     /// Records in the order in which they were settled, from the one after `after` on, or, where that is `None`, after the

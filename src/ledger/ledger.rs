@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::bound::Taken;
 use super::grouping::{Grouping, Groups};
 use super::rollup::{RollupKey, UsageFilter, UsageSummary};
+use super::storage::Sampled;
 use super::store::{Rows, Store};
 use super::writer::{Job, Reply, Writer};
 use super::{
@@ -28,6 +29,7 @@ pub struct Ledger {
     acknowledged: Mutex<u64>,
     options: LedgerOptions,
     taken: Taken,
+    pub(super) sampled: Mutex<Sampled>,
     inbox: Inbox,
     writer: Option<JoinHandle<()>>,
 }
@@ -91,7 +93,8 @@ impl Ledger {
         let started = thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&receiver));
         let writer = started.map_err(|error| LedgerError::Folder { path: path.into(), detail: error.to_string() })?;
         let inbox = Inbox(Some(sender));
-        Ok(Self { store, receipt_key, acknowledged, options, taken, inbox, writer: Some(writer) })
+        let sampled = Mutex::default();
+        Ok(Self { store, receipt_key, acknowledged, options, taken, sampled, inbox, writer: Some(writer) })
     }
 
     /// Settles and waits until it is on disk. Not for async code, where [`Ledger::submit`] is.

@@ -21,6 +21,7 @@ mod row;
 #[cfg(test)]
 mod sample;
 pub mod shape;
+mod storage;
 mod store;
 mod sweep;
 mod writer;
@@ -35,6 +36,7 @@ pub use ledger::{Acknowledged, Ledger, LedgerFill, LedgerOptions};
 pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptKey};
 pub use record::{Delivered, Settled, Settlement, UsageRecord};
 pub use rollup::{Usage, UsageFilter, UsageRow, UsageSummary};
+pub use storage::{StorageKey, StorageRow};
 pub use writer::Reply;
 
 #[cfg(test)]

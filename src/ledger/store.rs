@@ -10,6 +10,7 @@
 //! | `b` as `u` | of these sums, what came from records that were deleted |
 //! | `d` tenant 0 billing id | a claim that was refused because it was more than was delivered |
 //! | `q` account | what it may keep |
+//! | `s` account 0 namespace 0 hour class | tokens × milliseconds held |
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub(super) const RECORD: u8 = b'r';
 pub(super) const IDENTITY: u8 = b'i';
 pub(super) const ROLLUP: u8 = b'u';
 pub(super) const QUOTA: u8 = b'q';
+pub(super) const STORAGE: u8 = b's';
 const DELETED: u8 = b'b';
 const DIVERGENCE: u8 = b'd';
 
@@ -70,6 +72,10 @@ impl Rows {
 
     pub(super) fn quota(&mut self, account: &[u8], quota: &[u8]) {
         self.0.put(keyed(QUOTA, account), quota);
+    }
+
+    pub(super) fn storage(&mut self, key: &[u8], sum: &[u8]) {
+        self.0.put(keyed(STORAGE, key), sum);
     }
 
     pub(super) fn secret(&mut self, name: &str, bytes: &[u8]) {
@@ -138,6 +144,11 @@ impl Store {
         let bytes = self.get(RECEIPT_KEY)?.ok_or_else(|| self.unreadable("the receipt key is missing"))?;
         let bytes = bytes.try_into().map_err(|_| self.unreadable("the receipt key is not 32 bytes"))?;
         Ok(ReceiptKey::new(bytes))
+    }
+
+    /// Tokens × milliseconds so far.
+    pub(super) fn storage(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.get(&keyed(STORAGE, key))
     }
 
     /// Bytes that are kept under a name.

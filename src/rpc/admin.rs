@@ -69,7 +69,7 @@ impl AdminService {
             length: known.length,
             crc: known.crc,
             parent: known.parent.map(|parent| parent.as_bytes().to_vec().into()).unwrap_or_default(),
-            tenant: names.account_name(known.owner.account).map(|name| name.to_string()).unwrap_or_default(),
+            tenant: names.account_name(known.owner.account).map(accounts::word).unwrap_or_default(),
             fingerprint: namespace.map(|namespace| namespace.fingerprint.0.to_vec().into()).unwrap_or_default(),
             orphan: has_bytes && !known.readable,
             leases: known.leases,

@@ -115,10 +115,11 @@ impl Sessions for SessionsService {
         let opened = proto::SessionOpened {
             session_id: session.id,
             protocol_revision: PROTOCOL_REVISION,
-            features: features(self.handover.is_some()),
+            features: features(self.handover.is_some() && caller.acts_for_all()),
             version: env!("CARGO_PKG_VERSION").into(),
             limits: Some(limits()),
-            arena: self.arena(),
+            // It shows all tenants' blocks; others get their bytes through gRPC.
+            arena: self.arena().filter(|_| caller.acts_for_all()),
         };
         Ok(Response::new(SessionStream {
             opened: Some(proto::SessionEvent { event: Some(proto::session_event::Event::Opened(opened)) }),

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::access::Caller;
+use super::accounts;
 use super::export;
 use super::spec::fingerprint;
 use super::status::{invalid, status, word};
@@ -74,6 +75,22 @@ impl Usage for UsageService {
         });
         let reply = proto::SummarizeUsageReply { rows: rows.collect(), total: Some(sums(&summary.total)) };
         Ok(Response::new(reply))
+    }
+
+    async fn summarize_storage(
+        &self,
+        request: Request<proto::SummarizeStorageRequest>,
+    ) -> Result<Response<proto::SummarizeStorageReply>, Status> {
+        let caller = Caller::of(&request)?;
+        let proto::SummarizeStorageRequest { tenant, from_hour, until_hour } = request.into_inner();
+        caller.check_named(&tenant)?;
+        let until = if until_hour == 0 { u32::MAX } else { until_hour };
+        let cache = Arc::clone(&self.cache);
+        let read = tokio::task::spawn_blocking(move || cache.storage(from_hour..until)).await;
+        let rows = read.map_err(|error| Status::internal(error.to_string()))?.map_err(status)?;
+        let rows = rows.into_iter().map(accounts::storage);
+        let rows = rows.filter(|row| tenant.is_empty() || row.tenant == tenant).collect();
+        Ok(Response::new(proto::SummarizeStorageReply { rows }))
     }
 
     async fn export_usage(

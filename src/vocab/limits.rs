@@ -253,6 +253,9 @@ pub const BOOK_PERIODS_MAX: usize = 1_000;
 pub const AUDIT_DIFFERENCES_MAX: usize = 100;
 /// RAM in which the ledger's database gathers rows before it writes a table: some hours of the busiest published host.
 pub const LEDGER_BUFFER_BYTES: usize = 16 << 20;
+/// The longest time between two samples of what is stored that is metered: five of the timer's minutes. A longer one means
+/// that the daemon was away or stuck, and nobody knows what was held.
+pub const STORAGE_GAP_MAX: Duration = Duration::from_secs(300);
 /// Bytes of the access file: a thousand principals with a dozen tenants and tokens each.
 pub const ACCESS_FILE_BYTES_MAX: usize = 1 << 20;
 /// Principals of the access file: engines, gateways and people of one fleet.

@@ -43,6 +43,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("Cache/PutFrom", "worker admin 1"),
     ("Usage/Settle", "worker biller admin 1"),
     ("Usage/SummarizeUsage", "biller admin read-only"),
+    ("Usage/SummarizeStorage", "biller admin read-only"),
     ("Usage/ExportUsage", "biller admin"),
     ("Usage/AcknowledgeUsage", "biller admin"),
     ("Admin/GetStatus", "admin read-only"),
@@ -239,13 +240,20 @@ async fn a_tenant_that_is_not_the_callers_is_refused_wherever_it_is_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_and_instances_are_their_openers_own() {
-    let guarded = Guarded::start("", |_, _| ()).await;
+    let guarded = Guarded::start("", |dir, config| config.socket = Some(dir.join("k.sock"))).await;
     let layout = guarded.register().await;
     let mut sessions = proto::sessions_client::SessionsClient::new(guarded.channel().await);
     let open = || proto::OpenSessionRequest { instance: "e".into(), protocol_revision: 1, ..Default::default() };
     let mut stream = sessions.open_session(guarded.request("1", open())).await.unwrap().into_inner();
     let event = stream.message().await.unwrap().unwrap().event.unwrap();
     let proto::session_event::Event::Opened(opened) = event else { panic!("the first event is `opened`") };
+    assert_eq!(opened.arena, None, "memory of all tenants is for those who may act for all");
+    let all = proto::OpenSessionRequest { instance: "all".into(), ..open() };
+    let mut for_all = sessions.open_session(guarded.request("worker", all)).await.unwrap().into_inner();
+    let event = for_all.message().await.unwrap().unwrap().event.unwrap();
+    let proto::session_event::Event::Opened(of_all) = event else { panic!("the first event is `opened`") };
+    assert!(of_all.arena.is_some() && of_all.features.contains(&"load".to_owned()));
+    assert!(!opened.features.contains(&"load".to_owned()));
     let taken = sessions.open_session(guarded.request("other", open())).await.map(|_| ());
     refused(taken, Code::PermissionDenied, &["instance e is in use by another principal"]);
     let request = |session_id| proto::LookupRequest {

@@ -168,6 +168,9 @@ async fn a_public_domain_is_created_by_an_admin_and_pays_for_its_own_blocks() {
     let accounts = server.admin().inspect_accounts(proto::InspectAccountsRequest {}).await.unwrap().into_inner();
     let held = accounts.accounts.iter().map(|known| (known.tenant.as_str(), known.domain.as_str(), known.nvme_bytes));
     assert_eq!(held.collect::<Vec<_>>(), [("a", "", 2 * SLOT), ("", "docs", 3 * SLOT)]);
+    let inspected = proto::InspectPrefixRequest { chain: Some(private("a", "ann")) };
+    let blocks = server.admin().inspect_prefix(inspected).await.unwrap().into_inner().blocks;
+    assert_eq!(blocks.iter().map(|block| block.tenant.as_str()).collect::<Vec<_>>()[2..4], ["public domain docs", "a"]);
     // What is a user's can be erased without what is everybody's.
     let purge = proto::PurgeRequest { tenant: "a".into(), user: "ann".into(), ..Default::default() };
     let purged = server.admin().purge(purge).await.unwrap().into_inner();
