@@ -35,5 +35,6 @@ mod standard;
 mod support;
 mod tenants;
 mod tickets;
+mod tls;
 mod worker;
 mod worker_goes_on;
