@@ -83,6 +83,7 @@ async fn every_record_is_exported_exactly_once_though_both_sides_are_killed() {
         let server = address.to_string();
         if round == kills {
             export(&server, &file, None);
+            another_reader_agrees(&server, &file);
             let total = client.summarize_usage(&UsageFilter::default()).await.unwrap().total.unwrap();
             check(&std::fs::read_to_string(&file).unwrap(), &bill.lock().unwrap(), total.records, total.prompt_tokens);
             drop(process);
@@ -103,6 +104,24 @@ async fn every_record_is_exported_exactly_once_though_both_sides_are_killed() {
         exporting.await.unwrap();
         settling.join_all().await;
     }
+}
+
+/// A reader that shares no code with kvtier finds the same in a CSV file as in the JSON lines. With the Python that
+/// `KVTIER_PYTHON` names, or `python3`; where there is none this says so, and claims nothing.
+fn another_reader_agrees(server: &str, lines: &Path) {
+    let csv = lines.with_extension("csv");
+    let mut export = Command::new(env!("CARGO_BIN_EXE_kvtier"));
+    let exported = export.args(["usage", "export", "--format", "csv", "--server", server, "-o"]).arg(&csv).output();
+    assert!(exported.unwrap().status.success());
+    let python = std::env::var("KVTIER_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/check_usage_export.py");
+    let output = match Command::new(python).args(["-B", script]).args([lines, &csv]).output() {
+        Ok(output) => output,
+        Err(error) => return eprintln!("skipped: no Python here ({error})"),
+    };
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("all equal"), "{said}{complained}");
+    eprintln!("{said}");
 }
 
 fn check(exported: &str, acknowledged: &BTreeMap<(String, String), u64>, records: u64, prompt_tokens: u64) {
