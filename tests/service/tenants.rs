@@ -221,3 +221,35 @@ async fn a_request_says_how_far_its_blocks_may_go_and_how_long_they_live() {
     assert_eq!(server.lookup(chain(&layout, 3, 2)).await.hit_tokens, 32, "its time is not over");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promise_that_was_told_is_kept_over_a_kill() {
+    use kvtier::client::{Chain, Client};
+    use kvtier::replay::live::namespace_spec;
+    use kvtier::vocab::{AccountName, ByteCount, InstanceId, NamespaceName, RequestId, TenantName, TierQuota};
+    let dir = tempfile::tempdir().unwrap();
+    let tiers = ["--ram", "1MiB", "--nvme", "4MiB"];
+    let (spec, tenant) = (namespace_spec(16, PAYLOAD).unwrap(), TenantName::parse("acme").unwrap());
+    let keys: Vec<u8> = (0..8_u64).flat_map(u64::to_be_bytes).collect();
+    let prompt = Chain::of_engine_keys(spec.fingerprint(), &tenant, 8, keys.into());
+    for round in 0..3 {
+        let (mut process, address) = crate::process::Process::start(dir.path(), &tiers).await;
+        let client = Client::connect(&address).await.unwrap();
+        let account = AccountName::Tenant(tenant.clone());
+        let share = TierQuota { share: ByteCount(MIB), limit: None };
+        if round == 0 {
+            client.set_quota(&account, None, Some(share)).await.unwrap();
+        }
+        let kept = client.inspect_accounts().await.unwrap().first().map_or(0, |known| known.kept_bytes);
+        assert_eq!(kept, if round == 0 { 0 } else { 8 * SLOT }, "round {round}");
+        client.register_namespace(None, &NamespaceName::parse("m").unwrap(), &spec, None).await.unwrap();
+        let session = client.open_session(&InstanceId::parse("e").unwrap(), "test").await.unwrap();
+        let retention = kvtier::vocab::Retention::parse("guaranteed:1h").unwrap();
+        let storing = prompt.clone().storing(kvtier::vocab::Furthest::Nvme, retention);
+        let source = |block: usize| payload(round, block as u32).into();
+        let stored = client.put(&session, &RequestId::parse("r").unwrap(), &storing, source).await.unwrap();
+        assert!(stored.retained_until_s > 0, "{stored:?}");
+        assert_eq!(stored.wanted_blocks, if round == 0 { 8 } else { 0 }, "what was promised is there");
+        process.kill();
+    }
+}
