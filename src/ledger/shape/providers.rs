@@ -58,15 +58,21 @@ pub(super) fn openai(record: &UsageRecord, rules: Rules) -> Value {
 
 /// Input + written + read = the prompt. A record does not know for how long its tokens were written: all count as the
 /// cheaper lifetime, 5 minutes.
+/// What was written for an hour is the class `1h`; all else that was written counts as Anthropic's default, five minutes.
 pub(super) fn anthropic(record: &UsageRecord, rules: Rules) -> Value {
     let parts = Parts::of(record, rules);
+    let hour = record.detail.written_by_class.iter().filter(|(class, _)| class.as_str() == "1h");
+    let hour = hour.map(|(_, tokens)| tokens.get()).sum::<u64>().min(parts.written);
     alone(
         record,
         json!({
             "input_tokens": parts.rest - parts.written,
             "cache_creation_input_tokens": parts.written,
             "cache_read_input_tokens": parts.hit,
-            "cache_creation": { "ephemeral_5m_input_tokens": parts.written, "ephemeral_1h_input_tokens": 0 },
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": parts.written - hour,
+                "ephemeral_1h_input_tokens": hour,
+            },
             "output_tokens": parts.output,
         }),
     )
@@ -108,7 +114,7 @@ mod tests {
     use super::*;
     use crate::ledger::sample::{NEW_YEAR, settlement};
     use crate::ledger::{Delivered, Settlement};
-    use crate::vocab::TokenCount;
+    use crate::vocab::{ClassName, TokenCount};
 
     /// 1,600 prompt tokens: 1,000 from RAM, 200 from NVMe, 100 attested, 300 computed; 400 written, 50 out.
     fn record() -> UsageRecord {
@@ -154,6 +160,10 @@ mod tests {
         let anthropic = json!({ "input_tokens": 0, "cache_creation_input_tokens": 400, "cache_read_input_tokens": 1_200,
             "cache_creation": { "ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 0 }, "output_tokens": 50 });
         assert_eq!(of(Shape::Anthropic), with_head(&anthropic));
+        let mut by_class = record();
+        by_class.detail.written_by_class.insert(ClassName::parse("1h").unwrap(), TokenCount(150));
+        let creation = &shaped(&by_class, Shape::Anthropic, Rules::of(Shape::Anthropic))["cache_creation"];
+        assert_eq!(*creation, json!({ "ephemeral_5m_input_tokens": 250, "ephemeral_1h_input_tokens": 150 }));
         let google = json!({ "usageMetadata": { "promptTokenCount": 1_600, "cachedContentTokenCount": 1_200,
             "candidatesTokenCount": 50, "totalTokenCount": 1_650 } });
         assert_eq!(of(Shape::Google), with_head(&google));
