@@ -9,10 +9,11 @@ use lru::LruCache;
 
 use crate::ledger::Delivered;
 use crate::vocab::limits::DELIVERIES_MAX;
-use crate::vocab::{InstanceId, RequestId, TokenCount};
+use crate::vocab::{InstanceId, RequestId, TenantName, TokenCount};
 
-/// Instance and request, as digests: 32 bytes instead of two words.
-type RequestKey = (u128, u128);
+/// Tenant, instance and request, as digests: 48 bytes instead of three words. Instances and requests have names that others can
+/// guess: the tenant is there so that nobody settles, or is told of, what another's request was delivered.
+type RequestKey = (u128, u128, u128);
 
 #[derive(Clone, Copy, Debug)]
 struct Record {
@@ -52,9 +53,16 @@ pub(super) struct Sent {
 
 impl Deliveries {
     /// Counts what a fetch has sent; all that was delivered to the request so far.
-    pub(super) fn add(&self, instance: &InstanceId, request: &RequestId, sent: &Sent, block_tokens: u32) -> Delivered {
+    pub(super) fn add(
+        &self,
+        tenant: &TenantName,
+        (instance, request): (&InstanceId, &RequestId),
+        sent: &Sent,
+        block_tokens: u32,
+    ) -> Delivered {
+        let key = (tenant.digest(), instance.digest(), request.digest());
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = records.get_or_insert_mut((instance.digest(), request.digest()), Record::default);
+        let record = records.get_or_insert_mut(key, Record::default);
         for (block, from_nvme) in (sent.depth..).zip(&sent.from_nvme) {
             if block < record.through || block >= record.own_from {
                 continue;
@@ -70,17 +78,18 @@ impl Deliveries {
         record.delivered
     }
 
-    /// The request stores blocks of its own from this one of its chain on.
-    pub(super) fn wrote(&self, instance: u128, request: u128, from: u32) {
+    /// The request of these digests stores blocks of its own from this one of its chain on.
+    pub(super) fn wrote(&self, tenant: u128, (instance, request): (u128, u128), from: u32) {
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = records.get_or_insert_mut((instance, request), Record::default);
+        let record = records.get_or_insert_mut((tenant, instance, request), Record::default);
         record.own_from = record.own_from.min(from);
     }
 
     /// What was delivered to the request, as far as remembered.
-    pub(super) fn of(&self, instance: &InstanceId, request: &RequestId) -> Delivered {
+    pub(super) fn of(&self, tenant: &TenantName, instance: &InstanceId, request: &RequestId) -> Delivered {
+        let key = (tenant.digest(), instance.digest(), request.digest());
         let records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        records.peek(&(instance.digest(), request.digest())).map(|record| record.delivered).unwrap_or_default()
+        records.peek(&key).map(|record| record.delivered).unwrap_or_default()
     }
 }
 
@@ -88,30 +97,44 @@ impl Deliveries {
 mod tests {
     use super::*;
 
+    fn words() -> (TenantName, InstanceId, RequestId) {
+        (TenantName::parse("t").unwrap(), InstanceId::parse("i").unwrap(), RequestId::parse("r").unwrap())
+    }
+
+    #[test]
+    fn a_delivery_is_its_tenants() {
+        let deliveries = Deliveries::default();
+        let (tenant, instance, request) = words();
+        deliveries.add(&tenant, (&instance, &request), &Sent { from_nvme: vec![false], depth: 0 }, 64);
+        assert_eq!(deliveries.of(&tenant, &instance, &request).total(), TokenCount(64));
+        let other = TenantName::parse("u").unwrap();
+        assert_eq!(deliveries.of(&other, &instance, &request).total(), TokenCount(0));
+    }
+
     #[test]
     fn a_block_fetched_twice_is_delivered_once() {
         let deliveries = Deliveries::default();
-        let (instance, request) = (InstanceId::parse("i").unwrap(), RequestId::parse("r").unwrap());
+        let (tenant, instance, request) = words();
         let first = Sent { from_nvme: vec![false, true], depth: 0 };
         let again = Sent { from_nvme: vec![false, false, true], depth: 0 };
-        deliveries.add(&instance, &request, &first, 64);
-        let delivered = deliveries.add(&instance, &request, &again, 64);
+        deliveries.add(&tenant, (&instance, &request), &first, 64);
+        let delivered = deliveries.add(&tenant, (&instance, &request), &again, 64);
         assert_eq!(delivered, Delivered { ram: TokenCount(64), nvme: TokenCount(128) });
-        assert_eq!(deliveries.of(&instance, &RequestId::parse("other").unwrap()).total(), TokenCount(0));
+        assert_eq!(deliveries.of(&tenant, &instance, &RequestId::parse("other").unwrap()).total(), TokenCount(0));
     }
 
     // Preempted, a request prefills again and loads what it has stored itself.
     #[test]
     fn what_a_request_has_stored_itself_is_not_delivered_to_it() {
         let deliveries = Deliveries::default();
-        let (instance, request) = (InstanceId::parse("i").unwrap(), RequestId::parse("r").unwrap());
+        let (tenant, instance, request) = words();
         let sent = |blocks| Sent { from_nvme: vec![false; blocks], depth: 0 };
-        deliveries.add(&instance, &request, &sent(2), 64);
-        deliveries.wrote(instance.digest(), request.digest(), 2);
-        deliveries.wrote(instance.digest(), request.digest(), 5);
-        let resumed = deliveries.add(&instance, &request, &sent(6), 64);
+        deliveries.add(&tenant, (&instance, &request), &sent(2), 64);
+        deliveries.wrote(tenant.digest(), (instance.digest(), request.digest()), 2);
+        deliveries.wrote(tenant.digest(), (instance.digest(), request.digest()), 5);
+        let resumed = deliveries.add(&tenant, (&instance, &request), &sent(6), 64);
         assert_eq!(resumed.total(), TokenCount(128), "those of the first prefill");
-        let other = deliveries.add(&instance, &RequestId::parse("other").unwrap(), &sent(6), 64);
+        let other = deliveries.add(&tenant, (&instance, &RequestId::parse("other").unwrap()), &sent(6), 64);
         assert_eq!(other.total(), TokenCount(384), "for others they are a hit");
     }
 }

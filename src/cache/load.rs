@@ -126,8 +126,8 @@ impl Cache {
     /// Records what was delivered, and signs it.
     pub(super) fn deliver(&self, request: &FetchRequest, outcome: FetchOutcome, sent: &Sent) -> Fetched {
         let chain = &request.chain;
-        let delivered =
-            self.deliveries.add(&request.session.instance, &request.request, sent, chain.namespace.spec.block_tokens);
+        let of = (&request.session.instance, &request.request);
+        let delivered = self.deliveries.add(&chain.tenant, of, sent, chain.namespace.spec.block_tokens);
         let nvme = count(sent.from_nvme.iter().filter(|nvme| **nvme).count());
         let blocks = count(sent.from_nvme.len());
         self.meter.delivered(blocks, nvme);

@@ -61,6 +61,8 @@ struct Receiving {
 pub struct PutWalk {
     cache: Arc<Cache>,
     put: PutId,
+    /// The digest of whose blocks they are.
+    tenant: u128,
     keys: Arc<[BlockKey]>,
     payload_max: u32,
     retention: Retention,
@@ -101,6 +103,7 @@ impl Cache {
         let mut walk = PutWalk {
             cache: Arc::clone(self),
             put,
+            tenant: chain.tenant.digest(),
             keys,
             payload_max: chain.namespace.spec.max_payload_bytes,
             retention: chain.retention,
@@ -133,7 +136,7 @@ impl PutWalk {
     pub fn written_by(&self, instance: u128, request: u128, depth: u32) {
         if let Some((first, _)) = self.wanted.first() {
             let first = u32::try_from(*first).unwrap_or(u32::MAX);
-            self.cache.deliveries.wrote(instance, request, depth.saturating_add(first));
+            self.cache.deliveries.wrote(self.tenant, (instance, request), depth.saturating_add(first));
         }
     }
 

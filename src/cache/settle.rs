@@ -85,7 +85,7 @@ impl Cache {
     /// The most that any proof says: receipts hold all that was delivered to their request so far, so that presenting
     /// two of them adds nothing.
     fn delivered(&self, settle: &Settle) -> Result<Delivered, Error> {
-        let mut most = self.deliveries.of(&settle.instance, &settle.request);
+        let mut most = self.deliveries.of(&settle.tenant, &settle.instance, &settle.request);
         let Some(ledger) = &self.ledger else { return Ok(most) };
         for (at, bytes) in settle.receipts.iter().enumerate() {
             let invalid = |why: &dyn std::fmt::Display| Error::Invalid(format!("receipts[{at}]: {why}"));

@@ -1,15 +1,16 @@
 //! The access file of a running daemon: read at start, and again whenever it changes.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
 
 use super::run::StartError;
 use crate::access::{Book, BookError, Gatekeeper};
 use crate::vocab::limits::ACCESS_LOOK_EVERY;
 
-/// What tells one version of a file from the next.
-type Version = Option<(SystemTime, u64)>;
+/// What tells one version of a file from the next: its inode, and when that changed last. Unlike its time of modification, tools
+/// that copy a file can't set that.
+type Version = Option<(u64, i64, i64)>;
 
 /// The keeper of a daemon: by its access file, where it has one.
 pub(super) fn keeper(path: Option<&Path>) -> Result<Arc<Gatekeeper>, StartError> {
@@ -46,7 +47,7 @@ async fn watch(path: PathBuf, mut seen: Version, keeper: Weak<Gatekeeper>) {
 
 fn version(path: &Path) -> Version {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 fn read(path: &Path) -> Result<Book, BookError> {

@@ -139,6 +139,13 @@ impl Caller {
         self.refuse(Refusal::Tenant, &format!("{field} is given, {rule}"))
     }
 
+    /// Refuses to change what is everybody's.
+    pub(super) fn refuse_public(&self, field: &str, block: usize) -> Status {
+        let name = &self.principal.name;
+        let rule = "only a principal that may act for every tenant may change what everybody reads";
+        self.refuse(Refusal::Tenant, &format!("{field} {block} is of a public domain, {rule}, and {name} may not"))
+    }
+
     /// The session of this number, if it is the caller's own: another's is told to be not open.
     pub(super) fn session(&self, cache: &Cache, id: u64) -> Result<Session, Status> {
         let refused = |error: SessionError| super::status::status(Error::from(error));

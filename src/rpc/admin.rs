@@ -16,8 +16,9 @@ use super::verify;
 use crate::access::Gatekeeper;
 use crate::cache::drives::{DriveState, DriveStatus};
 use crate::cache::scrub::ScrubStatus;
-use crate::cache::{Cache, Error, Filter, Inspection};
+use crate::cache::{Cache, Chain, Error, Filter, Inspection};
 use crate::ledger::LedgerFill;
+use crate::proto::scope_step::Scope as Step;
 use crate::proto::{self, admin_server::Admin};
 use crate::vocab::limits::{QUIESCE_DEFAULT, QUIESCE_MAX};
 use crate::vocab::{AccountName, BlockKey, InstanceId, TenantName, UserName};
@@ -77,6 +78,14 @@ impl AdminService {
         }
     }
 
+    /// A chain whose last block the caller may keep, or keep no longer.
+    fn chain_of_own_end(&self, caller: &Caller, chain: Option<proto::Chain>) -> Result<Chain, Status> {
+        let of_all = public_blocks(chain.as_ref());
+        let chain = chain::parse(&self.cache, caller, chain, None)?;
+        check_own(caller, "chain's last block", chain.len().saturating_sub(1), of_all)?;
+        Ok(chain)
+    }
+
     /// What a purge matches; `None` where nothing can match.
     fn filter(&self, caller: &Caller, request: &proto::PurgeRequest) -> Result<Option<Filter>, Status> {
         let mut filter = Filter::default();
@@ -112,6 +121,18 @@ impl AdminService {
         }
         Ok(Some(filter))
     }
+}
+
+/// How many blocks of a chain, from its start, are of a public domain.
+fn public_blocks(chain: Option<&proto::Chain>) -> usize {
+    let private = |step: &&proto::ScopeStep| matches!(step.scope, Some(Step::Tenant(_) | Step::User(_)));
+    let Some(scopes) = chain.map(|chain| &chain.scopes).filter(|scopes| !scopes.is_empty()) else { return 0 };
+    scopes.iter().find(private).map_or(usize::MAX, |step| step.from_block as usize)
+}
+
+/// Refuses a block of a public domain to a caller that may not act for all who read it.
+fn check_own(caller: &Caller, field: &str, block: usize, of_all: usize) -> Result<(), Status> {
+    if block >= of_all || caller.acts_for_all() { Ok(()) } else { Err(caller.refuse_public(field, block)) }
 }
 
 fn scrub(scrub: ScrubStatus) -> proto::ScrubStatus {
@@ -240,11 +261,13 @@ impl Admin for AdminService {
     async fn evict(&self, request: Request<proto::EvictRequest>) -> Result<Response<proto::EvictReply>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
+        let of_all = public_blocks(request.chain.as_ref());
         let chain = chain::parse(&self.cache, &caller, request.chain, None)?;
         if request.from_block as usize >= chain.len() {
             let rule = format!("below the number of blocks in the chain ({})", chain.len());
             return Err(invalid("from_block", request.from_block, &rule));
         }
+        check_own(&caller, "from_block", request.from_block as usize, of_all)?;
         let key = chain.key(request.from_block as usize);
         let (blocks, _, kept) = self.cache.evict(key).await.map_err(status)?;
         Ok(Response::new(proto::EvictReply { blocks, kept }))
@@ -280,14 +303,14 @@ impl Admin for AdminService {
 
     async fn pin(&self, request: Request<proto::PinRequest>) -> Result<Response<proto::PinReply>, Status> {
         let caller = Caller::of(&request)?;
-        let chain = chain::parse(&self.cache, &caller, request.into_inner().chain, None)?;
+        let chain = self.chain_of_own_end(&caller, request.into_inner().chain)?;
         let blocks = self.cache.pin_chain(&chain).await.map_err(status)?;
         Ok(Response::new(proto::PinReply { blocks }))
     }
 
     async fn unpin(&self, request: Request<proto::UnpinRequest>) -> Result<Response<proto::UnpinReply>, Status> {
         let caller = Caller::of(&request)?;
-        let chain = chain::parse(&self.cache, &caller, request.into_inner().chain, None)?;
+        let chain = self.chain_of_own_end(&caller, request.into_inner().chain)?;
         let unpinned = self.cache.unpin_chain(&chain).await.map_err(status)?;
         Ok(Response::new(proto::UnpinReply { unpinned }))
     }

@@ -122,7 +122,7 @@ fn grouping(names: &[String]) -> Result<Grouping, Status> {
 }
 
 fn parse(caller: &Caller, request: proto::SettleRequest) -> Result<Settle, Status> {
-    let detail = detail(&request)?;
+    let mut detail = detail(&request)?;
     let tenant = TenantName::parse(&request.tenant).map_err(word)?;
     let billing_id = BillingId::parse(&request.billing_id).map_err(word)?;
     let grant = caller.grant(&request.grant)?;
@@ -130,8 +130,12 @@ fn parse(caller: &Caller, request: proto::SettleRequest) -> Result<Settle, Statu
     if let Some(granted) = grant.as_ref().and_then(|grant| grant.billing_id.as_ref()) {
         caller.agrees("billing_id", billing_id.as_str(), granted.as_str())?;
     }
-    if let Some(granted) = grant.as_ref().and_then(|grant| grant.user.as_ref()).filter(|_| !request.user.is_empty()) {
-        caller.agrees("user", &request.user, granted.as_str())?;
+    if let Some(granted) = grant.as_ref().and_then(|grant| grant.user.as_ref()) {
+        // An engine that passes a grant along need not know the user.
+        match &detail.user {
+            Some(said) => caller.agrees("user", said.as_str(), granted.as_str())?,
+            None => detail.user = Some(granted.clone()),
+        }
     }
     if let Some(granted) = grant.as_ref().and_then(|grant| grant.attempt) {
         caller.agrees("attempt", &request.attempt.to_string(), &granted.to_string())?;

@@ -90,7 +90,7 @@ struct Method {
 }
 
 /// Every call of the contract, as `Service/Method`.
-fn calls() -> Vec<String> {
+pub(crate) fn calls() -> Vec<String> {
     let set = Files::decode(proto::DESCRIPTORS).unwrap();
     let ours = set.files.into_iter().filter(|file| file.package == "kvtier.v1");
     let services = ours.flat_map(|file| file.services);
@@ -106,7 +106,7 @@ pub(crate) struct Guarded {
     pub(crate) daemon: Daemon,
     pub(crate) address: SocketAddr,
     pub(crate) tokens: BTreeMap<&'static str, String>,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Guarded {
@@ -142,25 +142,25 @@ impl Guarded {
         Self { daemon, address, tokens, dir }
     }
 
-    async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         Endpoint::try_from(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
 
-    fn request<T>(&self, name: &str, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, name: &str, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let value: MetadataValue<_> = format!("Bearer {}", self.tokens[name]).parse().unwrap();
         request.metadata_mut().insert("authorization", value);
         request
     }
 
-    async fn counted(&self, name: &str) -> u64 {
+    pub(crate) async fn counted(&self, name: &str) -> u64 {
         let mut admin = proto::admin_client::AdminClient::new(self.channel().await);
         let status = admin.get_status(self.request("admin", proto::GetStatusRequest {})).await.unwrap().into_inner();
         status.counters.get(name).copied().unwrap_or(0)
     }
 
     /// A lookup of a tenant's chain as somebody, on a connection of its own.
-    async fn lookup(&self, name: &str, chain: proto::Chain) -> Result<proto::LookupReply, Status> {
+    pub(crate) async fn lookup(&self, name: &str, chain: proto::Chain) -> Result<proto::LookupReply, Status> {
         let mut cache = proto::cache_client::CacheClient::new(self.channel().await);
         let request = proto::LookupRequest { chain: Some(chain), ..Default::default() };
         cache.lookup(self.request(name, request)).await.map(tonic::Response::into_inner)
@@ -174,7 +174,7 @@ impl Guarded {
 }
 
 /// How a call with an empty message ends.
-async fn code(channel: Channel, call: &str, token: Option<&str>) -> Code {
+pub(crate) async fn code(channel: Channel, call: &str, token: Option<&str>) -> Code {
     let mut service = tonic::client::Grpc::new(channel);
     service.ready().await.unwrap();
     let mut request = Request::new(());
@@ -298,7 +298,7 @@ fn kvtier_stored(text: &str, name: &str) -> String {
     after.split("tokens = [\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
 }
 
-fn key_pair() -> (GrantSigner, String) {
+pub(crate) fn key_pair() -> (GrantSigner, String) {
     use base64::Engine;
     let random = ring::rand::SystemRandom::new();
     let pkcs8 = ring::signature::Ed25519KeyPair::generate_pkcs8(&random).unwrap();

@@ -18,7 +18,7 @@ fn of(tenant: &str, chain: proto::Chain) -> proto::Chain {
 
 /// How likely it is that a time of `a` is shorter than one of `b`: one half where they are of one kind (Mann and Whitney, "On
 /// a test of whether one of two random variables is stochastically larger than the other", 1947).
-fn shorter(a: &[u128], b: &[u128]) -> f64 {
+pub(crate) fn shorter(a: &[u128], b: &[u128]) -> f64 {
     let mut all: Vec<(u128, bool)> = a.iter().map(|time| (*time, true)).collect();
     all.extend(b.iter().map(|time| (*time, false)));
     all.sort_unstable();
