@@ -20,14 +20,33 @@ pub struct Credentials<'a> {
     pub uid: Option<u32>,
 }
 
+/// The access file in force, and the grants that were verified by its keys: they go with it, also those that a request is
+/// still verifying while the file is replaced.
+#[derive(Debug)]
+struct InForce {
+    book: Book,
+    grants: Grants,
+}
+
+impl InForce {
+    fn new(book: Book) -> Arc<Self> {
+        Arc::new(Self { book, grants: Grants::default() })
+    }
+
+    fn grant(&self, text: &str, now: Timestamp) -> Result<Arc<Grant>, GrantError> {
+        self.grants.verify(text, now, |kid| self.book.grant_key(kid).cloned())
+    }
+}
+
 /// Decides who is who.
 #[derive(Debug)]
 pub struct Gatekeeper {
     /// `None`: nobody is known, and only processes of this host can reach the daemon.
-    book: Option<RwLock<Arc<Book>>>,
+    in_force: Option<RwLock<Arc<InForce>>>,
     /// The user whom the daemon runs as: he can read its folder anyway.
     own_uid: u32,
-    grants: Grants,
+    /// Whoever is known by nothing but being on this host.
+    local: Arc<Principal>,
     /// What was refused.
     pub audit: Audit,
 }
@@ -36,27 +55,25 @@ impl Gatekeeper {
     /// For a daemon that only processes of its own host can reach: all of them may do everything.
     #[must_use]
     pub fn open() -> Self {
-        Self { book: None, own_uid: 0, grants: Grants::default(), audit: Audit::default() }
+        Self { in_force: None, own_uid: 0, local: Arc::new(Principal::local()), audit: Audit::default() }
     }
 
     /// With an access file. Processes of root and of the daemon's own user are admins beside those whom it names.
     #[must_use]
     pub fn new(book: Book, own_uid: u32) -> Self {
-        let book = Some(RwLock::new(Arc::new(book)));
-        Self { book, own_uid, grants: Grants::default(), audit: Audit::default() }
+        Self { in_force: Some(RwLock::new(InForce::new(book))), own_uid, ..Self::open() }
     }
 
     /// From now on this file is in force, also for connections that are open.
     pub fn replace(&self, book: Book) {
-        if let Some(known) = &self.book {
-            *known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
-            self.grants.forget();
+        if let Some(known) = &self.in_force {
+            *known.write().unwrap_or_else(PoisonError::into_inner) = InForce::new(book);
         }
     }
 
-    fn book(&self) -> Option<Arc<Book>> {
-        let book = self.book.as_ref()?;
-        Some(Arc::clone(&book.read().unwrap_or_else(PoisonError::into_inner)))
+    fn in_force(&self) -> Option<Arc<InForce>> {
+        let known = self.in_force.as_ref()?;
+        Some(Arc::clone(&known.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Who is calling.
@@ -64,7 +81,8 @@ impl Gatekeeper {
     /// # Errors
     /// Why nobody that is known is: to be told to the caller, and written down.
     pub fn identify(&self, shown: &Credentials<'_>, now: Timestamp) -> Result<Arc<Principal>, &'static str> {
-        let Some(book) = self.book() else { return Ok(Arc::new(Principal::local())) };
+        let Some(known) = self.in_force() else { return Ok(Arc::clone(&self.local)) };
+        let book = &known.book;
         if let Some(bearer) = shown.bearer {
             // What is shown must be good, whatever else would do.
             let token = Token::parse(bearer).ok_or("the bearer token is not of the form kvt_ID_SECRET")?;
@@ -74,7 +92,7 @@ impl Gatekeeper {
             return Ok(principal);
         }
         if let Some(uid) = shown.uid {
-            let own = || (uid == 0 || uid == self.own_uid).then(|| Arc::new(Principal::local()));
+            let own = || (uid == 0 || uid == self.own_uid).then(|| Arc::clone(&self.local));
             return book.of_uid(uid).or_else(own).ok_or("the process's user is not in the access file");
         }
         let names_none = "no principal of the access file has a name of the client certificate";
@@ -88,7 +106,7 @@ impl Gatekeeper {
         let shown = Credentials { uid: Some(uid), ..Credentials::default() };
         let may =
             |principal: Arc<Principal>| principal.role.may(Permission::CacheRead) && principal.tenants == Tenants::All;
-        self.book.is_some() && self.identify(&shown, Timestamp(0)).is_ok_and(may)
+        self.in_force.is_some() && self.identify(&shown, Timestamp(0)).is_ok_and(may)
     }
 
     /// What a grant says.
@@ -96,8 +114,7 @@ impl Gatekeeper {
     /// # Errors
     /// When it is not a valid one now.
     pub fn grant(&self, text: &str, now: Timestamp) -> Result<Arc<Grant>, GrantError> {
-        let book = self.book().ok_or(GrantError::NoKeys)?;
-        self.grants.verify(text, now, |kid| book.grant_key(kid).cloned())
+        self.in_force().ok_or(GrantError::NoKeys)?.grant(text, now)
     }
 }
 
@@ -124,6 +141,20 @@ mod tests {
         keeper.replace(Book::parse(&text("")).unwrap());
         assert!(name(&by_token).unwrap_err().contains("unknown, revoked or expired"), "though his user would do");
         assert!(!keeper.may_map(7) && keeper.may_map(0) && keeper.may_map(500) && !keeper.may_map(8));
+    }
+
+    #[test]
+    fn a_grant_that_is_being_verified_while_its_key_is_taken_out_is_refused_from_then_on() {
+        let (signer, public) = super::super::grant::tests::pair();
+        let key = format!("[[grant_key]]\nkid = \"k1\"\npublic = \"{public}\"\ntenants = [\"*\"]");
+        let keeper = Gatekeeper::new(Book::parse(&key).unwrap(), 500);
+        let tenant = crate::vocab::TenantName::parse("acme").unwrap();
+        let said = Grant { tenant, user: None, billing_id: None, attempt: None, retention: None, expires_s: 1_000 };
+        let (text, now) = (signer.sign(&said).unwrap(), Timestamp(900_000));
+        let before = keeper.in_force().unwrap();
+        keeper.replace(Book::parse("").unwrap());
+        assert!(before.grant(&text, now).is_ok(), "by the file that was in force when it came");
+        assert_eq!(keeper.grant(&text, now), Err(GrantError::UnknownKey("k1".into())));
     }
 
     #[test]
