@@ -140,7 +140,7 @@ fn what_can_not_be_priced_is_refused_with_its_place() {
         record
     };
     let negative = priced(&[&good, &changed("output_tokens", json!(-1))]);
-    assert_eq!(negative, "error: -:2: output_tokens is -1, it must be a whole number of tokens\n");
+    assert_eq!(negative, "error: -:2: output_tokens is -1, it must be at least 0: it is no correction\n");
     let again = priced(&[&good, &changed("output_tokens", json!(2))]);
     assert!(again.starts_with("error: -:2: record b-1 of everybody came twice, and the second differs"), "{again}");
     let early = priced(&[&changed("settled_at", json!("2025-01-19T15:59:59.999Z"))]);

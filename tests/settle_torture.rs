@@ -99,7 +99,9 @@ async fn finish(dir: &std::path::Path, shared: &Shared) {
     }
     let records = records(&client).await;
     let acknowledged = shared.acknowledged();
-    let sum = |tokens: fn(&UsageRecord) -> u64, of: &BTreeMap<u64, UsageRecord>| of.values().map(tokens).sum::<u64>();
+    let sum = |tokens: fn(&UsageRecord) -> i64, of: &BTreeMap<u64, UsageRecord>| {
+        of.values().map(tokens).sum::<i64>().unsigned_abs()
+    };
     assert_eq!(records.keys().collect::<Vec<_>>(), acknowledged.keys().collect::<Vec<_>>(), "each once, and no others");
     for (identity, record) in &acknowledged {
         assert_eq!(&records[identity], record, "as it was acknowledged");
@@ -117,7 +119,7 @@ async fn finish(dir: &std::path::Path, shared: &Shared) {
     drop(process);
     let audit = kvtier::offline::audit(&dir.join("data")).unwrap();
     assert_eq!((audit.differences, audit.records), (0, acknowledged.len() as u64), "{:?}", audit.examples);
-    assert_eq!(audit.prompt_tokens, total.prompt_tokens);
+    assert_eq!(audit.prompt_tokens.unsigned_abs(), total.prompt_tokens);
     let (doubt, users) = (in_doubt.len(), by_user.len());
     eprintln!(
         "{shared}; {doubt} in doubt after the kills, {written} of them written; {} records, {users} rows",

@@ -149,7 +149,15 @@ mod tests {
         let key = format!("[[grant_key]]\nkid = \"k1\"\npublic = \"{public}\"\ntenants = [\"*\"]");
         let keeper = Gatekeeper::new(Book::parse(&key).unwrap(), 500);
         let tenant = crate::vocab::TenantName::parse("acme").unwrap();
-        let said = Grant { tenant, user: None, billing_id: None, attempt: None, retention: None, expires_s: 1_000 };
+        let said = Grant {
+            tenant,
+            user: None,
+            billing_id: None,
+            attempt: None,
+            retention: None,
+            scopes: Vec::new(),
+            expires_s: 1_000,
+        };
         let (text, now) = (signer.sign(&said).unwrap(), Timestamp(900_000));
         let before = keeper.in_force().unwrap();
         keeper.replace(Book::parse("").unwrap());

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::principal::Tenants;
 use crate::vocab::limits::{GRANT_BYTES_MAX, GRANT_LIFETIME_MAX, GRANTS_MAX};
+use crate::vocab::scope::ScopeKind;
 use crate::vocab::{BillingId, Retention, TenantName, Timestamp, UserName};
 
 /// A public key of a gateway, and the tenants that it may speak for.
@@ -38,6 +39,8 @@ pub struct Grant {
     pub attempt: Option<u32>,
     /// How long its blocks may be kept at most, where it says so.
     pub retention: Option<Retention>,
+    /// The scopes that its chains may have; any, where there are none.
+    pub scopes: Vec<ScopeKind>,
     /// When it is no longer valid, in seconds since 1970.
     pub expires_s: u64,
 }
@@ -54,6 +57,8 @@ struct Claims {
     attempt: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retention: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    scopes: Vec<String>,
     exp: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<u64>,
@@ -126,6 +131,7 @@ impl GrantSigner {
             billing_id: grant.billing_id.as_ref().map(ToString::to_string),
             attempt: grant.attempt,
             retention: grant.retention.map(|retention| retention.to_string()),
+            scopes: grant.scopes.iter().map(ToString::to_string).collect(),
             exp: grant.expires_s,
             nbf: None,
             iat: None,
@@ -198,7 +204,9 @@ fn verify(text: &str, now_s: u64, key: impl FnOnce(&str) -> Option<GrantKey>) ->
     let user = claims.user.as_deref().map(UserName::parse).transpose().map_err(|error| claim(&error))?;
     let billing_id = claims.billing_id.as_deref().map(BillingId::parse).transpose().map_err(|error| claim(&error))?;
     let retention = claims.retention.as_deref().map(Retention::parse).transpose().map_err(|error| claim(&error))?;
-    Ok(Grant { tenant, user, billing_id, attempt: claims.attempt, retention, expires_s: claims.exp })
+    let scopes = claims.scopes.iter().map(|scope| ScopeKind::parse(scope)).collect::<Result<Vec<_>, _>>();
+    let scopes = scopes.map_err(GrantError::Claim)?;
+    Ok(Grant { tenant, user, billing_id, attempt: claims.attempt, retention, scopes, expires_s: claims.exp })
 }
 
 #[cfg(test)]
@@ -229,6 +237,7 @@ pub(super) mod tests {
             billing_id: BillingId::parse("b-1").ok(),
             attempt: Some(2),
             retention: Retention::parse("guaranteed:1h").ok(),
+            scopes: ["public", "public:docs", "user"].map(|scope| ScopeKind::parse(scope).unwrap()).into(),
             expires_s: 1_000,
         }
     }

@@ -28,6 +28,9 @@ pub enum Error {
     /// The request contradicts what is recorded: don't repeat it.
     #[error("{0}")]
     Refused(String),
+    /// What the request names is not there.
+    #[error("{0}")]
+    Absent(String),
     /// The same identity was settled with other numbers.
     #[error("{0}")]
     Conflict(String),

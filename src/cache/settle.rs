@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use super::Cache;
 use super::error::Error;
 use crate::ledger::{
-    AcknowledgeError, Acknowledged, Delivered, Grouping, Ledger, LedgerError, LedgerFill, SettleError, Settled,
-    Settlement, UsageFilter, UsageRecord, UsageSummary,
+    AcknowledgeError, Acknowledged, Amendment, Delivered, Grouping, Ledger, LedgerError, LedgerFill, SettleError,
+    Settled, Settlement, Truth, UsageFilter, UsageRecord, UsageSummary,
 };
 use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName, TokenCount, UsageDetail};
 
@@ -45,6 +45,21 @@ pub struct Settle {
     pub detail: UsageDetail,
 }
 
+/// A correction of what was settled.
+#[derive(Clone, Debug)]
+pub struct Correct {
+    /// Who pays.
+    pub tenant: TenantName,
+    /// The correction, as the bill names it.
+    pub billing_id: BillingId,
+    /// The request that it corrects.
+    pub corrects: BillingId,
+    /// Why.
+    pub reason: String,
+    /// What a right settle would have said.
+    pub truth: Truth,
+}
+
 impl Cache {
     /// Settles a request; durable when it returns.
     ///
@@ -76,10 +91,20 @@ impl Cache {
         };
         let (reply, settled) = oneshot::channel();
         ledger.submit(settlement, reply);
-        match settled.await {
-            Ok(settled) => Ok(settled?),
-            Err(_) => Err(Error::Broken("the ledger has stopped: billing is refused while caching goes on".into())),
-        }
+        answered(settled).await
+    }
+
+    /// Corrects what was settled, by a record of its own; durable when it returns.
+    ///
+    /// # Errors
+    /// When there is nothing to correct, the correction contradicts the rule of settles or an earlier record, or the ledger can't
+    /// take it.
+    pub async fn correct(&self, correct: Correct) -> Result<Settled, Error> {
+        let ledger = self.readable_ledger()?;
+        let Correct { tenant, billing_id, corrects, reason, truth } = correct;
+        let (reply, settled) = oneshot::channel();
+        ledger.correct(Amendment { tenant, billing_id, corrects, reason, truth, at: self.clock.now() }, reply);
+        answered(settled).await
     }
 
     /// The most that any proof says: receipts hold all that was delivered to their request so far, so that presenting
@@ -165,6 +190,11 @@ impl Cache {
     }
 }
 
+async fn answered(settled: oneshot::Receiver<Result<Settled, SettleError>>) -> Result<Settled, Error> {
+    let stopped = || Error::Broken("the ledger has stopped: billing is refused while caching goes on".into());
+    Ok(settled.await.map_err(|_| stopped())??)
+}
+
 fn broken(error: LedgerError) -> Error {
     Error::Broken(error.to_string())
 }
@@ -177,7 +207,11 @@ impl From<SettleError> for Error {
             SettleError::Conflict { .. } => Self::Conflict(message),
             SettleError::Busy | SettleError::Full { .. } => Self::Full(message),
             SettleError::Unavailable(_) => Self::Broken(message),
-            SettleError::Decode { .. }
+            SettleError::NothingToCorrect(_) => Self::Absent(message),
+            SettleError::CorrectsCorrection(_)
+            | SettleError::Unchanged(_)
+            | SettleError::Reason(_)
+            | SettleError::Decode { .. }
             | SettleError::Classes { .. }
             | SettleError::ExceedsPrompt { .. }
             | SettleError::TooLarge { .. }

@@ -43,8 +43,9 @@ impl Cache {
     ///
     /// # Errors
     /// When the ledger can't be read.
-    pub fn storage(&self, hours: Range<u32>) -> Result<Vec<StorageRow>, Error> {
+    pub fn storage(&self, hours: Range<u32>) -> Result<(String, Vec<StorageRow>), Error> {
         let ledger = self.ledger.as_ref().ok_or_else(|| Error::Broken("the ledger is unreadable".into()))?;
-        ledger.storage(hours).map_err(|error| Error::Broken(error.to_string()))
+        let rows = ledger.storage(hours).map_err(|error| Error::Broken(error.to_string()))?;
+        Ok((ledger.id(), rows))
     }
 }

@@ -16,6 +16,7 @@ use super::chain::read_file;
 use super::output::Output;
 use crate::access::{Grant as Granted, GrantSigner, Role, Token as Secret};
 use crate::vocab::limits::GRANT_LIFETIME_MAX;
+use crate::vocab::scope::ScopeKind;
 use crate::vocab::{BillingId, Clock, Retention, SystemClock, TenantName, UserName};
 
 #[derive(Debug, Args)]
@@ -102,6 +103,9 @@ struct Sign {
     /// How long its blocks are kept.
     #[arg(long, value_name = "CLASS", value_parser = Retention::parse)]
     retention: Option<Retention>,
+    /// A scope that its chains may have: public, public:DOMAIN, tenant or user; any, where none is named. May be given again.
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = ScopeKind::parse)]
+    scopes: Vec<ScopeKind>,
     /// Seconds for which it is valid.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=GRANT_LIFETIME_MAX.as_secs()))]
     seconds: u64,
@@ -214,6 +218,7 @@ impl Sign {
             billing_id: self.billing_id.clone(),
             attempt: self.attempt,
             retention: self.retention,
+            scopes: self.scopes.clone(),
             expires_s,
         };
         let signed = GrantSigner::new(&self.kid, &pkcs8).sign(&granted);

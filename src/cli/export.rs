@@ -1,7 +1,7 @@
 //! `kvtier usage export`: settled requests one by one, to a file that grows by what is new each time it is asked for.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use super::CliError;
 use super::chain::hex;
 use super::exported::Exported;
 use super::output::Output;
+use super::parts::Parts;
 use super::server::Server;
 use super::table::thousands;
 use crate::client::{Client, UsageRecord as WireRecord};
@@ -19,10 +20,11 @@ use crate::vocab::{FinishReason, NodeRole, Timestamp};
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
-    /// Where to; a file that has records already gets those that follow. Without it, standard output.
+    /// Where to; a file that has records already gets those that follow, and so does a folder of Parquet. Without it, standard
+    /// output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How a record is written: a line of JSON, or of CSV with labels as JSON.
+    /// How a record is written: a line of JSON, of CSV with labels as JSON, or a row of Parquet, of which -o is a folder of files.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// In whose words: kvtier, deepseek, openai, anthropic, google or cloudevents.
@@ -63,6 +65,7 @@ pub(super) enum Format {
     #[default]
     Jsonl,
     Csv,
+    Parquet,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -77,42 +80,26 @@ struct Report {
 
 impl Export {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let needs_kvtier = [("-o", self.output.is_some()), ("--format csv", self.format == Format::Csv)];
+        let needs_kvtier = [("-o", self.output.is_some()), ("--format csv or parquet", self.format != Format::Jsonl)];
         if let (Some((flag, _)), false) = (needs_kvtier.iter().find(|(_, given)| *given), self.shape == Shape::Kvtier) {
             let rule = format!("kvtier with {flag}: other shapes are lines of JSON for standard output");
             return Err(CliError::Usage { field: "--shape", value: self.shape.name().to_owned(), rule });
         }
         let Some(path) = &self.output else {
+            if self.format == Format::Parquet {
+                return Err(CliError::usage("-o", &"missing", "a folder, with --format parquet"));
+            }
             let to = BufWriter::new(io::stdout());
             let mut sink = match self.shape {
                 Shape::Kvtier => Sink::new(to, self.format, true)?,
                 shape => Sink::Shaped(to, shape, self.rules(shape)),
             };
-            self.server.ask(async |client| self.export(&client, self.after, &mut sink).await)?;
+            self.server.ask(async |client| {
+                self.export(&client, self.after, &mut |record: &UsageRecord| sink.write(record)).await
+            })?;
             return sink.finish().map(drop).map_err(CliError::Stdout);
         };
-        let failed = |source| CliError::File { path: path.clone(), source };
-        let exported = Exported::open(path, self.format)?;
-        let after = match (exported.last, self.after) {
-            (Some(last), Some(after)) => {
-                let rule = format!("left out: {} goes on after its last record, {last}", path.display());
-                return Err(CliError::Usage { field: "--after", value: after.to_string(), rule });
-            }
-            (last, after) => last.or(after),
-        };
-        let mut sink = Sink::new(BufWriter::new(exported.file), self.format, exported.is_empty)?;
-        let asked = self.server.ask(async |client| {
-            let mut report = self.export(&client, after, &mut sink).await?;
-            // On the disk before anybody may forget them.
-            sink.finish()
-                .and_then(|file| file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all())
-                .map_err(failed)?;
-            if self.acknowledge {
-                report.acknowledged = Some(client.acknowledge_usage(report.last).await?.through);
-            }
-            Ok(report)
-        });
-        let report = asked?;
+        let report = if self.format == Format::Parquet { self.to_folder(path)? } else { self.to_file(path)? };
         if self.json {
             return output.json(&report);
         }
@@ -121,18 +108,67 @@ impl Export {
         output.text(format!("{records} records to {}, the last is {}{acknowledged}", path.display(), report.last))
     }
 
-    async fn export<W: Write>(
+    fn to_file(&self, path: &Path) -> Result<Report, CliError> {
+        let exported = Exported::open(path, self.format)?;
+        let after = self.goes_on(path, exported.last)?;
+        let mut sink = Sink::new(BufWriter::new(exported.file), self.format, exported.is_empty)?;
+        self.server.ask(async |client| {
+            let report = self.export(&client, after, &mut |record: &UsageRecord| sink.write(record)).await?;
+            let synced = sink
+                .finish()
+                .and_then(|file| file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all())
+                .map_err(|source| self.cannot_write(source));
+            self.acknowledged(&client, report, synced).await
+        })
+    }
+
+    fn to_folder(&self, path: &Path) -> Result<Report, CliError> {
+        let mut parts = Parts::open(path)?;
+        let after = self.goes_on(path, parts.last())?;
+        self.server.ask(async |client| {
+            let report = self.export(&client, after, &mut |record: &UsageRecord| parts.write(record)).await?;
+            let synced = parts.finish().map_err(|source| self.cannot_write(source));
+            self.acknowledged(&client, report, synced).await
+        })
+    }
+
+    /// After which record: what is there already says so itself.
+    fn goes_on(&self, path: &Path, last: Option<u64>) -> Result<Option<u64>, CliError> {
+        match (last, self.after) {
+            (Some(last), Some(after)) => {
+                let rule = format!("left out: {} goes on after its last record, {last}", path.display());
+                Err(CliError::Usage { field: "--after", value: after.to_string(), rule })
+            }
+            (last, after) => Ok(last.or(after)),
+        }
+    }
+
+    /// Tells the daemon, where that is asked for: records must be on the disk before anybody may forget them.
+    async fn acknowledged(
+        &self,
+        client: &Client,
+        mut report: Report,
+        synced: Result<(), CliError>,
+    ) -> Result<Report, CliError> {
+        synced?;
+        if self.acknowledge {
+            report.acknowledged = Some(client.acknowledge_usage(report.last).await?.through);
+        }
+        Ok(report)
+    }
+
+    async fn export(
         &self,
         client: &Client,
         after: Option<u64>,
-        sink: &mut Sink<W>,
+        write: &mut impl FnMut(&UsageRecord) -> io::Result<()>,
     ) -> Result<Report, CliError> {
         let after = if self.unacknowledged { after } else { Some(after.unwrap_or(0)) };
         let mut report = Report { last: after.unwrap_or(0), ..Report::default() };
         let mut export = client.export_usage(after).await?;
         while let Some(wire) = export.next().await? {
             let record = record(wire)?;
-            sink.write(&record).map_err(|source| self.cannot_write(source))?;
+            write(&record).map_err(|source| self.cannot_write(source))?;
             report.records += 1;
             report.last = record.sequence;
         }
@@ -168,7 +204,8 @@ impl<W: Write> Sink<W> {
     /// `is_new` where a header is due, if the format has one.
     fn new(to: W, format: Format, is_new: bool) -> Result<Self, CliError> {
         Ok(match format {
-            Format::Jsonl => Self::Jsonl(to),
+            // Parquet is no stream of lines: see `Parts`.
+            Format::Jsonl | Format::Parquet => Self::Jsonl(to),
             Format::Csv => {
                 let mut to = Box::new(csv::Writer::from_writer(to));
                 if is_new {
@@ -211,7 +248,7 @@ fn cells(record: &UsageRecord) -> Vec<String> {
 }
 
 /// The record as the daemon has it.
-fn record(wire: WireRecord) -> Result<UsageRecord, CliError> {
+pub(super) fn record(wire: WireRecord) -> Result<UsageRecord, CliError> {
     let sequence = wire.sequence;
     let code = |code: i32| u8::try_from(code).unwrap_or(u8::MAX);
     let line = Line {
@@ -240,6 +277,12 @@ fn record(wire: WireRecord) -> Result<UsageRecord, CliError> {
         preempted_tokens: wire.preempted_tokens,
         delivered_tokens_ram: wire.delivered_tokens_ram,
         delivered_tokens_nvme: wire.delivered_tokens_nvme,
+        corrects_settled_at: match wire.corrects.as_str() {
+            "" => String::new(),
+            _ => shape::moment(Timestamp(wire.corrects_settled_at_ms)),
+        },
+        corrects: wire.corrects,
+        correction_reason: wire.correction_reason,
     };
     line.record().map_err(|error| CliError::Bad(format!("record {sequence}: {error}")))
 }

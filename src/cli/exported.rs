@@ -49,7 +49,7 @@ fn whole_lines(file: &mut File, format: Format) -> io::Result<Option<(u64, Optio
     let size = file.seek(SeekFrom::End(0))?;
     let header = Line::FIELDS.join(",") + "\n";
     let begins = match format {
-        Format::Jsonl => JSONL_BEGINS,
+        Format::Jsonl | Format::Parquet => JSONL_BEGINS,
         Format::Csv => header.as_bytes(),
     };
     let mut head = vec![0; begins.len().min(usize::try_from(size).unwrap_or(usize::MAX))];
@@ -69,7 +69,7 @@ fn whole_lines(file: &mut File, format: Format) -> io::Result<Option<(u64, Optio
     let line = tail[..end].rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
     let len = start + end as u64 + 1;
     let sequence = match format {
-        Format::Jsonl => line.strip_prefix(JSONL_BEGINS),
+        Format::Jsonl | Format::Parquet => line.strip_prefix(JSONL_BEGINS),
         Format::Csv if line == header.trim_end().as_bytes() => return Ok(Some((len, None))),
         Format::Csv => Some(line),
     };

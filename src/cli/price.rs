@@ -1,7 +1,6 @@
-//! `kvtier usage price`: exported records and a price book make the invoice of a period.
+//! `kvtier usage price`: exported records, or a ledger, and a price book make the invoice of a period.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,11 +9,15 @@ use serde::Serialize;
 
 use super::CliError;
 use super::output::Output;
-use super::table::{numbers, thousands};
-use crate::ledger::price::{Book, Days, Invoice, InvoiceLine, Money, Tally, TenantInvoice};
-use crate::ledger::shape::Line;
-use crate::vocab::TenantName;
-use crate::vocab::limits::{BOOK_BYTES_MAX, EXPORT_LINE_BYTES_MAX};
+use super::table::{numbers, signed, thousands};
+use super::{records, storage};
+use crate::ledger::UsageRecord;
+use crate::ledger::price::{
+    Book, Days, Invoice, InvoiceLine, Money, Price as PriceOf, PriceError, Tally, TenantInvoice,
+};
+use crate::offline::StoppedLedger;
+use crate::vocab::limits::BOOK_BYTES_MAX;
+use crate::vocab::{AccountName, TenantName};
 
 /// Digits of a book's hash that people are shown; programs get all.
 const HASH_DIGITS: usize = 16;
@@ -36,11 +39,21 @@ pub(super) struct Price {
     /// What the fleet cost in the same time, in the book's currency: adds the margin.
     #[arg(long, value_name = "AMOUNT", value_parser = cost)]
     cost: Option<Money>,
+    /// What it costs to compute a million tokens of a prompt, in the book's currency: adds what the cache saved the provider.
+    #[arg(long, value_name = "PRICE", value_parser = prefill_cost)]
+    prefill_cost: Option<PriceOf>,
+    /// The ledger of a stopped data folder, with its records and the storage that it has metered.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Storage that was metered: what `usage storage --json` has printed. An hour that comes twice is charged once.
+    #[arg(long, value_name = "FILE")]
+    storage: Vec<PathBuf>,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
-    /// Exported records: JSON lines in kvtier's shape; - for standard input. A record that comes twice is charged once.
-    #[arg(required = true, value_name = "FILE")]
+    /// Exported records: Parquet files or folders of them, or JSON lines in kvtier's shape; - for lines from standard input. A
+    /// record that comes twice is charged once.
+    #[arg(required_unless_present_any = ["data_dir", "storage"], value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
@@ -59,6 +72,10 @@ fn day(text: &str) -> Result<Date, String> {
     date.ok_or_else(|| "it must be a date such as 2026-01-31".to_owned())
 }
 
+fn prefill_cost(text: &str) -> Result<PriceOf, String> {
+    PriceOf::parse(text).ok_or_else(|| format!("it must be {}", PriceOf::RULE))
+}
+
 fn cost(text: &str) -> Result<Money, String> {
     let money = Money::parse(text).filter(|money| *money > Money::default());
     money.ok_or_else(|| "it must be a decimal number above 0, such as 87072 or 0.5".to_owned())
@@ -73,10 +90,8 @@ impl Price {
         }
         let book = read_book(&self.book)?;
         let mut tally = Tally::new(&book, Days { from: self.from, until: self.until });
-        for file in &self.files {
-            self.read(file, &mut tally)?;
-        }
-        let invoice = tally.invoice();
+        self.read(&mut tally)?;
+        let invoice = tally.invoice_with(self.prefill_cost);
         let report = Report {
             cost: self.cost.map(|cost| cost.rounded(2)),
             margin_percent: self.cost.and_then(|cost| invoice.revenue.margin_percent(cost)),
@@ -85,38 +100,61 @@ impl Price {
         if self.json { output.json(&report) } else { output.text(report.text()) }
     }
 
-    fn read(&self, path: &Path, tally: &mut Tally<'_>) -> Result<(), CliError> {
-        let fail = |source| CliError::File { path: path.to_owned(), source };
-        let reader: Box<dyn Read> = if path == Path::new("-") {
-            Box::new(io::stdin().lock())
-        } else {
-            Box::new(File::open(path).map_err(fail)?)
+    /// Takes in all that was named: files, then what the ledger of a stopped folder has, then storage.
+    fn read(&self, tally: &mut Tally<'_>) -> Result<(), CliError> {
+        let is_wanted = |tenant: &TenantName| self.tenant.as_ref().is_none_or(|wanted| wanted == tenant);
+        let mut add = |record: &UsageRecord| match is_wanted(&record.tenant) {
+            true => tally.add(record).map_err(|error| error.to_string()),
+            false => Ok(()),
         };
-        let mut reader = BufReader::new(reader);
-        let mut text = Vec::new();
-        for line in 1_u64.. {
-            text.clear();
-            let limit = EXPORT_LINE_BYTES_MAX as u64 + 1;
-            if reader.by_ref().take(limit).read_until(b'\n', &mut text).map_err(fail)? == 0 {
-                break;
+        self.files.iter().try_for_each(|file| records::read(file, &mut add))?;
+        let mut storage = Vec::new();
+        for path in &self.storage {
+            let text = fs::read(path).map_err(|source| CliError::File { path: path.clone(), source })?;
+            let rows: Vec<storage::Row> = serde_json::from_slice(&text).map_err(|error| CliError::Config {
+                path: path.clone(),
+                why: format!("{error}; it must be what `usage storage --json` has printed"),
+            })?;
+            let bad = |why| CliError::Config { path: path.clone(), why };
+            for row in &rows {
+                let (ledger, row) = row.metered().map_err(bad)?;
+                storage.push((path.clone(), ledger.to_owned(), row));
             }
-            self.add(&text, tally).map_err(|why| CliError::Record { path: path.to_owned(), line, why })?;
+        }
+        if let Some(dir) = &self.data_dir {
+            let ledger = StoppedLedger::open(dir)?;
+            self.check_all_there(&ledger, tally)?;
+            for record in ledger.records() {
+                let record = record?;
+                if is_wanted(&record.tenant) {
+                    let place = |why| CliError::Record { path: dir.clone(), line: record.sequence, why };
+                    tally.add(&record).map_err(|error| place(error.to_string()))?;
+                }
+            }
+            let rows = ledger.storage()?.into_iter();
+            storage.extend(rows.map(|row| (dir.clone(), ledger.id(), row)));
+        }
+        for (path, ledger, row) in &storage {
+            if matches!(&row.key.account, AccountName::Tenant(tenant) if is_wanted(tenant)) {
+                let refused = |why: PriceError| CliError::Config { path: path.clone(), why: why.to_string() };
+                tally.add_storage(ledger, row).map_err(refused)?;
+            }
         }
         Ok(())
     }
 
-    fn add(&self, text: &[u8], tally: &mut Tally<'_>) -> Result<(), String> {
-        if text.len() > EXPORT_LINE_BYTES_MAX {
-            return Err(format!("the line is longer than {EXPORT_LINE_BYTES_MAX} bytes, it must be one record"));
-        }
-        if text.trim_ascii().is_empty() {
+    /// Records that were deleted would be missing from the invoice without a word.
+    fn check_all_there(&self, ledger: &StoppedLedger, tally: &Tally<'_>) -> Result<(), CliError> {
+        let deleted = ledger.deleted()?;
+        let of_these_days = deleted.iter().filter(|(hour, sum)| sum.corrections > 0 || tally.has_hour(*hour));
+        let records: u64 = of_these_days.map(|(_, sum)| sum.records + sum.corrections).sum();
+        if records == 0 || !self.files.is_empty() {
             return Ok(());
         }
-        let record = Line::parse(text).and_then(|line| line.record()).map_err(|error| error.to_string())?;
-        if self.tenant.as_ref().is_some_and(|tenant| *tenant != record.tenant) {
-            return Ok(());
-        }
-        tally.add(&record).map_err(|error| error.to_string())
+        Err(CliError::Bad(format!(
+            "the ledger no longer has {records} records that may be of these days: they were acknowledged, and deleted when they \
+             were old enough; name the files to which they were exported, too: what comes twice is charged once"
+        )))
     }
 }
 
@@ -143,6 +181,10 @@ impl Report {
             "saved",
             format!("{} {currency}: hits at the price of a miss, less what they cost", grouped(&invoice.saved)),
         );
+        if let Some(saved) = &invoice.provider_saved {
+            let words = "what it would have cost to compute the hits, for the provider";
+            text += &line("avoided", format!("{} {currency}: {words}", grouped(saved)));
+        }
         if let (Some(cost), Some(margin)) = (&self.cost, &self.margin_percent) {
             text += &line("margin", format!("{margin} % on a cost of {} {currency}", grouped(cost)));
         }
@@ -150,7 +192,11 @@ impl Report {
             0 => String::new(),
             repeated => format!(", and {} that came again and were not charged again", thousands(repeated)),
         };
-        text += &line("records", format!("{}{repeated}", thousands(invoice.records)));
+        let corrections = match invoice.corrections {
+            0 => String::new(),
+            corrections => format!(", {} corrections", thousands(corrections)),
+        };
+        text += &line("records", format!("{}{corrections}{repeated}", thousands(invoice.records)));
         let [from, until] = [&invoice.from, &invoice.until].map(|day| day.as_deref().unwrap_or("open"));
         text += &line("days", format!("{from} until {until}, {}", invoice.time_zone));
         text + &format!("{:<9}{}", "book", &invoice.book[..HASH_DIGITS])
@@ -167,10 +213,13 @@ fn part(part: &TenantInvoice, currency: &str) -> String {
         let name = [line.namespace.clone()].into_iter();
         let labels = line.labels.iter().map(|(label, value)| format!("{label}={value}"));
         let name = name.chain(labels).collect::<Vec<_>>().join(" ");
-        [name, line.kind.to_owned(), hours, price, thousands(line.tokens), grouped(&line.amount)]
+        let kind = line.class.as_ref().map_or_else(|| line.kind.to_owned(), |class| format!("{} {class}", line.kind));
+        let kind = if line.correction { format!("{kind}, corrected") } else { kind };
+        let tokens = line.token_hours.as_ref().map_or_else(|| signed(line.tokens), |hours| grouped(hours));
+        [name, kind, hours, price, tokens, grouped(&line.amount)]
     };
     let amount = format!("amount, {currency}");
-    let header = ["namespace", "tokens of", "hours", "price a million", "tokens", amount.as_str()];
+    let header = ["namespace", "tokens of", "hours", "price a million", "tokens (-hours)", amount.as_str()];
     let table = numbers(header, part.lines.iter().map(row));
     let (total, saved) = (grouped(&part.total), grouped(&part.saved));
     format!("{}\n{table}\n{} pays {total} {currency}, the cache saved {saved} {currency}\n\n", part.tenant, part.tenant)

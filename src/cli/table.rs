@@ -51,6 +51,13 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
+/// The same with a sign where it is below zero.
+#[must_use]
+pub fn signed(number: i64) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    format!("{sign}{}", thousands(number.unsigned_abs()))
+}
+
 /// 0.3736 as `37.4 %`.
 #[must_use]
 pub fn percent(share: f64) -> String {

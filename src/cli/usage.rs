@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::CliError;
 use super::audit::Audit;
 use super::chain::hex;
+use super::correct::Correct;
 use super::export::Export;
 use super::output::Output;
 use super::price::Price;
@@ -29,6 +30,8 @@ enum UsageCommand {
     Storage(Storage),
     /// Settled requests one by one, to a file that grows by what is new.
     Export(Export),
+    /// Give a settled request other numbers, or take it back: a record of its own.
+    Correct(Correct),
     /// Whether the ledger of a stopped folder agrees with itself.
     Audit(Audit),
     /// What exported records cost by a price book: the invoice of a period.
@@ -83,6 +86,7 @@ struct Row {
 #[derive(Serialize)]
 struct Sums {
     records: u64,
+    corrections: u64,
     prompt_tokens: u64,
     hit_tokens: u64,
     hit_tokens_ram: u64,
@@ -99,6 +103,7 @@ impl Usage {
             UsageCommand::Summary(summary) => summary.run(output),
             UsageCommand::Storage(storage) => storage.run(output),
             UsageCommand::Export(export) => export.run(output),
+            UsageCommand::Correct(correct) => correct.run(output),
             UsageCommand::Audit(audit) => audit.run(output),
             UsageCommand::Price(price) => price.run(output),
         }
@@ -169,6 +174,7 @@ impl Sums {
     fn of(row: &UsageRow) -> Self {
         Self {
             records: row.records,
+            corrections: row.corrections,
             prompt_tokens: row.prompt_tokens,
             hit_tokens: row.hit_tokens,
             hit_tokens_ram: row.hit_tokens_ram,

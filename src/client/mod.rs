@@ -55,6 +55,7 @@ pub use session::{Session, SessionLimits};
 pub use staging::Staging;
 pub use ticket::{Readiness, Ticket};
 pub use usage::{
-    AcknowledgeUsageReply, Settle, Settled, StorageRow, UsageExport, UsageFilter, UsageRecord, UsageRow, UsageSummary,
+    AcknowledgeUsageReply, Correction, Settle, Settled, StorageRow, StorageSummary, UsageExport, UsageFilter,
+    UsageRecord, UsageRow, UsageSummary, WrittenByClass,
 };
 pub use worker::{Hit, Loaded, Path, Worker, WorkerOptions};

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{Client, ClientError};
-pub use crate::proto::{AcknowledgeUsageReply, StorageRow, SummarizeUsageReply as UsageSummary, UsageRecord, UsageRow};
+pub use crate::proto::CorrectUsageRequest as Correction;
+pub use crate::proto::{
+    AcknowledgeUsageReply, StorageRow, SummarizeStorageReply as StorageSummary, SummarizeUsageReply as UsageSummary,
+    UsageRecord, UsageRow, WrittenByClass,
+};
 use crate::proto::{
     AcknowledgeUsageRequest, ExportUsageRequest, SettleRequest, SummarizeStorageRequest, SummarizeUsageRequest,
 };
@@ -111,6 +115,17 @@ impl Client {
         Ok(Settled { record, repeated: reply.repeated })
     }
 
+    /// Corrects a settled request, or takes it back, by a record of its own: durable when it returns, and the same call again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle), and when nobody has settled what it corrects.
+    pub async fn correct_usage(&self, correction: Correction) -> Result<Settled, ClientError> {
+        let reply = self.answer("CorrectUsage", self.usage_service().correct_usage(correction)).await?;
+        let record = reply.record.ok_or_else(|| ClientError::protocol("a correction without its record"))?;
+        Ok(Settled { record, repeated: reply.repeated })
+    }
+
     /// Settled usage, summed over what rows are not told apart by.
     ///
     /// # Errors
@@ -129,13 +144,13 @@ impl Client {
     ///
     /// # Errors
     /// When the ledger can't be read.
-    pub async fn summarize_storage(&self, filter: &UsageFilter) -> Result<Vec<StorageRow>, ClientError> {
+    pub async fn summarize_storage(&self, filter: &UsageFilter) -> Result<StorageSummary, ClientError> {
         let request = SummarizeStorageRequest {
             tenant: filter.tenant.as_ref().map_or_else(String::new, |tenant| tenant.as_str().to_owned()),
             from_hour: filter.from_hour,
             until_hour: filter.until_hour.unwrap_or(0),
         };
-        Ok(self.answer("SummarizeStorage", self.usage_service().summarize_storage(request)).await?.rows)
+        self.answer("SummarizeStorage", self.usage_service().summarize_storage(request)).await
     }
 
     /// Records in the order in which they were settled, from the one after `after` on, or, where that is `None`, after the

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::cache::admin::Status;
 use crate::cache::drives::{DriveState, DriveStatus};
+use crate::ledger::Counts;
 
 /// What a scrape answers with: OpenMetrics text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -55,6 +56,12 @@ impl Collector for Scrape {
         if let Some(ledger) = status.ledger {
             to.gauge("ledger_bytes", "Bytes that the ledger of usage takes", ledger.bytes)?;
             to.gauge("ledger_limit_bytes", "Bytes at which it refuses new settles", ledger.bytes_max)?;
+            let help = "Requests settled and corrections made since the ledger was begun";
+            let kinds = [("settle", ledger.counters.records), ("correction", ledger.counters.corrections)];
+            to.gauges("ledger_records", help, kinds.map(|(kind, records)| ([("kind", kind)], records)))?;
+            let tokens = Counts::NAMES.into_iter().zip(ledger.counters.counts.each());
+            let tokens = tokens.map(|(name, tokens)| ([("kind", name)], u64::try_from(tokens).unwrap_or(0)));
+            to.gauges("ledger_tokens", "What they come to: corrections taken off", tokens)?;
         }
         drives(&mut to, &status.drives)?;
         let scrub = status.scrub;
@@ -164,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::cache::scrub::ScrubStatus;
+    use crate::ledger::{LedgerFill, Usage};
     use crate::plan::Holdings;
     use crate::tiers::{Gauges, NvmeStats};
     use crate::vocab::ByteCount;
@@ -196,7 +204,11 @@ mod tests {
             drives: vec![drive(0, DriveState::Ok, ""), drive(3, DriveState::Out, "it kept failing")],
             write_amplification: Some(1.25),
             scrub: ScrubStatus { passes: 2, ..ScrubStatus::default() },
-            ledger: Some(crate::ledger::LedgerFill { bytes: 5, bytes_max: 7 }),
+            ledger: Some(LedgerFill {
+                bytes: 5,
+                bytes_max: 7,
+                counters: Usage { records: 3, corrections: 1, counts: Counts::of([9, 1, 2, 0, 6, 4, 5]) },
+            }),
             counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),
         };
         let text = text(status).unwrap();
@@ -213,6 +225,8 @@ mod tests {
             "kvtier_scrub_passes_total 2\n",
             "kvtier_ledger_bytes 5\n",
             "kvtier_ledger_limit_bytes 7\n",
+            "kvtier_ledger_records{kind=\"correction\"} 1\n",
+            "kvtier_ledger_tokens{kind=\"hit_tokens_nvme\"} 2\n",
         ] {
             assert!(text.contains(expected), "{expected}is not in\n{text}");
         }

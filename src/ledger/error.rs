@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{DecodeError, UsageRecord};
-use crate::vocab::TokenCount;
 use crate::vocab::limits::SUMMARY_ROWS_MAX;
+use crate::vocab::{BillingId, TokenCount};
 
 /// The ledger can't be opened or read. Nothing is repaired, rebuilt or deleted: billing is refused until a person has
 /// looked, while caching goes on.
@@ -139,6 +139,20 @@ pub enum SettleError {
         /// What was recorded.
         first: Box<UsageRecord>,
     },
+    /// Nobody has settled what is to be corrected, or its record is gone.
+    #[error(
+        "corrects is {0}: nobody has settled it here, or its record was acknowledged and is too old (serve --usage-retention)"
+    )]
+    NothingToCorrect(BillingId),
+    /// Corrections are corrected by another correction of the same request.
+    #[error("corrects is {0}, which is itself a correction: correct the request that it names")]
+    CorrectsCorrection(BillingId),
+    /// The request comes to this already.
+    #[error("the correction changes nothing: {0} stands so already")]
+    Unchanged(BillingId),
+    /// A correction without a reason, or with a story.
+    #[error("reason must be 1 to 128 bytes, it has {0}")]
+    Reason(usize),
     /// The ledger has reached its bound: what was settled before is still answered.
     #[error(
         "the ledger takes {bytes} bytes of at most {bound}: new settles are refused until records are exported, acknowledged \

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LedgerError, UsageRecord};
+use super::UsageRecord;
 use crate::vocab::limits::{AUDIT_DIFFERENCES_MAX, EXPORT_LINE_BYTES_MAX};
 use crate::vocab::{BillingId, TenantName};
 
@@ -53,18 +53,22 @@ pub enum GatewayError {
         /// What is wrong with it.
         why: String,
     },
-    /// The ledger can't be read.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
 }
 
 /// Prompt, cached and output tokens.
-type Numbers = [u64; 3];
+type Numbers = [i64; 3];
 
-/// A request of the log, until the ledger has it, too.
-struct Logged {
-    line: u64,
-    numbers: Numbers,
+/// A request, as far as it was heard of.
+#[derive(Default)]
+struct Request {
+    /// Line of the log, if it is in it, and what that says.
+    line: Option<u64>,
+    logged: Numbers,
+    /// Sequence of its first record, if there is one, and what all its records come to.
+    sequence: Option<u64>,
+    ours: Numbers,
+    /// Kept only where the two have differed, for words.
+    names: Option<Box<(TenantName, BillingId)>>,
 }
 
 impl GatewayReport {
@@ -80,48 +84,35 @@ impl GatewayReport {
         }
     }
 
-    /// Compares a log with records. Memory is about 80 bytes a request of the log.
-    pub(super) fn of(
-        log: impl BufRead,
-        records: impl Iterator<Item = Result<UsageRecord, LedgerError>>,
-    ) -> Result<Self, GatewayError> {
-        let mut report = Self::default();
-        let mut logged = report.read(log)?;
-        for record in records {
-            report.compare(&mut logged, &record?);
-        }
-        let mut left: Vec<u64> = logged.into_values().map(|logged| logged.line).collect();
-        left.sort_unstable();
-        report.only_in_log = left.len() as u64;
-        left.iter()
-            .for_each(|line| report.example(|| format!("line {line} of the log: the ledger has no such record")));
-        Ok(report)
-    }
-
-    fn compare(&mut self, logged: &mut HashMap<u128, Logged>, record: &UsageRecord) {
-        let (sequence, tenant, billing_id) = (record.sequence, &record.tenant, &record.billing_id);
-        let Some(Logged { line, numbers }) = logged.remove(&identity(tenant, billing_id)) else {
-            self.only_in_ledger += 1;
-            return self.example(|| format!("record {sequence} ({tenant} {billing_id}): the log has no such request"));
+    fn compare(&mut self, Request { line, logged, sequence, ours, names }: &Request) {
+        let name = || {
+            let names = names.as_ref().map_or_else(String::new, |names| format!(" ({} {})", names.0, names.1));
+            sequence.map_or_else(String::new, |sequence| format!("record {sequence}{names}"))
         };
-        let ours = [record.prompt_tokens.get(), record.hit_tokens().get(), record.output_tokens.get()];
-        if ours == numbers {
-            self.same += 1;
-            return;
-        }
-        self.differing += 1;
-        let fields = ["prompt_tokens", "cached_tokens", "output_tokens"].into_iter().zip(ours).zip(numbers);
-        for ((field, ours), theirs) in fields.filter(|((_, ours), theirs)| ours != theirs) {
-            self.example(|| {
-                format!(
-                    "record {sequence} ({tenant} {billing_id}): {field} is {ours}, line {line} of the log says {theirs}"
-                )
-            });
+        match (line, sequence) {
+            (Some(line), None) => {
+                self.only_in_log += 1;
+                self.example(|| format!("line {line} of the log: the ledger has no such record"));
+            }
+            // What was taken back whole need not be known to anybody.
+            (None, _) if *ours == [0; 3] => {}
+            (None, _) => {
+                self.only_in_ledger += 1;
+                self.example(|| format!("{}: the log has no such request", name()));
+            }
+            (Some(_), Some(_)) if ours == logged => self.same += 1,
+            (Some(line), Some(_)) => {
+                self.differing += 1;
+                let fields = ["prompt_tokens", "cached_tokens", "output_tokens"].into_iter().zip(ours).zip(logged);
+                for ((field, ours), theirs) in fields.filter(|((_, ours), theirs)| ours != theirs) {
+                    self.example(|| format!("{}: {field} is {ours}, line {line} of the log says {theirs}", name()));
+                }
+            }
         }
     }
 
-    fn read(&mut self, mut log: impl BufRead) -> Result<HashMap<u128, Logged>, GatewayError> {
-        let mut logged: HashMap<u128, Logged> = HashMap::new();
+    fn read(&mut self, mut log: impl BufRead) -> Result<HashMap<u128, Request>, GatewayError> {
+        let mut requests: HashMap<u128, Request> = HashMap::new();
         let mut text = Vec::new();
         for line in 1_u64.. {
             text.clear();
@@ -133,11 +124,13 @@ impl GatewayReport {
                 continue;
             }
             let (identity, numbers) = entry(&text).map_err(|why| GatewayError::Line { line, why })?;
-            match logged.get(&identity) {
-                None => drop(logged.insert(identity, Logged { line, numbers })),
-                Some(first) if first.numbers == numbers => self.repeated += 1,
+            match requests.get(&identity) {
+                None => {
+                    drop(requests.insert(identity, Request { line: Some(line), logged: numbers, ..Request::default() }))
+                }
+                Some(first) if first.logged == numbers => self.repeated += 1,
                 Some(first) => {
-                    let before = first.line;
+                    let before = first.line.unwrap_or_default();
                     self.differing += 1;
                     self.example(|| {
                         format!("line {line} of the log: another number than line {before} for the same request")
@@ -145,7 +138,47 @@ impl GatewayReport {
                 }
             }
         }
-        Ok(logged)
+        Ok(requests)
+    }
+}
+
+/// A comparison under way. Memory is about 150 bytes a request.
+pub struct Reconciliation {
+    report: GatewayReport,
+    requests: HashMap<u128, Request>,
+}
+
+impl Reconciliation {
+    /// Reads a gateway's log: JSON lines with tenant, `billing_id`, `prompt_tokens`, `cached_tokens` (from kvtier, as in a settle)
+    /// and `output_tokens`.
+    ///
+    /// # Errors
+    /// Names the first line that is no request; when it can't be read.
+    pub fn new(log: impl BufRead) -> Result<Self, GatewayError> {
+        let mut report = GatewayReport::default();
+        let requests = report.read(log)?;
+        Ok(Self { report, requests })
+    }
+
+    /// Takes in a record. A request is what its record and all corrections of it come to.
+    pub fn add(&mut self, record: &UsageRecord) {
+        let billing_id = record.correction.as_ref().map_or(&record.billing_id, |correction| &correction.corrects);
+        let request = self.requests.entry(identity(&record.tenant, billing_id)).or_default();
+        request.sequence.get_or_insert(record.sequence);
+        let added = [record.counts.prompt, record.counts.hit(), record.counts.output];
+        request.ours.iter_mut().zip(added).for_each(|(ours, added)| *ours += added);
+        if request.ours != request.logged && request.names.is_none() {
+            request.names = Some(Box::new((record.tenant.clone(), billing_id.clone())));
+        }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn finish(mut self) -> GatewayReport {
+        let mut requests: Vec<Request> = self.requests.into_values().collect();
+        requests.sort_unstable_by_key(|request| (request.sequence.unwrap_or(u64::MAX), request.line));
+        requests.iter().for_each(|request| self.report.compare(request));
+        self.report
     }
 }
 
@@ -156,7 +189,9 @@ fn entry(text: &[u8]) -> Result<(u128, Numbers), String> {
     let entry: Entry = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let tenant = TenantName::parse(&entry.tenant).map_err(|error| error.to_string())?;
     let billing_id = BillingId::parse(&entry.billing_id).map_err(|error| error.to_string())?;
-    Ok((identity(&tenant, &billing_id), [entry.prompt_tokens, entry.cached_tokens, entry.output_tokens]))
+    let numbers = [entry.prompt_tokens, entry.cached_tokens, entry.output_tokens];
+    // More than 2⁶³ is a difference, whatever it is exactly.
+    Ok((identity(&tenant, &billing_id), numbers.map(|tokens| i64::try_from(tokens).unwrap_or(i64::MAX))))
 }
 
 /// 128 bits that stand for a request.
@@ -168,10 +203,17 @@ fn identity(tenant: &TenantName, billing_id: &BillingId) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::super::sample::settlement;
+    use super::super::{Correction, Counts};
     use super::*;
 
-    fn record(sequence: u64, billing_id: &str) -> Result<UsageRecord, LedgerError> {
-        Ok(UsageRecord::of(settlement("acme", billing_id), sequence).unwrap())
+    fn record(sequence: u64, billing_id: &str) -> UsageRecord {
+        UsageRecord::of(settlement("acme", billing_id), sequence).unwrap()
+    }
+
+    fn compared(log: &str, records: &[UsageRecord]) -> GatewayReport {
+        let mut comparison = Reconciliation::new(log.as_bytes()).unwrap();
+        records.iter().for_each(|record| comparison.add(record));
+        comparison.finish()
     }
 
     fn line(billing_id: &str, cached_tokens: u64) -> String {
@@ -183,7 +225,7 @@ mod tests {
     fn what_only_one_has_and_what_differs_is_told() {
         let log = [line("b-1", 600), line("b-2", 599), "\n".into(), line("b-1", 600), line("b-4", 600)].concat();
         let records = [record(1, "b-1"), record(2, "b-2"), record(3, "b-3")];
-        let report = GatewayReport::of(log.as_bytes(), records.into_iter()).unwrap();
+        let report = compared(&log, &records);
         let counts = (report.same, report.differing, report.only_in_ledger, report.only_in_log, report.repeated);
         assert_eq!((counts, report.differences()), ((1, 1, 1, 1, 1), 3));
         assert_eq!(
@@ -197,9 +239,38 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_what_its_record_and_its_corrections_come_to() {
+        let correction = |sequence, of: &str, counts: Counts| {
+            let correction = Correction {
+                corrects: BillingId::parse(of).unwrap(),
+                used_at: crate::vocab::Timestamp(0),
+                reason: "r".to_owned(),
+                written_by_class: Default::default(),
+            };
+            UsageRecord { counts, correction: Some(correction), ..record(sequence, &format!("c-{sequence}")) }
+        };
+        let all = record(1, "b-1").counts;
+        let output = |output| Counts { output, ..Counts::default() };
+        let records = || {
+            [
+                record(1, "b-1"),
+                record(2, "b-2"),
+                record(3, "b-3"),
+                correction(4, "b-1", output(1)),
+                correction(5, "b-3", -all),
+            ]
+        };
+        let log = |output: u64| [line("b-1", 600).replace(":50,", &format!(":{output},")), line("b-2", 600)].concat();
+        let report = compared(&log(51), &records());
+        assert_eq!((report.same, report.differences()), (2, 0), "what was refunded whole need not be in the log");
+        let report = compared(&log(50), &records());
+        assert_eq!(report.examples, ["record 1 (acme b-1): output_tokens is 51, line 1 of the log says 50"]);
+    }
+
+    #[test]
     fn a_log_that_contradicts_itself_and_a_line_that_is_no_request_are_told_by_line() {
         let log = [line("b-1", 600), line("b-1", 601)].concat();
-        let report = GatewayReport::of(log.as_bytes(), [record(1, "b-1")].into_iter()).unwrap();
+        let report = compared(&log, &[record(1, "b-1")]);
         assert_eq!((report.same, report.differing), (1, 1));
         for (bad, words) in [
             ("{\"tenant\":\"acme\"}\n", "missing field `billing_id`"),
@@ -208,7 +279,7 @@ mod tests {
             (&line("b-2", 1).replace("1000", "-1"), "invalid value"),
         ] {
             let log = line("b-1", 600) + bad;
-            let error = GatewayReport::of(log.as_bytes(), std::iter::empty()).unwrap_err().to_string();
+            let error = Reconciliation::new(log.as_bytes()).err().unwrap().to_string();
             assert!(error.starts_with("line 2: ") && error.contains(words), "{error}");
         }
     }

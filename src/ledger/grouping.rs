@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::vocab::{TokenCount, UsageDetail};
 
-    fn grouped(by: &[Dimension]) -> Vec<(String, String, Option<u32>, u64)> {
+    fn grouped(by: &[Dimension]) -> Vec<(String, String, Option<u32>, i64)> {
         let grouping = Grouping(by.iter().copied().collect());
         let mut groups = Groups::new(&grouping);
         for (tenant, user, tokens) in [("acme", "ann", 1), ("acme", "bob", 2), ("bolt", "ann", 4), ("acme", "", 8)] {
@@ -113,18 +113,18 @@ mod tests {
             groups.add(RollupKey::of(&record), &Usage::from(&record)).unwrap();
         }
         let summary = groups.summary();
-        assert_eq!((summary.total.records, summary.total.output_tokens), (4, TokenCount(15)));
+        assert_eq!((summary.total.records, summary.total.counts.output), (4, 15));
         let word = |word: Option<String>| word.unwrap_or_default();
         let row = |row: UsageRow| {
             let names = (word(row.tenant.map(|name| name.to_string())), word(row.user.map(|name| name.to_string())));
-            (names.0, names.1, row.hour, row.usage.output_tokens.get())
+            (names.0, names.1, row.hour, row.usage.counts.output)
         };
         summary.rows.into_iter().map(row).collect()
     }
 
     #[test]
     fn rows_are_told_apart_by_what_is_named_and_by_nothing_else() {
-        let row = |tenant: &str, user: &str, tokens: u64| (tenant.to_owned(), user.to_owned(), None, tokens);
+        let row = |tenant: &str, user: &str, tokens: i64| (tenant.to_owned(), user.to_owned(), None, tokens);
         assert_eq!(grouped(&[]), [row("", "", 15)]);
         assert_eq!(grouped(&[Dimension::Tenant]), [row("acme", "", 11), row("bolt", "", 4)]);
         assert_eq!(grouped(&[Dimension::User]), [row("", "", 8), row("", "ann", 5), row("", "bob", 2)]);

@@ -185,9 +185,67 @@ fn a_claim_of_more_than_was_delivered_is_refused_and_told_by_the_audit() {
         assert_eq!(sums(&found.overclaimed), [("acme".to_owned(), 2, 51)]);
         assert_eq!(sums(&found.unclaimed), [("bolt".to_owned(), 1, 500)]);
         assert_eq!(found.largest.iter().map(Divergence::tokens).collect::<Vec<_>>(), [500, 50, 1]);
-        assert_eq!((audit.total.records, audit.total.hit_tokens()), (2, TokenCount(700)));
+        assert_eq!((audit.total.records, audit.total.counts.hit()), (2, 700));
     };
     check(&ledger);
     drop(ledger);
     check(&open(folder.path(), u64::MAX, DAY));
+}
+
+#[test]
+fn what_was_deleted_is_proved_by_what_was_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path(), u64::MAX, 3 * DAY);
+    (0..100).for_each(|at| drop(settle(&ledger, at).unwrap()));
+    let exported = ledger.records_after(0).unwrap();
+    ledger.acknowledge(100).unwrap();
+    assert_eq!(sweep(&ledger, NEW_YEAR + 3 * DAY + Duration::from_secs(60 * 39)), 40);
+    let compared = |records: &[UsageRecord]| {
+        let mut exports = ledger.compare_exports().unwrap();
+        let deleted = records.iter().filter(|record| exports.add(record).unwrap()).count();
+        (deleted, exports.finish().unwrap())
+    };
+    let (deleted, found) = compared(&exported);
+    assert_eq!((deleted, found.same, found.deleted, found.missing, found.differences), (40, 60, 40, 0, 0));
+    let twice = compared(&[&exported[..], &exported[..]].concat()).1;
+    assert_eq!((twice.repeated, twice.differences), (100, 0));
+    let (_, short) = compared(&exported[3..]);
+    assert_eq!(short.missing, 3, "{:?}", short.examples);
+    assert!(short.differences > 0 && short.examples[0].contains("was deleted, and"), "{:?}", short.examples);
+    let mut changed = exported.clone();
+    changed[50].counts.output += 1;
+    changed[10].counts.output += 1;
+    let found = compared(&changed).1;
+    assert_eq!((found.missing, found.differences), (0, 2), "{:?}", found.examples);
+    assert!(found.examples[0].starts_with("record 51 is b-50 of "), "{:?}", found.examples);
+    let more = UsageRecord { sequence: 200, ..exported[50].clone() };
+    let found = compared(&[&exported[..], &[more]].concat()).1;
+    assert_eq!(found.examples, ["record 200 was exported, and the ledger has none of it"]);
+}
+
+#[test]
+fn an_audit_finds_cursors_and_storage_where_they_can_not_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path(), u64::MAX, DAY);
+    (0..3).for_each(|at| drop(settle(&ledger, at).unwrap()));
+    let found = |change: &dyn Fn(&mut store::Rows)| {
+        let mut rows = store::Rows::default();
+        change(&mut rows);
+        ledger.store().write(rows).unwrap();
+        ledger.audit().unwrap().examples
+    };
+    assert_eq!(found(&|rows| rows.acknowledged(3)), [""; 0]);
+    assert_eq!(found(&|rows| rows.acknowledged(4)), ["records up to 4 are acknowledged, the last is 3"]);
+    assert_eq!(found(&|rows| rows.acknowledged(3)), [""; 0]);
+    let held = || {
+        let account = crate::vocab::AccountName::Tenant(crate::vocab::TenantName::parse("acme").unwrap());
+        let namespace = crate::vocab::NamespaceName::parse("m").unwrap();
+        [(StorageKey { account, namespace, guaranteed: false }, 10)].into()
+    };
+    ledger.meter_storage(NEW_YEAR, held()).unwrap();
+    ledger.meter_storage(NEW_YEAR + Duration::from_secs(60), held()).unwrap();
+    let audit = ledger.audit().unwrap();
+    assert_eq!((audit.differences, audit.storage_hours), (0, 1));
+    let ahead = found(&|rows| rows.secret("storage until", &NEW_YEAR.0.to_le_bytes()));
+    assert!(ahead[0].starts_with("storage is counted up to 1704067200000 ms, and there is"), "{ahead:?}");
 }

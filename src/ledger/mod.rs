@@ -1,13 +1,16 @@
 //! The ledger database: what was settled, who pays for it, and the receipts of what was delivered.
 //!
 //! A settle is acknowledged after it is on disk, written once under its identity (tenant, billing id), and never changed by
-//! the program; deleted only once exporters have it and its time is over, while its sums stay. A database that can't be read is an error, and is never rebuilt empty.
+//! the program: what was wrong is corrected by a record of its own. It is deleted only once exporters have it and its time is over, while its sums stay. A database that can't be read is an error, and is never rebuilt empty.
 
 mod audit;
 mod bound;
 mod codec;
+mod correction;
+mod counts;
 mod divergence;
 mod error;
+mod exports;
 mod gateway;
 mod grouping;
 #[expect(clippy::module_inception, reason = "the file is named with its noun, and so is the room")]
@@ -24,13 +27,17 @@ pub mod shape;
 mod storage;
 mod store;
 mod sweep;
+mod view;
 mod writer;
 
 pub use audit::Audit;
 pub use codec::DecodeError;
+pub use correction::{Amendment, Correction, Truth};
+pub use counts::Counts;
 pub use divergence::{Divergence, Divergences, Diverging};
 pub use error::{AcknowledgeError, LedgerError, SettleError};
-pub use gateway::{GatewayError, GatewayReport};
+pub use exports::{ExportReport, Exports};
+pub use gateway::{GatewayError, GatewayReport, Reconciliation};
 pub use grouping::{Dimension, Grouping};
 pub use ledger::{Acknowledged, Ledger, LedgerFill, LedgerOptions};
 pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptKey};
@@ -39,5 +46,7 @@ pub use rollup::{Usage, UsageFilter, UsageRow, UsageSummary};
 pub use storage::{StorageKey, StorageRow};
 pub use writer::Reply;
 
+#[cfg(test)]
+mod correct_tests;
 #[cfg(test)]
 mod life_tests;

@@ -97,6 +97,11 @@ impl ReceiptKey {
         Self { key, id }
     }
 
+    /// What names the key and tells nothing of it.
+    pub(super) fn name(&self) -> String {
+        self.id.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The receipt as opaque bytes for the worker.
     #[must_use]
     pub fn sign(&self, receipt: &DeliveryReceipt) -> Vec<u8> {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::SettleError;
+use super::counts::{count, signed};
+use super::{Correction, Counts, SettleError};
 use crate::vocab::limits::{LABELS_MAX, SETTLE_TOKENS_MAX, WORD_BYTES_MAX, WRITTEN_CLASSES_MAX};
 use crate::vocab::{
-    BillingId, Fingerprint, InstanceId, NamespaceName, NodeRole, TenantName, Timestamp, TokenCount, UsageDetail,
+    BillingId, ClassName, Fingerprint, InstanceId, NamespaceName, NodeRole, TenantName, Timestamp, TokenCount,
+    UsageDetail,
 };
 
 /// Tokens delivered to one request or billed from it, by the tier that they came from.
@@ -88,24 +90,16 @@ pub struct UsageRecord {
     pub namespace: NamespaceName,
     /// When it was settled.
     pub settled_at: Timestamp,
-    /// Tokens of the prompt: the sum of hit, attested and miss.
-    pub prompt_tokens: TokenCount,
-    /// Delivered by kvtier and skipped by the engine: what is billed as a hit, by tier.
-    pub hit: Delivered,
-    /// Skipped from the engine's own GPU cache.
-    pub attested_tokens: TokenCount,
-    /// Computed.
-    pub miss_tokens: TokenCount,
-    /// Stored.
-    pub written_tokens: TokenCount,
-    /// Generated.
-    pub output_tokens: TokenCount,
+    /// What is billed; of a correction what it adds, below zero where it takes back.
+    pub counts: Counts,
     /// Free words for the bill.
     pub labels: BTreeMap<String, String>,
     /// For whom, how it ended, and where.
     pub detail: UsageDetail,
     /// What kvtier delivered, by tier: at least the hit. What is more was loaded and not used, by the engine's own word.
     pub delivered: Delivered,
+    /// Of which record this is a correction, if it is one.
+    pub correction: Option<Correction>,
 }
 
 /// The answer to a settle: the record, which is on disk.
@@ -136,6 +130,7 @@ impl UsageRecord {
             let (cached, attested, prompt) = (claimed.get(), attested_tokens.get(), prompt_tokens.get());
             return Err(SettleError::ExceedsPrompt { cached, attested, prompt });
         }
+        let hit = delivered.share(claimed);
         Ok(Self {
             sequence,
             tenant: settlement.tenant,
@@ -145,33 +140,56 @@ impl UsageRecord {
             fingerprint: settlement.fingerprint,
             namespace: settlement.namespace,
             settled_at: settlement.settled_at,
-            prompt_tokens,
-            hit: delivered.share(claimed),
-            attested_tokens,
-            miss_tokens: prompt_tokens - claimed - attested_tokens,
-            written_tokens: settlement.written_tokens,
-            output_tokens: settlement.output_tokens,
+            counts: Counts {
+                prompt: signed(prompt_tokens),
+                hit_ram: signed(hit.ram),
+                hit_nvme: signed(hit.nvme),
+                attested: signed(attested_tokens),
+                miss: signed(prompt_tokens - claimed - attested_tokens),
+                written: signed(settlement.written_tokens),
+                output: signed(settlement.output_tokens),
+            },
             labels: settlement.labels,
             detail: settlement.detail,
             delivered,
+            correction: None,
         })
     }
 
-    /// Tokens billed as a hit.
+    /// Tokens billed as a hit; of a correction 0 where it takes back.
     #[must_use]
     pub fn hit_tokens(&self) -> TokenCount {
-        self.hit.total()
+        count(self.counts.hit())
+    }
+
+    /// When what it counts was used: a correction's is that of the record that it corrects.
+    #[must_use]
+    pub fn used_at(&self) -> Timestamp {
+        self.correction.as_ref().map_or(self.settled_at, |correction| correction.used_at)
+    }
+
+    /// What it says of the tokens stored by retention class; as [`Self::counts`] of a correction what it adds.
+    #[must_use]
+    pub fn written_by_class(&self) -> BTreeMap<ClassName, i64> {
+        match &self.correction {
+            Some(correction) => correction.written_by_class.clone(),
+            None => {
+                self.detail.written_by_class.iter().map(|(class, tokens)| (class.clone(), signed(*tokens))).collect()
+            }
+        }
     }
 
     /// The first field in which a settle of the same identity differs from what was recorded. Attempt, instance, role,
     /// finish reason, labels and what was delivered may differ: a request that is routed to another host and settled there is still one.
     pub(super) fn difference(&self, again: &Settlement) -> Option<&'static str> {
+        let counts = &self.counts;
         [
-            ("prompt_tokens", self.prompt_tokens == again.prompt_tokens),
-            ("cached_tokens", self.hit_tokens() == again.cached_tokens),
-            ("attested_tokens", self.attested_tokens == again.attested_tokens),
-            ("written_tokens", self.written_tokens == again.written_tokens),
-            ("output_tokens", self.output_tokens == again.output_tokens),
+            ("billing_id: it names a correction", self.correction.is_none()),
+            ("prompt_tokens", counts.prompt == signed(again.prompt_tokens)),
+            ("cached_tokens", counts.hit() == signed(again.cached_tokens)),
+            ("attested_tokens", counts.attested == signed(again.attested_tokens)),
+            ("written_tokens", counts.written == signed(again.written_tokens)),
+            ("output_tokens", counts.output == signed(again.output_tokens)),
             ("fingerprint", self.fingerprint == again.fingerprint),
             ("user", self.detail.user == again.detail.user),
             ("api_key_id", self.detail.api_key == again.detail.api_key),
@@ -239,8 +257,8 @@ mod tests {
     fn a_hit_was_delivered_and_claimed() {
         let record = UsageRecord::of(claim(300, 500, 100), 1).unwrap();
         assert_eq!(record.hit_tokens(), TokenCount(300));
-        assert_eq!(record.hit, Delivered { ram: TokenCount(250), nvme: TokenCount(50) });
-        assert_eq!(record.miss_tokens, TokenCount(1_000 - 300 - 64));
+        assert_eq!((record.counts.hit_ram, record.counts.hit_nvme), (250, 50));
+        assert_eq!(record.counts.miss, 1_000 - 300 - 64);
         let more = UsageRecord::of(claim(601, 500, 100), 1).unwrap_err();
         assert_eq!(more, SettleError::ClaimsMore { claimed: TokenCount(601), delivered: TokenCount(600) });
         assert_eq!(more.to_string(), "cached_tokens is 601 tokens, but only 600 tokens were delivered to this request");
@@ -253,7 +271,7 @@ mod tests {
             error.to_string(),
             "cached_tokens (937) and attested_tokens (64) add up to more than prompt_tokens (1000)"
         );
-        assert_eq!(UsageRecord::of(claim(936, 1_000, 0), 1).unwrap().miss_tokens, TokenCount::ZERO);
+        assert_eq!(UsageRecord::of(claim(936, 1_000, 0), 1).unwrap().counts.miss, 0);
     }
 
     #[test]
@@ -271,7 +289,7 @@ mod tests {
             UsageRecord::of(Settlement { detail, ..claim(cached, 500, 100) }, 1)
         };
         let record = decode(0).unwrap();
-        assert_eq!((record.hit, record.delivered), (Delivered::default(), Delivered::default()));
+        assert_eq!((record.counts.hit(), record.delivered), (0, Delivered::default()));
         let error = decode(1).unwrap_err();
         assert_eq!(error, SettleError::Decode { claimed: TokenCount(1) });
         assert!(error.to_string().starts_with("cached_tokens is 1 tokens with role decode, it must be 0"), "{error}");
@@ -377,9 +395,10 @@ mod tests {
         fn the_parts_add_up_and_no_tier_bills_more_than_it_delivered(settlement in settlements()) {
             let (claimed, delivered) = (settlement.cached_tokens, settlement.delivered);
             let record = UsageRecord::of(settlement, 1).unwrap();
-            prop_assert_eq!(record.hit.ram + record.hit.nvme, claimed);
-            prop_assert!(record.hit.ram <= delivered.ram && record.hit.nvme <= delivered.nvme);
-            prop_assert_eq!(record.hit_tokens() + record.attested_tokens + record.miss_tokens, record.prompt_tokens);
+            prop_assert_eq!(record.hit_tokens(), claimed);
+            let counts = record.counts;
+            prop_assert!(counts.hit_ram <= signed(delivered.ram) && counts.hit_nvme <= signed(delivered.nvme));
+            prop_assert!(counts.adds_up() && counts.is_of_usage());
         }
 
         #[test]

@@ -1,31 +1,24 @@
 //! Sums of records by tenant, namespace, hour, user and API key: kept in the same batch as the records, so that a bill over months
 //! reads a few rows, and checked against the records by an audit.
 
-use super::UsageRecord;
 use super::codec::{DecodeError, Reader, Writer};
-use super::record::Delivered;
-use crate::vocab::{ApiKeyId, Fingerprint, NamespaceName, TenantName, TokenCount, UserName, WordError};
+use super::{Counts, UsageRecord};
+use crate::vocab::{ApiKeyId, Fingerprint, NamespaceName, TenantName, UserName, WordError};
 
-/// Version of a rollup's bytes.
-const VERSION: u8 = 1;
+/// Version of a rollup's bytes. Version 1 ends with the counts; version 2 goes on with the number of corrections.
+const VERSION: u8 = 2;
+/// The one before, which is read.
+const WITHOUT_CORRECTIONS: u8 = 1;
 
 /// Sums over records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Settled requests.
     pub records: u64,
-    /// Tokens of their prompts: the sum of hit, attested and miss.
-    pub prompt_tokens: TokenCount,
-    /// Skipped from kvtier, by tier.
-    pub hit: Delivered,
-    /// Skipped from the engines' own GPU caches.
-    pub attested_tokens: TokenCount,
-    /// Computed.
-    pub miss_tokens: TokenCount,
-    /// Stored.
-    pub written_tokens: TokenCount,
-    /// Generated.
-    pub output_tokens: TokenCount,
+    /// Corrections of them.
+    pub corrections: u64,
+    /// What they come to.
+    pub counts: Counts,
 }
 
 /// Which sums are wanted; what is absent does not narrow.
@@ -81,80 +74,48 @@ pub(super) struct RollupKey {
 }
 
 impl Usage {
-    /// Tokens billed as hits.
-    #[must_use]
-    pub fn hit_tokens(&self) -> TokenCount {
-        self.hit.total()
-    }
-
     pub(super) fn add(&mut self, other: &Self) {
         self.records += other.records;
-        self.prompt_tokens += other.prompt_tokens;
-        self.hit.ram += other.hit.ram;
-        self.hit.nvme += other.hit.nvme;
-        self.attested_tokens += other.attested_tokens;
-        self.miss_tokens += other.miss_tokens;
-        self.written_tokens += other.written_tokens;
-        self.output_tokens += other.output_tokens;
+        self.corrections += other.corrections;
+        self.counts += other.counts;
+    }
+
+    /// How many records make it up.
+    pub(super) fn sequences(&self) -> u64 {
+        self.records + self.corrections
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut row = Writer::default().u8(VERSION).u64(self.records);
-        for tokens in [
-            self.prompt_tokens,
-            self.hit.ram,
-            self.hit.nvme,
-            self.attested_tokens,
-            self.miss_tokens,
-            self.written_tokens,
-            self.output_tokens,
-        ] {
-            row = row.u64(tokens.get());
-        }
-        row.finish()
+        self.counts.encode(Writer::default().u8(VERSION).u64(self.records)).u64(self.corrections).finish()
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut row = Reader::new(bytes);
-        if row.u8()? != VERSION {
+        let version = row.u8()?;
+        if !(WITHOUT_CORRECTIONS..=VERSION).contains(&version) {
             return Err(DecodeError { what: "a rollup version that this kvtier does not know", at: 0 });
         }
-        let records = row.u64()?;
-        let mut tokens = || row.u64().map(TokenCount);
-        let usage = Self {
-            records,
-            prompt_tokens: tokens()?,
-            hit: Delivered { ram: tokens()?, nvme: tokens()? },
-            attested_tokens: tokens()?,
-            miss_tokens: tokens()?,
-            written_tokens: tokens()?,
-            output_tokens: tokens()?,
-        };
+        let (records, counts) = (row.u64()?, Counts::decode(&mut row)?);
+        let corrections = if version > WITHOUT_CORRECTIONS { row.u64()? } else { 0 };
         row.end()?;
-        Ok(usage)
+        Ok(Self { records, corrections, counts })
     }
 }
 
 impl From<&UsageRecord> for Usage {
     fn from(record: &UsageRecord) -> Self {
-        Self {
-            records: 1,
-            prompt_tokens: record.prompt_tokens,
-            hit: record.hit,
-            attested_tokens: record.attested_tokens,
-            miss_tokens: record.miss_tokens,
-            written_tokens: record.written_tokens,
-            output_tokens: record.output_tokens,
-        }
+        let is_correction = record.correction.is_some();
+        Self { records: u64::from(!is_correction), corrections: u64::from(is_correction), counts: record.counts }
     }
 }
 
 impl RollupKey {
+    /// A correction counts in the hour of what it corrects: a sum says what was used then, as far as it is known now.
     pub(super) fn of(record: &UsageRecord) -> Self {
         Self {
             tenant: record.tenant.clone(),
             namespace: record.namespace.clone(),
-            hour: record.settled_at.hour(),
+            hour: record.used_at().hour(),
             fingerprint: record.fingerprint,
             user: record.detail.user.clone(),
             api_key: record.detail.api_key.clone(),
@@ -262,17 +223,10 @@ mod tests {
 
     #[test]
     fn sums_read_back() {
-        let tokens = TokenCount;
-        let usage = Usage {
-            records: 1,
-            prompt_tokens: tokens(2),
-            hit: Delivered { ram: tokens(3), nvme: tokens(4) },
-            attested_tokens: tokens(5),
-            miss_tokens: tokens(6),
-            written_tokens: tokens(7),
-            output_tokens: tokens(8),
-        };
+        let usage = Usage { records: 1, corrections: 9, counts: Counts::of([2, 3, 4, 5, 6, 7, 8]) };
         assert_eq!(Usage::decode(&usage.encode()), Ok(usage));
         assert!(Usage::decode(&usage.encode()[1..]).is_err());
+        let before = [&[1], &usage.encode()[1..65]].concat();
+        assert_eq!(Usage::decode(&before), Ok(Usage { corrections: 0, ..usage }), "as an older version wrote it");
     }
 }

@@ -1,16 +1,20 @@
-//! The bytes of a record. Version 1 ends with the labels; version 2 goes on with what a settle says beside its counts.
+//! The bytes of a record. Version 1 ends with the labels; version 2 goes on with what a settle says beside its counts;
+//! version 3, which only corrections have, with what makes it one.
 
 use std::collections::BTreeMap;
 
 use super::codec::{DecodeError, Reader, Writer};
-use super::{Delivered, UsageRecord};
+use super::counts::count;
+use super::{Correction, Counts, Delivered, UsageRecord};
 use crate::vocab::{
     ApiKeyId, BillingId, ClassName, Fingerprint, FinishReason, InstanceId, NamespaceName, NodeRole, TenantName,
     Timestamp, TokenCount, UsageDetail, UserName, WordError,
 };
 
-/// Version of a record's bytes.
-const VERSION: u8 = 2;
+/// Version of a correction's bytes.
+const CORRECTION: u8 = 3;
+/// Version of a settle's bytes.
+const SETTLE: u8 = 2;
 /// The one before, of which rows are kept and read.
 const WITHOUT_DETAIL: u8 = 1;
 
@@ -18,7 +22,7 @@ impl UsageRecord {
     /// The bytes of its row. The sequence is in the row's key and here, so that an exported row stands alone.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut row = Writer::default()
-            .u8(VERSION)
+            .u8(if self.correction.is_some() { CORRECTION } else { SETTLE })
             .u64(self.sequence)
             .u64(self.settled_at.0)
             .u32(self.attempt)
@@ -26,22 +30,17 @@ impl UsageRecord {
         for word in [self.tenant.as_str(), self.billing_id.as_str(), self.instance.as_str(), self.namespace.as_str()] {
             row = row.word(word);
         }
-        for tokens in [
-            self.prompt_tokens,
-            self.hit.ram,
-            self.hit.nvme,
-            self.attested_tokens,
-            self.miss_tokens,
-            self.written_tokens,
-            self.output_tokens,
-        ] {
-            row = row.u64(tokens.get());
-        }
-        row = row.u8(count(self.labels.len()));
+        row = self.counts.encode(row);
+        row = row.u8(length(self.labels.len()));
         for (label, value) in &self.labels {
             row = row.word(label).word(value);
         }
-        self.encode_detail(row).finish()
+        let row = self.encode_detail(row);
+        match &self.correction {
+            Some(correction) => correction.encode(row),
+            None => row,
+        }
+        .finish()
     }
 
     fn encode_detail(&self, row: Writer) -> Writer {
@@ -54,7 +53,7 @@ impl UsageRecord {
             .u64(preempted_tokens.get())
             .u64(self.delivered.ram.get())
             .u64(self.delivered.nvme.get())
-            .u8(count(written_by_class.len()));
+            .u8(length(written_by_class.len()));
         for (class, tokens) in written_by_class {
             row = row.word(class.as_str()).u64(tokens.get());
         }
@@ -65,12 +64,15 @@ impl UsageRecord {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut row = Reader::new(bytes);
         let version = row.u8()?;
-        if !(WITHOUT_DETAIL..=VERSION).contains(&version) {
+        if !(WITHOUT_DETAIL..=CORRECTION).contains(&version) {
             return Err(DecodeError { what: "a record version that this kvtier does not know", at: 0 });
         }
         let mut record = Self::decode_counts(&mut row)?;
         if version > WITHOUT_DETAIL {
             record.decode_detail(&mut row)?;
+        }
+        if version == CORRECTION {
+            record.correction = Some(Correction::decode(&mut row)?);
         }
         row.end()?;
         Ok(record)
@@ -83,10 +85,7 @@ impl UsageRecord {
         let billing_id = row.parsed(BillingId::parse)?;
         let instance = row.parsed(InstanceId::parse)?;
         let namespace = row.parsed(NamespaceName::parse)?;
-        let mut tokens = || row.u64().map(TokenCount);
-        let (prompt_tokens, hit) = (tokens()?, Delivered { ram: tokens()?, nvme: tokens()? });
-        let (attested_tokens, miss_tokens) = (tokens()?, tokens()?);
-        let (written_tokens, output_tokens) = (tokens()?, tokens()?);
+        let counts = Counts::decode(row)?;
         let mut labels = BTreeMap::new();
         for _ in 0..row.u8()? {
             labels.insert(row.word()?.to_owned(), row.word()?.to_owned());
@@ -100,16 +99,12 @@ impl UsageRecord {
             fingerprint,
             namespace,
             settled_at,
-            prompt_tokens,
-            hit,
-            attested_tokens,
-            miss_tokens,
-            written_tokens,
-            output_tokens,
+            counts,
             labels,
             detail: UsageDetail::default(),
             // What was delivered beyond the hit was not kept then.
-            delivered: hit,
+            delivered: Delivered { ram: count(counts.hit_ram), nvme: count(counts.hit_nvme) },
+            correction: None,
         })
     }
 
@@ -128,8 +123,8 @@ impl UsageRecord {
     }
 }
 
-/// Counts of this room are checked to be small before they get here.
-fn count(length: usize) -> u8 {
+/// Lists of this room are checked to be short before they get here.
+fn length(length: usize) -> u8 {
     u8::try_from(length).unwrap_or(u8::MAX)
 }
 
@@ -184,9 +179,28 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_correction_are_pinned() {
+        let correction = Correction {
+            corrects: BillingId::parse("b-0").unwrap(),
+            used_at: Timestamp(5),
+            reason: "twice".to_owned(),
+            written_by_class: [(ClassName::parse("1h").unwrap(), -16)].into(),
+        };
+        let record = UsageRecord { counts: -detailed().counts, correction: Some(correction), ..detailed() };
+        let bytes = record.encode();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(hex.starts_with(&["03", HEAD].concat()));
+        assert!(
+            hex.ends_with("03622d300500000000000000057477696365010231 68f0ffffffffffffff".replace(' ', "").as_str())
+        );
+        assert_eq!(UsageRecord::decode(&bytes), Ok(record));
+        assert!(UsageRecord::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
     fn a_row_of_an_unknown_version_or_code_is_an_error() {
         let bytes = detailed().encode();
-        for (at, byte) in [(0, 0), (0, 3), (at_of_codes(&bytes), 6), (at_of_codes(&bytes) + 1, 3)] {
+        for (at, byte) in [(0, 0), (0, 4), (at_of_codes(&bytes), 6), (at_of_codes(&bytes) + 1, 3)] {
             let mut changed = bytes.clone();
             changed[at] = byte;
             assert!(UsageRecord::decode(&changed).is_err(), "byte {at} is {byte}");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::codec::{DecodeError, Reader, Writer};
 use super::ledger::Ledger;
+use super::view::View;
 use super::{LedgerError, store};
 use crate::vocab::limits::STORAGE_GAP_MAX;
 use crate::vocab::{AccountName, NamespaceName, Timestamp};
@@ -81,14 +82,25 @@ impl Ledger {
     /// # Errors
     /// When the database can't be read.
     pub fn storage(&self, hours: std::ops::Range<u32>) -> Result<Vec<StorageRow>, LedgerError> {
-        let rows = self.store().view().rows(store::STORAGE, &[], &[]).map(|row| {
-            let (key, value) = row?;
-            let token_ms = decode(&key, &value)?;
-            let (of, hour) = decode_key(&key).map_err(|source| store::row_error("storage", &key, source))?;
-            Ok(StorageRow { key: of, hour, token_ms })
-        });
+        let rows = rows(&self.store().view());
         rows.filter(|row| row.as_ref().map_or(true, |row: &StorageRow| hours.contains(&row.hour))).collect()
     }
+}
+
+/// All rows, in the order of account, namespace, hour and class.
+pub(super) fn rows<'s>(view: &View<'s>) -> impl Iterator<Item = Result<StorageRow, LedgerError>> + use<'s> {
+    view.rows(store::STORAGE, &[], &[]).map(|row| {
+        let (key, value) = row?;
+        let token_ms = decode(&key, &value)?;
+        let (of, hour) = decode_key(&key).map_err(|source| store::row_error("storage", &key, source))?;
+        Ok(StorageRow { key: of, hour, token_ms })
+    })
+}
+
+/// The millisecond since 1970 up to which all is counted; 0 where nothing is.
+pub(super) fn counted_until(view: &View<'_>) -> Result<u64, LedgerError> {
+    let bytes = view.secret(UNTIL)?;
+    Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
 }
 
 /// The hours from one time to another, with the milliseconds in each.

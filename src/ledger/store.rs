@@ -1,11 +1,12 @@
-//! The database itself: its kinds of rows in one key space, written in synced batches. No other file of the room
-//! knows that it is RocksDB.
+//! The database itself: its kinds of rows in one key space, written in synced batches. No other file of the room but
+//! `view.rs` knows that it is RocksDB.
 //!
 //! | key | value |
 //! |---|---|
-//! | `m` name | what the database knows of itself: its format, the key of its delivery receipts, what exporters have |
+//! | `m` name | what the database knows of itself: its format, the key of its delivery receipts, what exporters have, the counters of all records |
 //! | `r` sequence (big-endian) | a record |
-//! | `i` tenant 0 billing id | the sequence of its record: the identity that makes a settle happen once |
+//! | `i` tenant 0 billing id | the sequence of its record: the identity that makes a settle happen once; of a correction, a digest of what was asked for, too |
+//! | `c` tenant 0 billing id | what a corrected record comes to by now |
 //! | `u` tenant 0 namespace 0 hour fingerprint (user 0 key 0) | sums of its records |
 //! | `b` as `u` | of these sums, what came from records that were deleted |
 //! | `d` tenant 0 billing id | a claim that was refused because it was more than was delivered |
@@ -19,26 +20,30 @@ use std::{fs, io};
 use rocksdb::{BlockBasedOptions, DB, DBRecoveryMode, Direction, ErrorKind, IteratorMode, Options, WriteOptions};
 
 use super::codec::DecodeError;
+use super::correction::Standing;
 use super::record::UsageRecord;
 use super::rollup::{RollupKey, Usage};
+use super::view::View;
 use super::{Divergence, LedgerError, ReceiptKey};
 use crate::vocab::limits::LEDGER_BUFFER_BYTES;
 use crate::vocab::{BillingId, TenantName};
 
 /// Format of the key space; a change of any row's meaning makes another one.
-/// 2: records and sums may say more than in 1, which is read and goes on as 2.
-const FORMAT: u32 = 2;
+/// 2: records and sums may say more than in 1. 3: a record may be a correction. Older ones are read and go on as 3.
+const FORMAT: u32 = 3;
 const FORMAT_KEY: &[u8] = b"mformat";
 const RECEIPT_KEY: &[u8] = b"mreceipt_key";
-const ACKNOWLEDGED_KEY: &[u8] = b"macknowledged";
+pub(super) const ACKNOWLEDGED_KEY: &[u8] = b"macknowledged";
+pub(super) const COUNTERS_KEY: &[u8] = b"mcounters";
 /// Kinds of rows.
 pub(super) const RECORD: u8 = b'r';
 pub(super) const IDENTITY: u8 = b'i';
 pub(super) const ROLLUP: u8 = b'u';
 pub(super) const QUOTA: u8 = b'q';
 pub(super) const STORAGE: u8 = b's';
-const DELETED: u8 = b'b';
-const DIVERGENCE: u8 = b'd';
+pub(super) const DELETED: u8 = b'b';
+pub(super) const DIVERGENCE: u8 = b'd';
+pub(super) const STANDING: u8 = b'c';
 
 /// The open database.
 pub(super) struct Store {
@@ -50,24 +55,33 @@ pub(super) struct Store {
     failing: std::sync::atomic::AtomicBool,
 }
 
+/// Digest of what a correction was asked for with.
+pub(super) type Asked = [u8; 16];
+
 /// Rows to be written together.
 #[derive(Default)]
 pub(super) struct Rows(rocksdb::WriteBatch);
 
-/// One moment of the database, for reads that belong together.
-pub(super) struct View<'a>(rocksdb::Snapshot<'a>);
-
-/// A row without the kind in its key.
-pub(super) type Row = (Box<[u8]>, Box<[u8]>);
-
 impl Rows {
-    pub(super) fn record(&mut self, record: &UsageRecord) {
+    pub(super) fn record(&mut self, record: &UsageRecord, asked: Option<Asked>) {
         self.0.put(record_key(record.sequence), record.encode());
-        self.0.put(identity_key(&record.tenant, &record.billing_id), record.sequence.to_be_bytes());
+        let sequence = record.sequence.to_be_bytes();
+        let named = [&sequence[..], asked.as_ref().map_or(&[], |asked| &asked[..])].concat();
+        self.0.put(identity_key(&record.tenant, &record.billing_id), named);
+    }
+
+    /// What a corrected record comes to.
+    pub(super) fn standing(&mut self, tenant: &TenantName, corrects: &BillingId, standing: &Standing) {
+        self.0.put(identity(STANDING, tenant, corrects), standing.encode());
     }
 
     pub(super) fn rollup(&mut self, key: &RollupKey, usage: &Usage) {
         self.0.put(keyed(ROLLUP, &key.encode()), usage.encode());
+    }
+
+    /// What all records come to.
+    pub(super) fn counters(&mut self, usage: &Usage) {
+        self.0.put(COUNTERS_KEY, usage.encode());
     }
 
     pub(super) fn quota(&mut self, account: &[u8], quota: &[u8]) {
@@ -102,6 +116,8 @@ impl Rows {
         let Some(last) = records.last() else { return };
         for record in records {
             self.0.delete(identity_key(&record.tenant, &record.billing_id));
+            // Without the record nobody may correct it any more.
+            self.0.delete(identity(STANDING, &record.tenant, &record.billing_id));
         }
         self.0.delete_range(record_key(0), record_key(last.sequence + 1));
     }
@@ -172,15 +188,33 @@ impl Store {
         self.get(ACKNOWLEDGED_KEY)?.map_or(Ok(0), |sequence| sequence_of(&sequence, "acknowledged", ACKNOWLEDGED_KEY))
     }
 
-    /// The record of an identity.
-    pub(super) fn find(&self, tenant: &TenantName, billing_id: &BillingId) -> Result<Option<UsageRecord>, LedgerError> {
+    /// What all records come to; nothing in a ledger that has not counted yet.
+    pub(super) fn counters(&self) -> Result<Option<Usage>, LedgerError> {
+        let row = self.get(COUNTERS_KEY)?;
+        row.map(|row| Usage::decode(&row).map_err(|error| row_error("counters", COUNTERS_KEY, error))).transpose()
+    }
+
+    /// The record of an identity, and what was asked for, if it is a correction.
+    pub(super) fn find(
+        &self,
+        tenant: &TenantName,
+        billing_id: &BillingId,
+    ) -> Result<Option<(UsageRecord, Option<Asked>)>, LedgerError> {
         let identity = identity_key(tenant, billing_id);
-        let Some(sequence) = self.get(&identity)? else { return Ok(None) };
-        let sequence = sequence_of(&sequence, "identity", &identity)?;
+        let Some(named) = self.get(&identity)? else { return Ok(None) };
+        let (sequence, asked) = named_of(&named, &identity)?;
         let key = record_key(sequence);
         let dangling = DecodeError { what: "its record is missing", at: 0 };
         let row = self.get(&key)?.ok_or_else(|| row_error("identity", &identity, dangling))?;
-        UsageRecord::decode(&row).map(Some).map_err(|source| row_error("record", &key, source))
+        let record = UsageRecord::decode(&row).map_err(|source| row_error("record", &key, source))?;
+        Ok(Some((record, asked)))
+    }
+
+    /// What a corrected record comes to; nothing where it never was.
+    pub(super) fn standing(&self, tenant: &TenantName, corrects: &BillingId) -> Result<Option<Standing>, LedgerError> {
+        let key = identity(STANDING, tenant, corrects);
+        let row = self.get(&key)?.map(|row| Standing::decode(&row).map_err(|error| row_error("standing", &key, error)));
+        row.transpose()
     }
 
     /// The sums so far.
@@ -238,7 +272,7 @@ impl Store {
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        View(self.db.snapshot())
+        View::new(self.db.snapshot())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
@@ -263,77 +297,6 @@ impl Store {
 
     fn unreadable(&self, detail: &str) -> LedgerError {
         unreadable(&self.path, detail)
-    }
-}
-
-impl<'s> View<'s> {
-    /// Rows of a kind whose keys start with `prefix`, from `from` on, in order of their keys.
-    pub(super) fn rows(
-        &self,
-        kind: u8,
-        prefix: &[u8],
-        from: &[u8],
-    ) -> impl Iterator<Item = Result<Row, LedgerError>> + use<'s> {
-        let prefix = keyed(kind, prefix);
-        let start = keyed(kind, from).max(prefix.clone());
-        self.0
-            .iterator(IteratorMode::From(&start, Direction::Forward))
-            .map(|row| row.map_err(|error| database("read", &error)))
-            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
-            .map(|row| row.map(|(key, value)| (key[1..].into(), value)))
-    }
-
-    /// Records after a sequence, in order.
-    pub(super) fn records(&self, after: u64) -> impl Iterator<Item = Result<UsageRecord, LedgerError>> + use<'s> {
-        self.rows(RECORD, &[], &after.saturating_add(1).to_be_bytes()).map(|row| {
-            let (key, value) = row?;
-            let record = UsageRecord::decode(&value).map_err(|source| row_error("record", &key, source))?;
-            if record.sequence.to_be_bytes() != *key {
-                return Err(row_error("record", &key, DecodeError { what: "another record's sequence", at: 1 }));
-            }
-            Ok(record)
-        })
-    }
-
-    /// Sums whose keys start with `prefix`, in order.
-    pub(super) fn rollups(
-        &self,
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<(RollupKey, Usage), LedgerError>> + use<'s> {
-        self.all_sums(ROLLUP, "rollup", prefix)
-    }
-
-    /// What was deleted of the sums.
-    pub(super) fn deleted(&self) -> impl Iterator<Item = Result<(RollupKey, Usage), LedgerError>> + use<'s> {
-        self.all_sums(DELETED, "deleted", &[])
-    }
-
-    fn all_sums(
-        &self,
-        kind: u8,
-        name: &'static str,
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<(RollupKey, Usage), LedgerError>> + use<'s> {
-        self.rows(kind, prefix, &[]).map(move |row| {
-            let (key, value) = row?;
-            let read = || Ok((RollupKey::decode(&key)?, Usage::decode(&value)?));
-            read().map_err(|source| row_error(name, &key, source))
-        })
-    }
-
-    /// Claims that were refused.
-    pub(super) fn divergences(&self) -> impl Iterator<Item = Result<Divergence, LedgerError>> + use<'s> {
-        self.rows(DIVERGENCE, &[], &[]).map(|row| {
-            let (key, value) = row?;
-            Divergence::decode(&key, &value).map_err(|source| row_error("divergence", &key, source))
-        })
-    }
-
-    /// Sequence that an identity names.
-    pub(super) fn identity(&self, record: &UsageRecord) -> Result<Option<u64>, LedgerError> {
-        let key = identity_key(&record.tenant, &record.billing_id);
-        let row = self.0.get(&key).map_err(|error| database("read", &error))?;
-        row.map(|sequence| sequence_of(&sequence, "identity", &key)).transpose()
     }
 }
 
@@ -415,7 +378,7 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> LedgerError {
     if locked { LedgerError::InUse { path, detail } } else { LedgerError::Unreadable { path, detail } }
 }
 
-fn database(doing: &'static str, error: &rocksdb::Error) -> LedgerError {
+pub(super) fn database(doing: &'static str, error: &rocksdb::Error) -> LedgerError {
     LedgerError::Database { doing, detail: error.to_string() }
 }
 
@@ -423,13 +386,13 @@ pub(super) fn row_error(row: &'static str, key: &[u8], source: DecodeError) -> L
     LedgerError::Row { row, key: key.escape_ascii().to_string(), source }
 }
 
-fn keyed(kind: u8, rest: &[u8]) -> Vec<u8> {
+pub(super) fn keyed(kind: u8, rest: &[u8]) -> Vec<u8> {
     let mut key = vec![kind];
     key.extend_from_slice(rest);
     key
 }
 
-fn secret_key(name: &str) -> Vec<u8> {
+pub(super) fn secret_key(name: &str) -> Vec<u8> {
     [b"msecret:", name.as_bytes()].concat()
 }
 
@@ -437,18 +400,27 @@ fn record_key(sequence: u64) -> Vec<u8> {
     keyed(RECORD, &sequence.to_be_bytes())
 }
 
-fn identity_key(tenant: &TenantName, billing_id: &BillingId) -> Vec<u8> {
+pub(super) fn identity_key(tenant: &TenantName, billing_id: &BillingId) -> Vec<u8> {
     identity(IDENTITY, tenant, billing_id)
 }
 
-fn identity(kind: u8, tenant: &TenantName, billing_id: &BillingId) -> Vec<u8> {
+pub(super) fn identity(kind: u8, tenant: &TenantName, billing_id: &BillingId) -> Vec<u8> {
     let mut key = keyed(kind, tenant.as_str().as_bytes());
     key.push(0);
     key.extend_from_slice(billing_id.as_str().as_bytes());
     key
 }
 
-fn sequence_of(bytes: &[u8], row: &'static str, key: &[u8]) -> Result<u64, LedgerError> {
+/// The sequence that an identity names, and the digest of what was asked for.
+pub(super) fn named_of(bytes: &[u8], key: &[u8]) -> Result<(u64, Option<Asked>), LedgerError> {
+    let (sequence, asked) = bytes.split_at_checked(8).unwrap_or((bytes, &[]));
+    let sequence = sequence_of(sequence, "identity", key)?;
+    let wrong = DecodeError { what: "a digest that is not 16 bytes", at: 8 };
+    let asked = (!asked.is_empty()).then(|| asked.try_into().map_err(|_| row_error("identity", key, wrong)));
+    Ok((sequence, asked.transpose()?))
+}
+
+pub(super) fn sequence_of(bytes: &[u8], row: &'static str, key: &[u8]) -> Result<u64, LedgerError> {
     let wrong = DecodeError { what: "a sequence that is not 8 bytes", at: 0 };
     bytes.try_into().map(u64::from_be_bytes).map_err(|_| row_error(row, key, wrong))
 }

@@ -7,20 +7,29 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use tokio::sync::oneshot;
 
 use super::bound::{Bound, Taken};
+use super::correction::Standing;
 use super::rollup::{RollupKey, Usage};
-use super::store::{Rows, Store};
+use super::store::{Asked, Rows, Store};
 use super::sweep::{Sweeper, Swept};
-use super::{Divergence, LedgerError, LedgerOptions, SettleError, Settled, Settlement, UsageRecord};
+use super::{Amendment, Divergence, LedgerError, LedgerOptions, SettleError, Settled, Settlement, UsageRecord};
 use crate::vocab::limits::{DIVERGENCES_MAX, LEDGER_BATCH};
 use crate::vocab::{BillingId, TenantName, Timestamp};
 
 /// Where the answer to a settle goes. One whose asker is gone is settled all the same.
 pub type Reply = oneshot::Sender<Result<Settled, SettleError>>;
 
+/// What asks for a record.
+pub(super) enum Ask {
+    /// A settle.
+    Settle(Settlement),
+    /// A correction.
+    Correct(Amendment),
+}
+
 /// What waits for the writer.
 pub(super) enum Job {
-    /// A settle.
-    Settle(Box<Settlement>, Reply),
+    /// A record is asked for.
+    Record(Box<Ask>, Reply),
     /// Records that are old enough at this moment may go.
     Sweep(Timestamp, Swept),
 }
@@ -36,13 +45,17 @@ pub(super) struct Writer {
     sweeper: Sweeper,
     /// Refused claims that are kept.
     divergences: u64,
+    /// What all records come to.
+    counters: Usage,
 }
 
 /// Records and sums that are written together.
 #[derive(Default)]
 struct Batch {
-    records: Vec<UsageRecord>,
+    records: Vec<(UsageRecord, Option<Asked>)>,
     identities: HashMap<(TenantName, BillingId), usize>,
+    standings: BTreeMap<(TenantName, BillingId), Standing>,
+    sum: Usage,
     rollups: BTreeMap<RollupKey, Usage>,
     divergences: BTreeMap<(TenantName, BillingId), Divergence>,
 }
@@ -57,7 +70,15 @@ impl Writer {
             divergences += 1;
         }
         let sweeper = Sweeper::new(options.retention);
-        Ok(Self { store, next_sequence, broken: None, bound, sweeper, divergences })
+        let counters = match store.counters()? {
+            Some(counters) => counters,
+            // A ledger of an older version has sums, and goes on from them.
+            None => store.view().rollups(&[]).try_fold(Usage::default(), |mut sum, row| {
+                sum.add(&row?.1);
+                Ok(sum)
+            })?,
+        };
+        Ok(Self { counters, store, next_sequence, broken: None, bound, sweeper, divergences })
     }
 
     /// Bytes that the ledger takes.
@@ -74,7 +95,7 @@ impl Writer {
     }
 
     /// What waits: at least one job, but during a sweep, which goes on meanwhile. Nothing at the end.
-    fn gather(&mut self, inbox: &Receiver<Job>) -> Option<Vec<(Settlement, Reply)>> {
+    fn gather(&mut self, inbox: &Receiver<Job>) -> Option<Vec<(Ask, Reply)>> {
         let mut jobs = Vec::new();
         if !self.sweeper.is_under_way() {
             self.take(inbox.recv().ok()?, &mut jobs);
@@ -89,22 +110,25 @@ impl Writer {
         Some(jobs)
     }
 
-    fn take(&mut self, job: Job, jobs: &mut Vec<(Settlement, Reply)>) {
+    fn take(&mut self, job: Job, jobs: &mut Vec<(Ask, Reply)>) {
         match job {
-            Job::Settle(settlement, reply) => jobs.push((*settlement, reply)),
+            Job::Record(ask, reply) => jobs.push((*ask, reply)),
             Job::Sweep(now, done) => self.sweeper.begin(now, done),
         }
     }
 
     /// Decides all jobs, writes what is new, and answers.
-    fn commit(&mut self, jobs: Vec<(Settlement, Reply)>) {
+    fn commit(&mut self, jobs: Vec<(Ask, Reply)>) {
         if self.bound.is_reached() && !jobs.is_empty() {
             // Room may have been made since.
             self.measure();
         }
         let mut batch = Batch::default();
-        let answers: Vec<_> =
-            jobs.into_iter().map(|(settlement, reply)| (reply, self.decide(&mut batch, settlement))).collect();
+        let mut decide = |ask| match ask {
+            Ask::Settle(settlement) => self.settle(&mut batch, settlement),
+            Ask::Correct(amendment) => self.correct(&mut batch, amendment),
+        };
+        let answers: Vec<_> = jobs.into_iter().map(|(ask, reply)| (reply, decide(ask))).collect();
         match self.write(&batch) {
             Ok(bytes) if bytes > 0 => {
                 let noted = self.bound.wrote(&self.store, bytes);
@@ -148,13 +172,9 @@ impl Writer {
 
     /// The identity is looked for before anything is checked: by the time that a settle is repeated, the daemon may
     /// have forgotten what it delivered.
-    fn decide(&mut self, batch: &mut Batch, settlement: Settlement) -> Result<Settled, SettleError> {
+    fn settle(&mut self, batch: &mut Batch, settlement: Settlement) -> Result<Settled, SettleError> {
         self.usable()?;
-        let found = match batch.find(&settlement.tenant, &settlement.billing_id) {
-            Some(record) => Some(record.clone()),
-            None => self.store.find(&settlement.tenant, &settlement.billing_id).map_err(unavailable)?,
-        };
-        if let Some(first) = found {
+        if let Some((first, _)) = self.find(batch, &settlement.tenant, &settlement.billing_id)? {
             return match first.difference(&settlement) {
                 None => Ok(Settled { record: first, repeated: true }),
                 Some(field) => Err(SettleError::Conflict { field, first: Box::new(first) }),
@@ -169,7 +189,51 @@ impl Writer {
             }
             record => record?,
         };
-        batch.add(&self.store, record.clone()).map_err(unavailable)?;
+        self.add(batch, record, None)
+    }
+
+    /// As a settle, with one more thing to look up: what the request comes to by now.
+    fn correct(&mut self, batch: &mut Batch, amendment: Amendment) -> Result<Settled, SettleError> {
+        self.usable()?;
+        let asked = amendment.asked();
+        if let Some((first, before)) = self.find(batch, &amendment.tenant, &amendment.billing_id)? {
+            return match before == Some(asked) {
+                true => Ok(Settled { record: first, repeated: true }),
+                false => Err(SettleError::Conflict { field: "content", first: Box::new(first) }),
+            };
+        }
+        self.bound.check()?;
+        let corrected = (amendment.tenant.clone(), amendment.corrects.clone());
+        let Some((first, _)) = self.find(batch, &corrected.0, &corrected.1)? else {
+            return Err(SettleError::NothingToCorrect(corrected.1));
+        };
+        let mut standing = match batch.standings.get(&corrected) {
+            Some(standing) => standing.clone(),
+            None => match self.store.standing(&corrected.0, &corrected.1).map_err(unavailable)? {
+                Some(standing) => standing,
+                None => Standing::of(&first),
+            },
+        };
+        let record = amendment.record(&first, &mut standing, self.next_sequence)?;
+        let settled = self.add(batch, record, Some(asked))?;
+        batch.standings.insert(corrected, standing);
+        Ok(settled)
+    }
+
+    fn find(
+        &self,
+        batch: &Batch,
+        tenant: &TenantName,
+        billing_id: &BillingId,
+    ) -> Result<Option<(UsageRecord, Option<Asked>)>, SettleError> {
+        match batch.find(tenant, billing_id) {
+            Some(found) => Ok(Some(found.clone())),
+            None => self.store.find(tenant, billing_id).map_err(unavailable),
+        }
+    }
+
+    fn add(&mut self, batch: &mut Batch, record: UsageRecord, asked: Option<Asked>) -> Result<Settled, SettleError> {
+        batch.add(&self.store, record.clone(), asked).map_err(unavailable)?;
         self.next_sequence += 1;
         Ok(Settled { record, repeated: false })
     }
@@ -189,35 +253,42 @@ impl Writer {
     }
 
     /// Bytes that were written.
-    fn write(&self, batch: &Batch) -> Result<u64, LedgerError> {
+    fn write(&mut self, batch: &Batch) -> Result<u64, LedgerError> {
         if batch.records.is_empty() && batch.divergences.is_empty() {
             return Ok(0);
         }
         let mut rows = Rows::default();
-        batch.records.iter().for_each(|record| rows.record(record));
+        batch.records.iter().for_each(|(record, asked)| rows.record(record, *asked));
+        let mut counters = self.counters;
+        counters.add(&batch.sum);
+        rows.counters(&counters);
+        batch.standings.iter().for_each(|((tenant, corrects), standing)| rows.standing(tenant, corrects, standing));
         batch.rollups.iter().for_each(|(key, usage)| rows.rollup(key, usage));
         batch.divergences.values().for_each(|divergence| rows.divergence(divergence));
         let bytes = rows.bytes();
-        self.store.write(rows).map(|()| bytes)
+        self.store.write(rows)?;
+        self.counters = counters;
+        Ok(bytes)
     }
 }
 
 impl Batch {
-    fn find(&self, tenant: &TenantName, billing_id: &BillingId) -> Option<&UsageRecord> {
+    fn find(&self, tenant: &TenantName, billing_id: &BillingId) -> Option<&(UsageRecord, Option<Asked>)> {
         self.identities.get(&(tenant.clone(), billing_id.clone())).and_then(|at| self.records.get(*at))
     }
 
     /// Either all of the record is in the batch, or nothing of it.
-    fn add(&mut self, store: &Store, record: UsageRecord) -> Result<(), LedgerError> {
+    fn add(&mut self, store: &Store, record: UsageRecord, asked: Option<Asked>) -> Result<(), LedgerError> {
         let key = RollupKey::of(&record);
         let mut usage = match self.rollups.get(&key) {
             Some(usage) => *usage,
             None => store.rollup(&key)?,
         };
         usage.add(&Usage::from(&record));
+        self.sum.add(&Usage::from(&record));
         self.rollups.insert(key, usage);
         self.identities.insert((record.tenant.clone(), record.billing_id.clone()), self.records.len());
-        self.records.push(record);
+        self.records.push((record, asked));
         Ok(())
     }
 }
@@ -242,7 +313,7 @@ mod tests {
             .into_iter()
             .map(|settlement| {
                 let (reply, answer) = oneshot::channel();
-                ((settlement, reply), answer)
+                ((Ask::Settle(settlement), reply), answer)
             })
             .unzip();
         writer.commit(jobs);

@@ -1,37 +1,38 @@
 //! Does the bill agree with itself? On a stopped folder's ledger.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::OfflineError;
-use crate::ledger::{Divergence, Divergences, Diverging, GatewayError, GatewayReport, Ledger};
-use crate::tiers::Folder;
+use super::{OfflineError, StoppedLedger};
+use crate::ledger::{Divergence, Divergences, Diverging, Ledger};
 
 /// What an audit found. Field names are a contract: add, never rename.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
     /// Settled requests.
     pub records: u64,
+    /// Corrections of them: records of their own, in all sums.
+    pub corrections: u64,
     /// Identities (tenant and billing id): one a record.
     pub identities: u64,
     /// Sums by tenant, namespace and hour.
     pub rollups: u64,
     /// Tokens of their prompts.
-    pub prompt_tokens: u64,
+    pub prompt_tokens: i64,
     /// Delivered and skipped.
-    pub hit_tokens: u64,
+    pub hit_tokens: i64,
     /// Skipped from engines' own GPU caches.
-    pub attested_tokens: u64,
+    pub attested_tokens: i64,
     /// Computed.
-    pub miss_tokens: u64,
+    pub miss_tokens: i64,
     /// Of the records, those that were deleted after they had been acknowledged: their sums are kept.
     pub deleted: u64,
     /// Exporters have all records up to this sequence.
     pub acknowledged: u64,
+    /// Hours of metered storage, by account, namespace and class.
+    pub storage_hours: u64,
     /// Where kvtier and engines disagree about what was skipped: no difference of the ledger with itself.
     pub divergences: DivergenceReport,
     /// How many disagreements.
@@ -116,45 +117,28 @@ impl From<Divergences> for DivergenceReport {
     }
 }
 
-/// The ledger of a stopped folder.
-fn open(dir: &Path) -> Result<(Folder, Ledger), OfflineError> {
-    let folder = Folder::inspect(dir)?;
-    let path = folder.ledger();
-    if !path.exists() {
-        return Err(OfflineError::NoLedger(path));
-    }
-    let ledger = Ledger::open(&path)?;
-    Ok((folder, ledger))
-}
-
-/// Compares the ledger of folder `dir` with a gateway's log, a file of JSON lines: see [`Ledger::reconcile`].
-///
-/// # Errors
-/// As [`audit`], and for a log that can't be read or has a line that is no request.
-pub fn reconcile(dir: &Path, log: &Path) -> Result<GatewayReport, OfflineError> {
-    let (_folder, ledger) = open(dir)?;
-    let failed = |error: GatewayError| OfflineError::GatewayLog { path: log.into(), why: error.to_string() };
-    let file = File::open(log).map_err(|error| failed(error.into()))?;
-    ledger.reconcile(BufReader::new(file)).map_err(failed)
-}
-
 /// Reads all of the ledger of folder `dir`.
 ///
 /// # Errors
 /// When the folder is in use, is no data folder, has no ledger, or its ledger can't be read.
 pub fn audit(dir: &Path) -> Result<AuditReport, OfflineError> {
-    let (_folder, ledger) = open(dir)?;
+    of(&StoppedLedger::open(dir)?.ledger)
+}
+
+pub(super) fn of(ledger: &Ledger) -> Result<AuditReport, OfflineError> {
     let audit = ledger.audit()?;
     Ok(AuditReport {
         records: audit.total.records,
         identities: audit.identities,
         rollups: audit.rollups,
-        prompt_tokens: audit.total.prompt_tokens.get(),
-        hit_tokens: audit.total.hit_tokens().get(),
-        attested_tokens: audit.total.attested_tokens.get(),
-        miss_tokens: audit.total.miss_tokens.get(),
+        corrections: audit.total.corrections,
+        prompt_tokens: audit.total.counts.prompt,
+        hit_tokens: audit.total.counts.hit(),
+        attested_tokens: audit.total.counts.attested,
+        miss_tokens: audit.total.counts.miss,
         deleted: audit.deleted,
         acknowledged: ledger.acknowledged(),
+        storage_hours: audit.storage_hours,
         divergences: audit.divergences.into(),
         differences: audit.differences,
         examples: audit.examples,

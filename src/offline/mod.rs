@@ -3,18 +3,20 @@
 mod audit;
 mod inspect;
 mod judge;
+mod usage;
 mod verify;
 #[cfg(test)]
 mod verify_tests;
 
-pub use audit::{AuditReport, DivergenceReport, LargeDivergence, TenantDivergence, audit, reconcile};
+pub use audit::{AuditReport, DivergenceReport, LargeDivergence, TenantDivergence, audit};
 pub use inspect::{NamespaceSummary, namespaces};
+pub use usage::StoppedLedger;
 pub use verify::{Problem, ProblemKind, VerifyReport, verify};
 
 use std::path::{Path, PathBuf};
 
-pub use crate::ledger::GatewayReport;
 use crate::ledger::LedgerError;
+pub use crate::ledger::{ExportReport, GatewayReport};
 use crate::tiers::{Catalog, Folder, FolderError, IndexError};
 
 /// Why a stopped folder can't be looked at.

@@ -15,6 +15,7 @@ use super::pins::ConnectionPins;
 use crate::access::{Credentials, Gatekeeper, Grant, Principal, Refusal, Refused, Tenants};
 use crate::cache::{Cache, Error};
 use crate::session::{Session, SessionError};
+use crate::vocab::scope::Scope;
 use crate::vocab::{Clock, TenantName};
 
 /// Who is at the other end of a connection, and what it may have pinned.
@@ -130,6 +131,22 @@ impl Caller {
             return Ok(());
         }
         Err(self.refuse(Refusal::Grant, &format!("{field} is {said}, the request's grant is for {granted}")))
+    }
+
+    /// Refuses a chain with a scope that its grant does not allow.
+    pub(super) fn check_scopes<'a>(
+        &self,
+        scopes: impl Iterator<Item = &'a Scope>,
+        grant: Option<&Grant>,
+    ) -> Result<(), Status> {
+        let Some(Grant { scopes: allowed, .. }) = grant.filter(|grant| !grant.scopes.is_empty()) else { return Ok(()) };
+        for (at, kind) in scopes.map(Scope::kind).enumerate() {
+            if !allowed.contains(&kind) {
+                let allowed = allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                return self.agrees(&format!("chain.scopes[{at}]"), &kind.to_string(), &allowed);
+            }
+        }
+        Ok(())
     }
 
     /// Refuses keys that may be another tenant's.

@@ -41,6 +41,7 @@ pub(super) fn parse(
         return Err(invalid("chain.adapter_digest length", length, "at most 64 bytes"));
     }
     let scopes = scopes(&tenant, &chain.scopes)?;
+    caller.check_scopes(scopes.steps().iter().map(|(_, scope)| scope), grant.as_deref())?;
     if let (Some(user), Scope::User(_, said, _)) = (grant.as_ref().and_then(|grant| grant.user.as_ref()), scopes.last())
     {
         caller.agrees("chain.scopes user", said.as_str(), user.as_str())?;

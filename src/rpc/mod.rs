@@ -8,6 +8,7 @@ mod admin;
 mod blocks;
 mod body;
 mod chain;
+mod correction;
 mod export;
 mod fetch;
 mod load;

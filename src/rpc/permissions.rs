@@ -35,6 +35,7 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("/kvtier.v1.Cache/Reserve", CacheWrite, Reach::Named),
     ("/kvtier.v1.Cache/Commit", CacheWrite, Reach::Named),
     ("/kvtier.v1.Usage/Settle", UsageSettle, Reach::Named),
+    ("/kvtier.v1.Usage/CorrectUsage", UsageExport, Reach::Named),
     ("/kvtier.v1.Usage/SummarizeUsage", UsageRead, Reach::Named),
     ("/kvtier.v1.Usage/SummarizeStorage", UsageRead, Reach::Named),
     ("/kvtier.v1.Usage/ExportUsage", UsageExport, Reach::Every),

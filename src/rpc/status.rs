@@ -14,7 +14,9 @@ pub(super) fn status(error: Error) -> Status {
     let message = error.to_string();
     match error {
         Error::Invalid(_) => Status::invalid_argument(message),
-        Error::UnknownNamespace(_) | Error::Session(SessionError::Unknown(_)) => Status::not_found(message),
+        Error::Absent(_) | Error::UnknownNamespace(_) | Error::Session(SessionError::Unknown(_)) => {
+            Status::not_found(message)
+        }
         Error::Session(SessionError::TooMany) | Error::Full(_) | Error::Lease(LeaseError::TooMany(_)) => {
             Status::resource_exhausted(message)
         }

@@ -7,9 +7,9 @@ use tonic::{Request, Response, Status};
 
 use super::access::Caller;
 use super::accounts;
-use super::export;
 use super::spec::fingerprint;
 use super::status::{invalid, status, word};
+use super::{correction, export};
 use crate::cache::Cache;
 use crate::cache::settle::Settle;
 use crate::ledger::{Acknowledged, Dimension, Grouping, Usage as Sum, UsageFilter, UsageRecord};
@@ -44,6 +44,16 @@ impl Usage for UsageService {
         let settled = self.cache.settle(settle).await.map_err(status)?;
         let record = Some(wire(settled.record));
         Ok(Response::new(proto::SettleReply { record, repeated: settled.repeated }))
+    }
+
+    async fn correct_usage(
+        &self,
+        request: Request<proto::CorrectUsageRequest>,
+    ) -> Result<Response<proto::SettleReply>, Status> {
+        let caller = Caller::of(&request)?;
+        let correct = correction::parse(&caller, request.into_inner())?;
+        let settled = self.cache.correct(correct).await.map_err(status)?;
+        Ok(Response::new(proto::SettleReply { record: Some(wire(settled.record)), repeated: settled.repeated }))
     }
 
     async fn summarize_usage(
@@ -87,10 +97,10 @@ impl Usage for UsageService {
         let until = if until_hour == 0 { u32::MAX } else { until_hour };
         let cache = Arc::clone(&self.cache);
         let read = tokio::task::spawn_blocking(move || cache.storage(from_hour..until)).await;
-        let rows = read.map_err(|error| Status::internal(error.to_string()))?.map_err(status)?;
+        let (ledger_id, rows) = read.map_err(|error| Status::internal(error.to_string()))?.map_err(status)?;
         let rows = rows.into_iter().map(accounts::storage);
         let rows = rows.filter(|row| tenant.is_empty() || row.tenant == tenant).collect();
-        Ok(Response::new(proto::SummarizeStorageReply { rows }))
+        Ok(Response::new(proto::SummarizeStorageReply { rows, ledger_id }))
     }
 
     async fn export_usage(
@@ -177,7 +187,12 @@ fn named<T>(name: &str, parse: fn(&str) -> Result<T, WordError>) -> Result<Optio
 }
 
 pub(super) fn wire(record: UsageRecord) -> proto::UsageRecord {
-    let written_by_class = record.detail.written_by_class.iter().map(|(class, tokens)| (class.to_string(), tokens.0));
+    let written_by_class = record.written_by_class().into_iter().map(|(class, tokens)| (class.to_string(), tokens));
+    let (counts, used_at) = (record.counts, record.used_at());
+    let (corrects, corrects_settled_at_ms, correction_reason) = match record.correction {
+        Some(correction) => (correction.corrects.to_string(), used_at.0, correction.reason),
+        None => Default::default(),
+    };
     proto::UsageRecord {
         sequence: record.sequence,
         tenant: record.tenant.as_str().into(),
@@ -185,14 +200,14 @@ pub(super) fn wire(record: UsageRecord) -> proto::UsageRecord {
         fingerprint: record.fingerprint.0.to_vec().into(),
         namespace: record.namespace.as_str().into(),
         settled_at_ms: record.settled_at.0,
-        prompt_tokens: record.prompt_tokens.0,
-        hit_tokens: record.hit_tokens().0,
-        hit_tokens_ram: record.hit.ram.0,
-        hit_tokens_nvme: record.hit.nvme.0,
-        attested_tokens: record.attested_tokens.0,
-        miss_tokens: record.miss_tokens.0,
-        written_tokens: record.written_tokens.0,
-        output_tokens: record.output_tokens.0,
+        prompt_tokens: counts.prompt,
+        hit_tokens: counts.hit(),
+        hit_tokens_ram: counts.hit_ram,
+        hit_tokens_nvme: counts.hit_nvme,
+        attested_tokens: counts.attested,
+        miss_tokens: counts.miss,
+        written_tokens: counts.written,
+        output_tokens: counts.output,
         labels: record.labels.into_iter().collect(),
         attempt: record.attempt,
         instance: record.instance.as_str().into(),
@@ -204,20 +219,27 @@ pub(super) fn wire(record: UsageRecord) -> proto::UsageRecord {
         preempted_tokens: record.detail.preempted_tokens.0,
         delivered_tokens_ram: record.delivered.ram.0,
         delivered_tokens_nvme: record.delivered.nvme.0,
+        corrects,
+        corrects_settled_at_ms,
+        correction_reason,
     }
 }
 
 fn sums(usage: &Sum) -> proto::UsageRow {
+    // Sums are never below zero: corrections take back at most what was there.
+    let tokens = |tokens: i64| u64::try_from(tokens).unwrap_or(0);
+    let counts = &usage.counts;
     proto::UsageRow {
         records: usage.records,
-        prompt_tokens: usage.prompt_tokens.0,
-        hit_tokens: usage.hit_tokens().0,
-        hit_tokens_ram: usage.hit.ram.0,
-        hit_tokens_nvme: usage.hit.nvme.0,
-        attested_tokens: usage.attested_tokens.0,
-        miss_tokens: usage.miss_tokens.0,
-        written_tokens: usage.written_tokens.0,
-        output_tokens: usage.output_tokens.0,
+        corrections: usage.corrections,
+        prompt_tokens: tokens(counts.prompt),
+        hit_tokens: tokens(counts.hit()),
+        hit_tokens_ram: tokens(counts.hit_ram),
+        hit_tokens_nvme: tokens(counts.hit_nvme),
+        attested_tokens: tokens(counts.attested),
+        miss_tokens: tokens(counts.miss),
+        written_tokens: tokens(counts.written),
+        output_tokens: tokens(counts.output),
         ..proto::UsageRow::default()
     }
 }

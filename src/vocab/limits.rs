@@ -234,6 +234,10 @@ pub const USAGE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 pub const USAGE_RETENTION_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
 /// Records that are deleted with one write: some milliseconds between two batches of settles.
 pub const LEDGER_SWEEP_RECORDS: usize = 1_024;
+/// Records of a row group of an exported Parquet file: they are in memory, at a kilobyte each at most, until the group is written.
+pub const PARQUET_GROUP_RECORDS: usize = 16_384;
+/// Records of one exported Parquet file: a hundred megabytes or so, what a query reads well as one piece.
+pub const PARQUET_FILE_RECORDS: u64 = 1 << 20;
 /// Deleted records after which the room of the oldest ones is given back to the drive at once: 50 MB, one table of the
 /// database. Less is given back as the database goes on writing.
 pub const LEDGER_COMPACT_RECORDS: u64 = 1 << 18;

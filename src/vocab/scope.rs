@@ -1,6 +1,8 @@
 //! Who may see a block. Along a chain the scope may only narrow, so that a shared system prompt can be followed by a
 //! private turn.
 
+use std::fmt;
+
 use super::{DomainName, TenantName, UserName};
 
 /// The public domain that requests name with `public`.
@@ -36,6 +38,16 @@ impl Scope {
         }
     }
 
+    /// What it is, without whose.
+    #[must_use]
+    pub fn kind(&self) -> ScopeKind {
+        match (self, self.domain()) {
+            (_, Some(domain)) => ScopeKind::Public(domain),
+            (Self::User(..), None) => ScopeKind::User,
+            (_, None) => ScopeKind::Tenant,
+        }
+    }
+
     /// The bytes that are mixed into keys: kind, then each part with its length before it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -58,6 +70,47 @@ impl Scope {
             Self::Public | Self::Domain(_) => 2,
             Self::Tenant(_) => 1,
             Self::User(..) => 0,
+        }
+    }
+}
+
+/// What a scope is, without whose it is: what a grant may allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScopeKind {
+    /// A public domain.
+    Public(DomainName),
+    /// A tenant's.
+    Tenant,
+    /// A user's.
+    User,
+}
+
+impl ScopeKind {
+    /// Reads `public` or `public:DOMAIN`, `tenant` or `user`.
+    ///
+    /// # Errors
+    /// Says what it must be.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let rule = || format!("scope {text:?} must be public, public:DOMAIN, tenant or user");
+        match text {
+            "tenant" => Ok(Self::Tenant),
+            "user" => Ok(Self::User),
+            PUBLIC => DomainName::parse(PUBLIC).map(Self::Public).map_err(|_| rule()),
+            other => {
+                let domain = other.strip_prefix("public:").and_then(|name| DomainName::parse(name).ok());
+                domain.map(Self::Public).ok_or_else(rule)
+            }
+        }
+    }
+}
+
+impl fmt::Display for ScopeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Public(domain) if domain.as_str() == PUBLIC => f.write_str(PUBLIC),
+            Self::Public(domain) => write!(f, "public:{domain}"),
+            Self::Tenant => f.write_str("tenant"),
+            Self::User => f.write_str("user"),
         }
     }
 }

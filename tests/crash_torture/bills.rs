@@ -82,7 +82,9 @@ impl Bills {
     /// The daemon's sums are those of the acknowledged records: none is missing, none is there twice.
     pub(crate) async fn compare_sums(&self, client: &Client) {
         let total = client.summarize_usage(&UsageFilter::default()).await.unwrap().total.unwrap_or_default();
-        let sum = |tokens: fn(&UsageRecord) -> u64| self.all.iter().map(|bill| tokens(&bill.record)).sum::<u64>();
+        let sum = |tokens: fn(&UsageRecord) -> i64| {
+            self.all.iter().map(|bill| tokens(&bill.record)).sum::<i64>().unsigned_abs()
+        };
         let expected = (
             self.all.len() as u64,
             sum(|record| record.prompt_tokens),

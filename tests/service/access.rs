@@ -7,6 +7,7 @@ use std::path::Path;
 use kvtier::access::{Grant, GrantSigner, Token};
 use kvtier::daemon::{Config, Daemon, TlsFiles};
 use kvtier::proto;
+use kvtier::vocab::scope::ScopeKind;
 use kvtier::vocab::{BillingId, ByteCount, TenantName, UserName};
 use prost::Message;
 use ring::signature::KeyPair;
@@ -41,6 +42,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("Cache/LoadInto", "worker admin 1"),
     ("Cache/PutFrom", "worker admin 1"),
     ("Usage/Settle", "worker biller admin 1"),
+    ("Usage/CorrectUsage", "biller admin"),
     ("Usage/SummarizeUsage", "biller admin read-only"),
     ("Usage/SummarizeStorage", "biller admin read-only"),
     ("Usage/ExportUsage", "biller admin"),
@@ -320,6 +322,7 @@ async fn a_grant_lets_a_worker_act_for_its_tenant_and_for_nothing_else() {
         billing_id: BillingId::parse("b-1").ok(),
         attempt: None,
         retention: None,
+        scopes: ["public:docs", "user"].map(|scope| ScopeKind::parse(scope).unwrap()).into(),
         expires_s: now + 60,
     };
     let signed = signer.sign(&grant).unwrap();
@@ -337,6 +340,16 @@ async fn a_grant_lets_a_worker_act_for_its_tenant_and_for_nothing_else() {
     let bad = |chain| guarded.lookup("1", chain);
     refused(bad(of("acme", "ann", &signed)).await, Code::PermissionDenied, &["tenant is acme", "grant is for globex"]);
     refused(bad(of("globex", "eve", &signed)).await, Code::PermissionDenied, &["user is eve", "for ann"]);
+    let step = |from_block, scope| proto::ScopeStep { from_block, scope: Some(scope) };
+    let domain = |name: &str| step(0, proto::scope_step::Scope::Domain(name.into()));
+    let along = |steps: Vec<proto::ScopeStep>| proto::Chain { scopes: steps, ..of("globex", "ann", &signed) };
+    let under = |name: &str| along(vec![domain(name), proto::ScopeStep { from_block: 1, ..user("ann") }]);
+    assert_eq!(guarded.lookup("1", under("docs")).await.unwrap().blocks_missed, 2);
+    let words = ["chain.scopes[0] is public:other", "the request's grant is for public:docs, user"];
+    refused(bad(under("other")).await, Code::PermissionDenied, &words);
+    let tenant = step(1, proto::scope_step::Scope::Tenant("globex".into()));
+    refused(bad(along(vec![domain("docs"), tenant])).await, Code::PermissionDenied, &["chain.scopes[1] is tenant"]);
+    refused(bad(along(vec![])).await, Code::PermissionDenied, &["chain.scopes[0] is tenant"]);
     let expired = signer.sign(&Grant { expires_s: now - 1, ..grant.clone() }).unwrap();
     refused(bad(of("globex", "ann", &expired)).await, Code::PermissionDenied, &["it has expired"]);
     let other = key_pair().0.sign(&grant).unwrap();
@@ -360,7 +373,7 @@ async fn a_grant_lets_a_worker_act_for_its_tenant_and_for_nothing_else() {
     let user = proto::SettleRequest { user: "eve".into(), ..settle("b-1") };
     let other = usage.settle(guarded.request("1", user)).await;
     refused(other, Code::PermissionDenied, &["user is eve", "for ann"]);
-    assert_eq!(guarded.counted("refused_grant").await, 7);
+    assert_eq!(guarded.counted("refused_grant").await, 10);
     guarded.daemon.stop().await;
 }
 

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kvtier::client::{Client, ServerAddress, Settle, UsageFilter};
+use kvtier::client::{Client, Correction, ServerAddress, Settle, UsageFilter};
 use kvtier::replay::live::namespace_spec;
 use kvtier::vocab::{BillingId, Fingerprint, InstanceId, NamespaceName, RequestId, TenantName};
 use rand::rngs::SmallRng;
@@ -49,16 +49,33 @@ async fn settle(address: ServerAddress, fingerprint: Fingerprint, seed: u64, rou
             detail: kvtier::vocab::UsageDetail::default(),
         };
         let Ok(settled) = client.settle(&settle).await else { return };
-        assert_eq!(settled.record.prompt_tokens, settle.prompt_tokens);
+        assert_eq!(settled.record.prompt_tokens.unsigned_abs(), settle.prompt_tokens);
+        if number.is_multiple_of(7) {
+            let correction = Correction {
+                tenant: settle.tenant.to_string(),
+                billing_id: format!("{}-corrected", settle.billing_id),
+                corrects: settle.billing_id.to_string(),
+                reason: "a \"test\",\n".into(),
+                output_tokens: Some(5),
+                ..Correction::default()
+            };
+            if client.correct_usage(correction).await.is_err() {
+                return;
+            }
+        }
         let identity = (settled.record.tenant, settled.record.billing_id);
         bill.lock().unwrap().insert(identity, settle.prompt_tokens);
     }
 }
 
-/// The exporter, to its end or for so long.
+/// The exporter, to its end or for so long. Where it is killed, it also writes Parquet, and as often is killed in that.
 fn export(server: &str, file: &Path, patience: Option<Duration>) {
+    let format = if file.extension().is_some_and(|end| end == "parquet") { "parquet" } else { "jsonl" };
     let mut command = Command::new(env!("CARGO_BIN_EXE_kvtier"));
-    command.args(["usage", "export", "--acknowledge", "--server", server, "-o"]).arg(file);
+    command.args(["usage", "export", "--format", format, "--server", server, "-o"]).arg(file);
+    if format == "jsonl" {
+        command.arg("--acknowledge");
+    }
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     if let Some(patience) = patience {
         std::thread::sleep(patience);
@@ -85,10 +102,24 @@ async fn every_record_is_exported_exactly_once_though_both_sides_are_killed() {
             export(&server, &file, None);
             another_reader_agrees(&server, &file);
             let total = client.summarize_usage(&UsageFilter::default()).await.unwrap().total.unwrap();
-            check(&std::fs::read_to_string(&file).unwrap(), &bill.lock().unwrap(), total.records, total.prompt_tokens);
+            let count = total.records + total.corrections;
+            check(&std::fs::read_to_string(&file).unwrap(), &bill.lock().unwrap(), count, total.prompt_tokens);
             drop(process);
             let audit = kvtier::offline::audit(&dir.path().join("data")).unwrap();
-            assert_eq!((audit.differences, audit.records, audit.acknowledged), (0, total.records, total.records));
+            assert_eq!((audit.differences, audit.records, audit.acknowledged), (0, total.records, count));
+            assert!(audit.corrections > 0);
+            // The same bill from lines, from Parquet, from the ledger, and from all three: each record is charged once.
+            let (lines, parquet, data) =
+                (path(&file), path(&file.with_extension("parquet")), path(&dir.path().join("data")));
+            let from_lines = priced(&[&lines]);
+            assert_eq!(from_lines["records"], total.records);
+            assert_eq!((priced(&[&parquet]), priced(&["--data-dir", &data])), (from_lines.clone(), from_lines.clone()));
+            let thrice = priced(&[&lines, &parquet, "--data-dir", &data]);
+            assert_eq!((&thrice["total"], &thrice["repeated"]), (&from_lines["total"], &Value::from(2 * count)));
+            let audited =
+                cli(&["usage", "audit", "--json", "--data-dir", &data, "--exported", &lines, "--exported", &parquet]);
+            let exported = &audited["exported"];
+            assert_eq!([&exported["same"], &exported["repeated"]], [&Value::from(count); 2], "{audited}");
             return;
         }
         let mut settling = JoinSet::new();
@@ -97,7 +128,10 @@ async fn every_record_is_exported_exactly_once_though_both_sides_are_killed() {
         }
         let (to, patience) = (file.clone(), [0; 3].map(|_| Duration::from_millis(random.random_range(5..100))));
         let exporting = tokio::task::spawn_blocking(move || {
-            patience.into_iter().for_each(|patience| export(&server, &to, Some(patience)));
+            for patience in patience {
+                export(&server, &to, Some(patience));
+                export(&server, &to.with_extension("parquet"), Some(patience));
+            }
         });
         tokio::time::sleep(Duration::from_millis(random.random_range(100..400))).await;
         process.kill();
@@ -106,16 +140,34 @@ async fn every_record_is_exported_exactly_once_though_both_sides_are_killed() {
     }
 }
 
-/// A reader that shares no code with kvtier finds the same in a CSV file as in the JSON lines. With the Python that
+fn path(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// What a command prints that ends well.
+fn cli(args: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_kvtier")).args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn priced(from: &[&str]) -> Value {
+    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/prices.toml");
+    cli(&[&["usage", "price", "--json", "--book", book], from].concat())
+}
+
+/// Readers that share no code with kvtier find the same in CSV and in Parquet as in the JSON lines. With the Python that
 /// `KVTIER_PYTHON` names, or `python3`; where there is none this says so, and claims nothing.
 fn another_reader_agrees(server: &str, lines: &Path) {
     let csv = lines.with_extension("csv");
-    let mut export = Command::new(env!("CARGO_BIN_EXE_kvtier"));
-    let exported = export.args(["usage", "export", "--format", "csv", "--server", server, "-o"]).arg(&csv).output();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvtier"));
+    let exported = command.args(["usage", "export", "--format", "csv", "--server", server, "-o"]).arg(&csv).output();
     assert!(exported.unwrap().status.success());
+    let parquet = lines.with_extension("parquet");
+    export(server, &parquet, None);
     let python = std::env::var("KVTIER_PYTHON").unwrap_or_else(|_| "python3".into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/check_usage_export.py");
-    let output = match Command::new(python).args(["-B", script]).args([lines, &csv]).output() {
+    let output = match Command::new(python).args(["-B", script]).args([lines, &csv, &parquet]).output() {
         Ok(output) => output,
         Err(error) => return eprintln!("skipped: no Python here ({error})"),
     };
@@ -133,8 +185,8 @@ fn check(exported: &str, acknowledged: &BTreeMap<(String, String), u64>, records
     let identities: BTreeSet<_> = lines.iter().map(|line| (text(line, "tenant"), text(line, "billing_id"))).collect();
     assert_eq!(identities.len(), lines.len(), "no identity twice");
     assert!(acknowledged.keys().all(|identity| identities.contains(identity)));
-    let sum: u64 = lines.iter().map(|line| line["prompt_tokens"].as_u64().unwrap()).sum();
-    assert_eq!(sum, prompt_tokens);
+    let sum: i64 = lines.iter().map(|line| line["prompt_tokens"].as_i64().unwrap()).sum();
+    assert_eq!(sum.unsigned_abs(), prompt_tokens);
     assert!(lines.iter().all(|line| line["labels"]["class"] == "batch, \"night\""));
     eprintln!("{} records, {} of them acknowledged to their settlers", lines.len(), acknowledged.len());
 }

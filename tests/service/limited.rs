@@ -32,6 +32,7 @@ const OPEN: &[(&str, &str)] = &[
     ("Cache/LoadInto", "worker admin"),
     ("Cache/PutFrom", "worker admin"),
     ("Usage/Settle", "worker biller admin"),
+    ("Usage/CorrectUsage", "biller admin"),
     ("Admin/InspectPrefix", "admin read-only"),
     ("Admin/Evict", "admin"),
     ("Admin/Pin", "admin"),
@@ -174,6 +175,7 @@ async fn a_grants_user_is_the_one_who_is_billed() {
         billing_id: None,
         attempt: None,
         retention: None,
+        scopes: Vec::new(),
         expires_s: now + 60,
     };
     let settle = proto::SettleRequest {

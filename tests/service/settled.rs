@@ -173,3 +173,53 @@ async fn what_a_settle_can_not_say_is_refused_by_name() {
     assert!(!server.usage().settle(good).await.unwrap().into_inner().repeated, "nothing was half recorded");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settled_request_is_corrected_and_refunded_by_records_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), MIB, 4 * MIB).await;
+    let (session, _stream) = server.session("engine").await;
+    let layout = server.register(spec()).await;
+    server.put(session, chain(&layout, 1, 5), |block| payload(1, block)).await;
+    server.fetch(session, "r", chain(&layout, 1, 5)).await;
+    server.usage().settle(settle(&layout, "b-1", "r", 80)).await.unwrap();
+    let correction = proto::CorrectUsageRequest {
+        tenant: "acme".into(),
+        billing_id: "c-1".into(),
+        corrects: "b-1".into(),
+        reason: "the engine counted twice".into(),
+        cached_tokens: Some(48),
+        ..Default::default()
+    };
+    let corrected = server.usage().correct_usage(correction.clone()).await.unwrap().into_inner();
+    let record = corrected.record.clone().unwrap();
+    assert_eq!((record.hit_tokens, record.miss_tokens, record.prompt_tokens, corrected.repeated), (-32, 32, 0, false));
+    assert_eq!((record.corrects.as_str(), record.correction_reason.as_str()), ("b-1", "the engine counted twice"));
+    let again = server.usage().correct_usage(correction.clone()).await.unwrap().into_inner();
+    assert_eq!((again.record, again.repeated), (corrected.record, true));
+    let refused = async |changed: proto::CorrectUsageRequest, code, words: &str| {
+        support::refused(server.usage().correct_usage(changed).await, code, &[words]);
+    };
+    let other = proto::CorrectUsageRequest { billing_id: "c-2".into(), ..correction.clone() };
+    let more = proto::CorrectUsageRequest { cached_tokens: Some(81), ..other.clone() };
+    refused(more, Code::FailedPrecondition, "cached_tokens is 81 tokens, but only 80 tokens were delivered").await;
+    let unknown = proto::CorrectUsageRequest { corrects: "b-9".into(), ..other.clone() };
+    refused(unknown, Code::NotFound, "corrects is b-9: nobody has settled it here").await;
+    let nothing = proto::CorrectUsageRequest { cached_tokens: Some(48), ..other.clone() };
+    refused(nothing, Code::InvalidArgument, "the correction changes nothing").await;
+    let both = proto::CorrectUsageRequest { refund: true, ..other.clone() };
+    refused(both, Code::InvalidArgument, "refund is true, it must be false where a number is given").await;
+    let silent = proto::CorrectUsageRequest { reason: String::new(), ..other.clone() };
+    refused(silent, Code::InvalidArgument, "reason must be 1 to 128 bytes").await;
+    let same = proto::CorrectUsageRequest { cached_tokens: Some(47), ..correction };
+    refused(same, Code::AlreadyExists, "c-1 was settled before with another content").await;
+    let refund = proto::CorrectUsageRequest { refund: true, cached_tokens: None, ..other };
+    let record = server.usage().correct_usage(refund).await.unwrap().into_inner().record.unwrap();
+    assert_eq!((record.prompt_tokens, record.hit_tokens, record.written_tokens), (-128, -48, -48));
+    let sums = server.usage().summarize_usage(proto::SummarizeUsageRequest::default()).await.unwrap().into_inner();
+    let total = sums.total.unwrap();
+    assert_eq!((total.records, total.corrections, total.prompt_tokens, total.output_tokens), (1, 2, 0, 0));
+    server.stop().await;
+    let audit = kvtier::offline::audit(&dir.path().join("data")).unwrap();
+    assert_eq!((audit.differences, audit.records, audit.corrections), (0, 1, 2), "{:?}", audit.examples);
+}

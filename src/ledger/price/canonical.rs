@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::book::{Kind, Period, Prices};
 
-/// The hash in hex. Every price stands for itself (`hit` for both tiers, `attested` where it was left out), in millionths.
+/// The hash in hex. Every price stands for itself (`hit` for both tiers, `attested` where it was left out), in millionths. What was
+/// added to books later is not written where a book does not say it, so that older books keep their names.
 pub(super) fn hash(currency: &str, time_zone: &str, periods: &[Period]) -> String {
     let periods: Vec<Value> = periods.iter().map(period).collect();
     let book = json!({ "currency": currency, "time_zone": time_zone, "price": periods });
@@ -29,6 +30,17 @@ fn period(period: &Period) -> Value {
 }
 
 fn prices(prices: &Prices) -> Value {
-    let tokens: Vec<Value> = Kind::ALL.into_iter().map(|kind| json!([kind.name(), prices.of(kind).0])).collect();
-    json!([tokens, prices.storage_hour.map(|price| price.0)])
+    let kinds = [Kind::HitRam, Kind::HitNvme, Kind::Miss, Kind::Attested, Kind::Written(None), Kind::Output];
+    let tokens: Vec<Value> =
+        kinds.iter().map(|kind| json!([kind.name(), prices.of(kind).map(|price| price.0)])).collect();
+    let storage = match prices.storage_hour {
+        Some([one, other]) if one != other => json!([one.0, other.0]),
+        same => json!(same.map(|[price, _]| price.0)),
+    };
+    let mut written = vec![json!(tokens), storage];
+    if !prices.written_by_class.is_empty() {
+        let classes = prices.written_by_class.iter().map(|(class, price)| (class.to_string(), json!(price.0)));
+        written.push(Value::Object(classes.collect()));
+    }
+    Value::Array(written)
 }

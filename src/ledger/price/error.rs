@@ -38,6 +38,32 @@ pub enum PriceError {
         /// When it was settled.
         at: String,
     },
+    /// No period has a price for storage held then.
+    #[error(
+        "no period of the book has a price for storage that {tenant} held in {namespace} in the hour from {at} (in the book's \
+         time zone): add storage_hour to the [[price]] of then that asks for no labels; 0 where it is free"
+    )]
+    StorageNotCovered {
+        /// Who would pay.
+        tenant: TenantName,
+        /// Of which namespace.
+        namespace: NamespaceName,
+        /// The start of the hour.
+        at: String,
+    },
+    /// An hour of storage came again with another number.
+    #[error(
+        "storage of {tenant} in {namespace} in the hour from {at} came twice, and the second differs: it was exported before \
+         the hour was over; export whole days (usage storage --from-hour --until-hour)"
+    )]
+    StorageDiffers {
+        /// Who pays.
+        tenant: TenantName,
+        /// Of which namespace.
+        namespace: NamespaceName,
+        /// The start of the hour.
+        at: String,
+    },
     /// An identity came again with another charge.
     #[error(
         "record {billing_id} of {tenant} came twice, and the second differs in what is charged (tokens, namespace, or the \
@@ -49,8 +75,8 @@ pub enum PriceError {
         /// The request.
         billing_id: BillingId,
     },
-    /// The tokens of a line do not fit 64 bits.
-    #[error("the tokens of {tenant} in {namespace} add up to more than 64 bits")]
+    /// The tokens of a line do not fit 64 bits, or its token-milliseconds 128.
+    #[error("the tokens of {tenant} in {namespace} add up to more than an invoice can hold")]
     TooMany {
         /// Who pays.
         tenant: TenantName,

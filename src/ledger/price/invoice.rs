@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::book::{Kind, Period};
-use super::money::Money;
+use super::book::Kind;
+use super::money::{Money, Price};
 use super::tally::{Item, Sums, Tally};
 
 /// What was used in some days, by the prices of a book. Field names are a contract: add, never rename.
@@ -26,12 +26,17 @@ pub struct Invoice {
     pub until: Option<String>,
     /// Records charged.
     pub records: u64,
-    /// Records that came again and were not charged again.
+    /// Corrections charged or taken back.
+    pub corrections: u64,
+    /// Records, corrections and hours of storage that came again and were not charged again.
     pub repeated: u64,
     /// What all tenants pay.
     pub total: String,
     /// What all tenants would have paid more without the cache: hits at the price of a miss, less what they cost.
     pub saved: String,
+    /// What the provider would have paid more without the cache: hits at what it costs to compute a token; absent where nobody
+    /// said what that is.
+    pub provider_saved: Option<String>,
     /// One part a tenant, by name.
     pub tenants: Vec<TenantInvoice>,
     /// The exact total.
@@ -46,6 +51,8 @@ pub struct TenantInvoice {
     pub tenant: String,
     /// Records charged.
     pub records: u64,
+    /// Corrections charged or taken back.
+    pub corrections: u64,
     /// What it pays.
     pub total: String,
     /// What it would have paid more without the cache.
@@ -67,11 +74,17 @@ pub struct InvoiceLine {
     pub valid_until: Option<String>,
     /// `all` where the price has no peak hours, else `peak` or `off-peak`.
     pub hours: &'static str,
-    /// What for: `hit_ram`, `hit_nvme`, `miss`, `attested`, `written` or `output`.
+    /// What for: `hit_ram`, `hit_nvme`, `miss`, `attested`, `written`, `output` or `storage_hour`.
     pub kind: &'static str,
-    /// How many.
-    pub tokens: u64,
-    /// The price of a million.
+    /// Of written tokens and of storage, which class, where it has a price of its own.
+    pub class: Option<String>,
+    /// Whether it corrects what was charged before, on this invoice or an earlier one.
+    pub correction: bool,
+    /// How many: below zero where more was taken back than added. 0 of storage.
+    pub tokens: i64,
+    /// Of storage, tokens × hours, rounded down to 3 digits.
+    pub token_hours: Option<String>,
+    /// The price of a million tokens, or token-hours.
     pub price_per_million: String,
     /// Tokens × price / 1,000,000, rounded to 6 digits.
     pub amount: String,
@@ -82,16 +95,28 @@ pub struct InvoiceLine {
 struct Amounts {
     total: Money,
     saved: Money,
+    /// Tokens that were hits.
+    hit: i64,
 }
 
 impl Tally<'_> {
     /// The invoice of what has been added.
     #[must_use]
     pub fn invoice(&self) -> Invoice {
+        self.invoice_with(None)
+    }
+
+    /// The same, with what it costs the provider to compute a million tokens of a prompt.
+    #[must_use]
+    pub fn invoice_with(&self, prefill_cost: Option<Price>) -> Invoice {
         let (mut all, mut tenants) = (Amounts::default(), Vec::new());
         for (tenant, sums) in &self.tenants {
             let (amounts, part) = self.tenant(tenant.as_str(), sums);
-            all = Amounts { total: all.total + amounts.total, saved: all.saved + amounts.saved };
+            all = Amounts {
+                total: all.total + amounts.total,
+                saved: all.saved + amounts.saved,
+                hit: all.hit + amounts.hit,
+            };
             tenants.push(part);
         }
         Invoice {
@@ -101,9 +126,11 @@ impl Tally<'_> {
             from: self.days.from.map(|day| day.to_string()),
             until: self.days.until.map(|day| day.to_string()),
             records: self.tenants.values().map(|sums| sums.records).sum(),
+            corrections: self.tenants.values().map(|sums| sums.corrections).sum(),
             repeated: self.repeated,
             total: all.total.rounded(2),
             saved: all.saved.rounded(2),
+            provider_saved: prefill_cost.map(|cost| cost.of(all.hit).rounded(2)),
             tenants,
             revenue: all.total,
         }
@@ -112,34 +139,55 @@ impl Tally<'_> {
     fn tenant(&self, tenant: &str, sums: &Sums) -> (Amounts, TenantInvoice) {
         let (mut amounts, mut lines) = (Amounts::default(), Vec::new());
         for (item, tokens) in &sums.tokens {
-            let period = &self.book.periods[item.place.period];
-            let prices = period.prices(item.place.is_peak);
-            let amount = prices.of(item.kind).of(*tokens);
+            let prices = self.book.prices(item.place);
+            let amount = prices.of(&item.kind).unwrap_or_default().of(*tokens);
             if matches!(item.kind, Kind::HitRam | Kind::HitNvme) {
-                amounts.saved = amounts.saved + (prices.of(Kind::Miss).of(*tokens) - amount);
+                amounts.saved = amounts.saved + (prices.miss.of(*tokens) - amount);
+                amounts.hit += tokens;
             }
             amounts.total = amounts.total + amount;
-            lines.push(line(item, *tokens, period, amount));
+            lines.push((item, self.line(item, *tokens, None, amount)));
         }
+        for (item, token_ms) in &sums.storage {
+            let price = self.book.prices(item.place).of(&item.kind).unwrap_or_default();
+            // `add_storage` has seen to it that it is a number.
+            let amount = price.of_storage(*token_ms).unwrap_or_default();
+            amounts.total = amounts.total + amount;
+            lines.push((item, self.line(item, 0, Some(token_hours(*token_ms)), amount)));
+        }
+        lines.sort_by_key(|(item, _)| *item);
+        let lines = lines.into_iter().map(|(_, line)| line).collect();
         let (total, saved) = (amounts.total.rounded(2), amounts.saved.rounded(2));
-        (amounts, TenantInvoice { tenant: tenant.to_owned(), records: sums.records, total, saved, lines })
+        let (tenant, records, corrections) = (tenant.to_owned(), sums.records, sums.corrections);
+        (amounts, TenantInvoice { tenant, records, corrections, total, saved, lines })
+    }
+
+    fn line(&self, item: &Item, tokens: i64, token_hours: Option<String>, amount: Money) -> InvoiceLine {
+        let period = &self.book.periods[item.place.period];
+        InvoiceLine {
+            namespace: item.namespace.to_string(),
+            labels: period.labels.clone(),
+            valid_from: period.days.from.map(|day| day.to_string()),
+            valid_until: period.days.until.map(|day| day.to_string()),
+            hours: match (&period.peak, item.place.is_peak) {
+                (None, _) => "all",
+                (Some(_), true) => "peak",
+                (Some(_), false) => "off-peak",
+            },
+            kind: item.kind.name(),
+            class: item.kind.class(),
+            correction: item.is_correction,
+            tokens,
+            token_hours,
+            price_per_million: self.book.prices(item.place).of(&item.kind).unwrap_or_default().to_string(),
+            amount: amount.rounded(6),
+        }
     }
 }
 
-fn line(item: &Item, tokens: u64, period: &Period, amount: Money) -> InvoiceLine {
-    InvoiceLine {
-        namespace: item.namespace.to_string(),
-        labels: period.labels.clone(),
-        valid_from: period.days.from.map(|day| day.to_string()),
-        valid_until: period.days.until.map(|day| day.to_string()),
-        hours: match (&period.peak, item.place.is_peak) {
-            (None, _) => "all",
-            (Some(_), true) => "peak",
-            (Some(_), false) => "off-peak",
-        },
-        kind: item.kind.name(),
-        tokens,
-        price_per_million: period.prices(item.place.is_peak).of(item.kind).to_string(),
-        amount: amount.rounded(6),
-    }
+/// Tokens × hours, to a thousandth, rounded down.
+#[must_use]
+pub fn token_hours(token_ms: u128) -> String {
+    let thousandths = token_ms / 3_600;
+    format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000)
 }

@@ -17,8 +17,8 @@ mod tally;
 pub use book::Book;
 pub use calendar::Days;
 pub use error::{BookError, PriceError};
-pub use invoice::{Invoice, InvoiceLine, TenantInvoice};
-pub use money::Money;
+pub use invoice::{Invoice, InvoiceLine, TenantInvoice, token_hours};
+pub use money::{Money, Price};
 pub use tally::Tally;
 
 #[cfg(test)]

@@ -9,19 +9,22 @@ use rust_decimal::{Decimal, RoundingStrategy};
 const AMOUNT_DIGITS: u32 = 12;
 /// Digits after the point of a price.
 const PRICE_DIGITS: u32 = 6;
+/// Milliseconds of an hour.
+const HOUR_MS: u128 = 3_600_000;
 /// The highest price of a million tokens.
 const PRICE_MAX: u64 = 1_000_000;
 
 /// The price of a million tokens, in millionths of the currency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Price(pub(super) u64);
+pub struct Price(pub(super) u64);
 
 impl Price {
     /// What a price must be, for refusals.
-    pub(super) const RULE: &'static str = "a decimal number from 0 to 1000000 with at most 6 digits after the point";
+    pub const RULE: &'static str = "a decimal number from 0 to 1000000 with at most 6 digits after the point";
 
     /// Reads the digits as they are written: `0.14`. Nothing where they break [`Self::RULE`].
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
             return None;
         }
@@ -33,9 +36,18 @@ impl Price {
         u64::try_from(millionths).ok().map(Self)
     }
 
-    /// Exactly what so many tokens cost.
-    pub(super) fn of(self, tokens: u64) -> Money {
+    /// Exactly what so many tokens cost; below zero for tokens that are taken back.
+    pub(super) fn of(self, tokens: i64) -> Money {
         Money(i128::from(tokens) * i128::from(self.0))
+    }
+
+    /// What so many tokens times milliseconds cost at this price of a million token-hours, halves of the last digit of an amount to
+    /// the even one; nothing beyond the numbers that amounts have.
+    pub(super) fn of_storage(self, token_ms: u128) -> Option<Money> {
+        let product = token_ms.checked_mul(u128::from(self.0))?;
+        let (down, rest) = (product / HOUR_MS, product % HOUR_MS);
+        let is_up = rest * 2 > HOUR_MS || (rest * 2 == HOUR_MS && down % 2 != 0);
+        i128::try_from(down + u128::from(is_up)).ok().map(Money)
     }
 }
 
@@ -45,7 +57,7 @@ impl fmt::Display for Price {
     }
 }
 
-/// An exact amount, in 10⁻¹² of the currency. The largest, 2⁶⁴ tokens at the highest price, is far from the end of its 128
+/// An exact amount, in 10⁻¹² of the currency. The largest, 2⁶³ tokens at the highest price, is far from the end of its 128
 /// bits, and so is the sum of as many of them as an invoice can have lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Money(i128);
@@ -125,7 +137,10 @@ mod tests {
     #[test]
     fn amounts_are_exact_and_halves_go_to_the_even_digit() {
         assert_eq!(Price(140_000).of(1), Money(140_000));
-        assert_eq!(Price(1).of(u64::MAX).0, i128::from(u64::MAX));
+        assert_eq!(Price(1).of(i64::MIN).0, i128::from(i64::MIN));
+        let storage = [1_799_999, 1_800_000, 5_400_000, 5_400_001].map(|token_ms| Price(1).of_storage(token_ms));
+        assert_eq!(storage, [0, 0, 2, 2].map(|amount| Some(Money(amount))), "halves to the even one");
+        assert_eq!(Price(2).of_storage(u128::MAX), None);
         assert_eq!(Money(500_000).rounded(6), "0.000000");
         assert_eq!(Money(1_500_000).rounded(6), "0.000002");
         assert_eq!(Money(-1_500_000).rounded(6), "-0.000002");

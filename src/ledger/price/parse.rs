@@ -12,8 +12,8 @@ use super::error::BookError;
 use super::fields::{Fields, refuse, scalar};
 use super::money::Price;
 use super::{canonical, check};
-use crate::vocab::NamespaceName;
 use crate::vocab::limits::{BOOK_BYTES_MAX, BOOK_PERIODS_MAX};
+use crate::vocab::{ClassName, NamespaceName};
 
 const DATE_RULE: &str = "a date such as 2026-01-31";
 const CLOCK_RULE: &str = "a time such as \"09:30\", from \"00:00\" to \"24:00\"";
@@ -126,8 +126,41 @@ fn prices(fields: &mut Fields<'_, '_>) -> Result<Prices, BookError> {
     };
     let (miss, written, output) = (required("miss")?, required("written")?, required("output")?);
     let attested = price(fields, "attested")?.unwrap_or(miss);
-    let tokens = [hit_ram, hit_nvme, miss, attested, written, output];
-    Ok(Prices { tokens, storage_hour: price(fields, "storage_hour")? })
+    let (written_by_class, storage_hour) = (classes(fields)?, storage_hour(fields)?);
+    Ok(Prices { hit_ram, hit_nvme, miss, attested, written, written_by_class, output, storage_hour })
+}
+
+fn classes(fields: &mut Fields<'_, '_>) -> Result<BTreeMap<ClassName, Price>, BookError> {
+    let Some(table) = fields.table("written_by_class")? else { return Ok(BTreeMap::new()) };
+    let path = fields.path("written_by_class");
+    let price = |(class, value): (&toml::Spanned<toml::de::DeString<'_>>, &toml::Spanned<toml::de::DeValue<'_>>)| {
+        let (class, value) = (class.get_ref().to_string(), value.get_ref());
+        let path = format!("{path}.{class}");
+        let rule = "a class such as 1h or 5m: 1 to 128 printable ASCII characters without spaces";
+        let name = ClassName::parse(&class).map_err(|_| refuse(&path, &format!("{class:?}"), rule))?;
+        let text = scalar(value).ok_or_else(|| refuse(&path, value.type_str(), Price::RULE))?;
+        Price::parse(&text).map(|price| (name, price)).ok_or_else(|| refuse(&path, &text, Price::RULE))
+    };
+    table.iter().map(price).collect()
+}
+
+/// One for both classes of storage, or one for each.
+fn storage_hour(fields: &mut Fields<'_, '_>) -> Result<Option<[Price; 2]>, BookError> {
+    let names = ["storage_hour_best_effort", "storage_hour_guaranteed"];
+    let both = price(fields, "storage_hour")?;
+    match (both, price(fields, names[0])?, price(fields, names[1])?) {
+        (both, None, None) => Ok(both.map(|price| [price; 2])),
+        (None, Some(best_effort), Some(guaranteed)) => Ok(Some([best_effort, guaranteed])),
+        (None, best_effort, _) => {
+            let missing = names[usize::from(best_effort.is_some())];
+            let rule = format!("{}, where the other class of storage has one; 0 where it is free", Price::RULE);
+            Err(fields.refuse(missing, "missing", &rule))
+        }
+        (Some(_), best_effort, _) => {
+            let given = names[usize::from(best_effort.is_none())];
+            Err(fields.refuse(given, "given", "absent where `storage_hour` is given, which is for both classes"))
+        }
+    }
 }
 
 fn peak(path: &str, table: &DeTable<'_>) -> Result<Peak, BookError> {

@@ -37,6 +37,7 @@ fn the_line_has_exactly_the_promised_fields() {
         "user": "ann", "api_key_id": "key-1", "finish_reason": "aborted", "role": "prefill",
         "written_by_class": { "1h": 16, "5m": 32 }, "preempted_tokens": 48,
         "delivered_tokens_ram": 500, "delivered_tokens_nvme": 100,
+        "corrects": "", "corrects_settled_at": "", "correction_reason": "",
     });
     assert_eq!(exported(), expected);
     let text = serde_json::to_string(&Line::of(&record())).unwrap();
@@ -69,11 +70,16 @@ fn a_bad_line_names_field_value_and_rule() {
     };
     let set = |field: &'static str, value: Value| refused(&|line| line[field] = value.clone());
     let cases = [
-        (set("miss_tokens", json!(-1)), "miss_tokens is -1, it must be a whole number of tokens"),
+        (set("miss_tokens", json!(-1)), "miss_tokens is -1, it must be at least 0: it is no correction"),
         (set("hit_tokens_ram", json!(1.5)), "hit_tokens_ram is 1.5, it must be a whole number of tokens"),
         (set("hit_tokens", json!(601)), "hit_tokens is 601, it must be the sum of its tiers, 600"),
         (set("miss_tokens", json!(337)), "prompt_tokens is 1000, it must be the sum of hit, attested and miss, 1001"),
-        (set("output_tokens", json!(u64::MAX)), "output_tokens is 18446744073709551615, it must be at most 4294967296"),
+        (set("output_tokens", json!(1_u64 << 33)), "output_tokens is 8589934592, it must be at most 4294967296"),
+        (
+            set("output_tokens", json!(u64::MAX)),
+            "output_tokens is 18446744073709551615, it must be a whole number of tokens",
+        ),
+        (set("preempted_tokens", json!(-1)), "preempted_tokens is -1, it must be a whole number of tokens"),
         (set("attempt", json!(1_u64 << 32)), "attempt is 4294967296, it must be a whole number of 32 bits"),
         (set("tenant", json!("a b")), "tenant is a b, it must be printable ASCII without spaces"),
         (set("fingerprint", json!("07")), "fingerprint is 07, it must be 64 hex digits"),
@@ -94,7 +100,7 @@ fn a_bad_line_names_field_value_and_rule() {
         (set("user", json!("a b")), "user is a b, it must be printable ASCII without spaces"),
         (
             set("written_by_class", json!({ "1h": -1 })),
-            "written_by_class is {\"1h\":-1}, it must be an object of whole numbers of tokens",
+            "written_by_class is -1, it must be at least 0: it is no correction",
         ),
         (
             set("written_by_class", json!({ "1h": 321 })),
@@ -147,12 +153,7 @@ proptest! {
             fingerprint: Fingerprint(digest),
             namespace: NamespaceName::parse(&words[3]).unwrap(),
             settled_at: Timestamp(settled_at),
-            prompt_tokens: TokenCount(ram + nvme + attested + miss),
-            hit: Delivered { ram: TokenCount(ram), nvme: TokenCount(nvme) },
-            attested_tokens: TokenCount(attested),
-            miss_tokens: TokenCount(miss),
-            written_tokens: TokenCount(written),
-            output_tokens: TokenCount(output),
+            counts: Counts::of([ram + nvme + attested + miss, ram, nvme, attested, miss, written, output].map(u64::cast_signed)),
             labels,
             detail: UsageDetail {
                 user: UserName::parse(&words[1]).ok(),
@@ -162,7 +163,24 @@ proptest! {
                 ..UsageDetail::default()
             },
             delivered: Delivered { ram: TokenCount(ram + 1), nvme: TokenCount(nvme + 2) },
+            correction: None,
         };
+        let correction = Correction {
+            corrects: BillingId::parse(&words[2]).unwrap(),
+            used_at: Timestamp(settled_at / 2),
+            reason: words[3].clone(),
+            written_by_class: [(ClassName::parse(&words[0]).unwrap(), -written.cast_signed())].into(),
+        };
+        let detail = UsageDetail { written_by_class: Default::default(), ..record.detail.clone() };
+        let corrected = UsageRecord {
+            counts: -record.counts,
+            delivered: Delivered::default(),
+            detail,
+            correction: Some(correction),
+            ..record.clone()
+        };
+        let text = serde_json::to_vec(&Line::of(&corrected)).unwrap();
+        prop_assert_eq!(Line::parse(&text).unwrap().record(), Ok(corrected));
         let text = serde_json::to_vec(&Line::of(&record)).unwrap();
         prop_assert_eq!(Line::parse(&text).unwrap().record(), Ok(record));
     }

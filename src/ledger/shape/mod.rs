@@ -4,6 +4,7 @@
 //! a rule rounds away is billed as computed, never as a hit. In providers' shapes a hit is what kvtier delivered: tokens
 //! that the engine skipped from its own GPU cache (attested) count as computed, unless [`Rules::attested_as_hit`].
 
+mod columns;
 mod event;
 mod line;
 mod providers;
@@ -11,6 +12,7 @@ mod refusal;
 mod rules;
 mod time;
 
+pub use columns::{Columns, PARQUET_BEGINS, read_columns};
 pub use line::Line;
 pub use refusal::LineError;
 pub use rules::Rules;

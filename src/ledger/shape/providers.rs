@@ -4,28 +4,31 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::UsageRecord;
+use super::super::{Counts, UsageRecord};
 use super::{Rules, time};
 
-/// Tokens of a prompt by a provider's rules. `hit` + `rest` = the prompt, and `written` is a part of `rest`.
+/// Tokens of a prompt by a provider's rules. `hit` + `rest` = the prompt, and `written` is a part of `rest`. A correction's are
+/// exact, since a rule that rounds is one for whole requests: below zero where it takes back.
 struct Parts {
-    prompt: u64,
-    hit: u64,
-    rest: u64,
-    written: u64,
-    output: u64,
+    prompt: i64,
+    hit: i64,
+    rest: i64,
+    written: i64,
+    output: i64,
 }
 
 impl Parts {
     /// Written tokens may be of the output, too: of those only what fits the computed part of the prompt is input.
     fn of(record: &UsageRecord, rules: Rules) -> Self {
-        let (prompt, hit) = (record.prompt_tokens.get(), rules.hit(record).get());
-        let rest = prompt.saturating_sub(hit);
-        Self { prompt, hit, rest, written: record.written_tokens.get().min(rest), output: record.output_tokens.get() }
+        let Counts { prompt, written, output, .. } = record.counts;
+        let hit = rules.hit(record);
+        let rest = prompt - hit;
+        let written = if record.correction.is_some() { written } else { written.min(rest) };
+        Self { prompt, hit, rest, written, output }
     }
 
-    fn total(&self) -> u64 {
-        self.prompt.saturating_add(self.output)
+    fn total(&self) -> i64 {
+        self.prompt + self.output
     }
 }
 
@@ -56,13 +59,12 @@ pub(super) fn openai(record: &UsageRecord, rules: Rules) -> Value {
     )
 }
 
-/// Input + written + read = the prompt. A record does not know for how long its tokens were written: all count as the
-/// cheaper lifetime, 5 minutes.
-/// What was written for an hour is the class `1h`; all else that was written counts as Anthropic's default, five minutes.
+/// Input + written + read = the prompt. What was written for an hour is the class `1h`; all else that was written counts as Anthropic's default, five minutes.
 pub(super) fn anthropic(record: &UsageRecord, rules: Rules) -> Value {
     let parts = Parts::of(record, rules);
-    let hour = record.detail.written_by_class.iter().filter(|(class, _)| class.as_str() == "1h");
-    let hour = hour.map(|(_, tokens)| tokens.get()).sum::<u64>().min(parts.written);
+    let classes = record.written_by_class();
+    let hour = classes.iter().filter(|(class, _)| class.as_str() == "1h").map(|(_, tokens)| *tokens).sum::<i64>();
+    let hour = if record.correction.is_some() { hour } else { hour.min(parts.written) };
     alone(
         record,
         json!({
@@ -99,6 +101,9 @@ fn alone(record: &UsageRecord, usage: Value) -> Value {
     fields.insert("billing_id".to_owned(), record.billing_id.as_str().into());
     fields.insert("namespace".to_owned(), record.namespace.as_str().into());
     fields.insert("settled_at".to_owned(), time::written(record.settled_at).into());
+    if let Some(correction) = &record.correction {
+        fields.insert("corrects".to_owned(), correction.corrects.as_str().into());
+    }
     if let Value::Object(usage) = usage {
         fields.extend(usage);
     }
@@ -113,8 +118,8 @@ mod tests {
     use super::super::{Shape, shaped};
     use super::*;
     use crate::ledger::sample::{NEW_YEAR, settlement};
-    use crate::ledger::{Delivered, Settlement};
-    use crate::vocab::{ClassName, TokenCount};
+    use crate::ledger::{Correction, Counts, Delivered, Settlement};
+    use crate::vocab::{BillingId, ClassName, TokenCount};
 
     /// 1,600 prompt tokens: 1,000 from RAM, 200 from NVMe, 100 attested, 300 computed; 400 written, 50 out.
     fn record() -> UsageRecord {
@@ -180,6 +185,26 @@ mod tests {
         assert_eq!(deepseek(&record(), Rules::EXACT)["prompt_cache_hit_tokens"], 1_200);
     }
 
+    #[test]
+    fn a_correction_is_what_it_adds_exactly_and_names_what_it_corrects() {
+        let correction = Correction {
+            corrects: BillingId::parse("b-0").unwrap(),
+            used_at: NEW_YEAR,
+            reason: "r".to_owned(),
+            written_by_class: [(ClassName::parse("1h").unwrap(), -16)].into(),
+        };
+        let counts = Counts::of([0, -30, -5, 0, 35, -16, 0]);
+        let record = UsageRecord { counts, correction: Some(correction), ..record() };
+        let deepseek = shaped(&record, Shape::DeepSeek, Rules::of(Shape::DeepSeek));
+        let cells = ["prompt_tokens", "prompt_cache_hit_tokens", "prompt_cache_miss_tokens", "corrects"];
+        assert_eq!(cells.map(|cell| deepseek[cell].clone()), [json!(0), json!(-35), json!(35), json!("b-0")]);
+        let anthropic = shaped(&record, Shape::Anthropic, Rules::of(Shape::Anthropic));
+        assert_eq!(
+            anthropic["cache_creation"],
+            json!({ "ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": -16 })
+        );
+    }
+
     proptest! {
         #[test]
         fn the_parts_of_every_shape_add_up_and_no_hit_is_invented(
@@ -189,14 +214,15 @@ mod tests {
         ) {
             let record = made(ram, nvme, attested, miss, written);
             let rules = Rules { unit, minimum, attested_as_hit };
-            let number = |value: &Value| value.as_u64().unwrap();
-            let prompt = record.prompt_tokens.get();
+            let number = |value: &Value| value.as_i64().unwrap();
+            let prompt = record.counts.prompt;
             let deepseek = deepseek(&record, rules);
             let hit = number(&deepseek["prompt_cache_hit_tokens"]);
             prop_assert_eq!(hit + number(&deepseek["prompt_cache_miss_tokens"]), prompt);
-            let skipped = ram + nvme + if attested_as_hit { attested } else { 0 };
+            let skipped = (ram + nvme + if attested_as_hit { attested } else { 0 }).cast_signed();
             prop_assert!(hit <= skipped);
-            prop_assert!(hit.is_multiple_of(unit.max(1)) && (hit == 0 || prompt >= minimum));
+            prop_assert!(hit.unsigned_abs().is_multiple_of(unit.max(1)));
+            prop_assert!(hit == 0 || prompt.unsigned_abs() >= minimum);
             let openai = openai(&record, rules);
             let details = &openai["prompt_tokens_details"];
             prop_assert_eq!(number(&details["cached_tokens"]), hit);
@@ -204,8 +230,8 @@ mod tests {
             prop_assert_eq!(number(&openai["total_tokens"]), prompt + number(&openai["completion_tokens"]));
             let anthropic = anthropic(&record, rules);
             let parts = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
-            prop_assert_eq!(parts.map(|part| number(&anthropic[part])).iter().sum::<u64>(), prompt);
-            let by_lifetime = anthropic["cache_creation"].as_object().unwrap().values().map(number).sum::<u64>();
+            prop_assert_eq!(parts.map(|part| number(&anthropic[part])).iter().sum::<i64>(), prompt);
+            let by_lifetime = anthropic["cache_creation"].as_object().unwrap().values().map(number).sum::<i64>();
             prop_assert_eq!(number(&anthropic["cache_creation_input_tokens"]), by_lifetime);
             let google = &google(&record, rules)["usageMetadata"];
             prop_assert_eq!(number(&google["cachedContentTokenCount"]), hit);

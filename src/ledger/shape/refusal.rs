@@ -5,6 +5,7 @@ use std::fmt::Display;
 use serde_json::{Map, Value};
 
 use super::Line;
+use crate::ledger::Counts;
 
 /// A line that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +52,8 @@ pub(super) fn explain(text: &[u8], error: &serde_json::Error) -> LineError {
                 (value.as_u64().is_some_and(|number| u32::try_from(number).is_ok()), "a whole number of 32 bits")
             }
             "sequence" => (value.is_u64(), "a whole number of 64 bits"),
-            _ if name.ends_with("_tokens") || name.contains("_tokens_") => (value.is_u64(), "a whole number of tokens"),
+            _ if name == "hit_tokens" || Counts::NAMES.contains(&name) => (value.is_i64(), "a whole number of tokens"),
+            _ if name.contains("_tokens") => (value.is_u64(), "a whole number of tokens"),
             _ => (value.is_string(), "a string"),
         };
         if !is_good {
@@ -66,5 +68,5 @@ fn is_words(value: &Value) -> bool {
 }
 
 fn is_counts(value: &Value) -> bool {
-    value.as_object().is_some_and(|counts| counts.values().all(Value::is_u64))
+    value.as_object().is_some_and(|counts| counts.values().all(Value::is_i64))
 }

@@ -2,7 +2,6 @@
 
 use super::super::UsageRecord;
 use super::Shape;
-use crate::vocab::TokenCount;
 
 /// The rules of a provider's usage fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +30,16 @@ impl Rules {
         }
     }
 
-    /// The hits of a record by these rules: never more than were skipped.
-    pub(super) fn hit(self, record: &UsageRecord) -> TokenCount {
-        if record.prompt_tokens.get() < self.minimum {
-            return TokenCount::ZERO;
+    /// The hits of a record by these rules: never more than were skipped. Of a correction exactly what it adds to them.
+    pub(super) fn hit(self, record: &UsageRecord) -> i64 {
+        let counts = &record.counts;
+        let skipped = counts.hit() + if self.attested_as_hit { counts.attested } else { 0 };
+        if record.correction.is_some() {
+            return skipped;
         }
-        let attested = if self.attested_as_hit { record.attested_tokens } else { TokenCount::ZERO };
-        let skipped = record.hit_tokens().get().saturating_add(attested.get());
-        TokenCount(skipped - skipped % self.unit.max(1))
+        if counts.prompt < i64::try_from(self.minimum).unwrap_or(i64::MAX) {
+            return 0;
+        }
+        skipped - skipped % i64::try_from(self.unit.max(1)).unwrap_or(i64::MAX)
     }
 }
