@@ -1,7 +1,12 @@
 //! The walk of a promise: a prefix is to stay on NVMe. Nobody is told before all of it is written and the promise is on
 //! disk; what can't be kept is refused with the reason.
 
-use tokio::time::Instant;
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
 use super::{Cache, Chain, unexpected};
@@ -11,6 +16,39 @@ use crate::vocab::{BlockKey, Lifetime, Promise};
 
 /// Why a prefix is not kept: for people, and for whoever asked for it.
 pub type NotKept = String;
+
+/// Promises under way, by their deepest block: one at a time each, or one that fails would take back what another has told.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    blocks: Mutex<HashSet<BlockKey>>,
+    ended: Notify,
+}
+
+/// The only promise under way for its block. It ends with this.
+struct Turn<'a>(&'a Keeping, BlockKey);
+
+impl Keeping {
+    /// Waits until no other is under way for the block; nothing if that takes too long.
+    async fn begin(&self, deepest: BlockKey, until: Instant) -> Option<Turn<'_>> {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            // Before the look, so that an end in between is not missed.
+            ended.as_mut().enable();
+            if self.blocks.lock().unwrap_or_else(PoisonError::into_inner).insert(deepest) {
+                return Some(Turn(self, deepest));
+            }
+            timeout_at(until, ended).await.ok()?;
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Self(Keeping { blocks, ended }, deepest) = self;
+        blocks.lock().unwrap_or_else(PoisonError::into_inner).remove(deepest);
+        ended.notify_waiters();
+    }
+}
 
 impl Cache {
     /// Keeps the prefix that ends with a block for a lifetime, or until it is unpinned. What is promised is on disk when it
@@ -24,6 +62,8 @@ impl Cache {
         lifetime: Option<Lifetime>,
     ) -> Result<Result<Promise, NotKept>, Error> {
         let until = Instant::now() + KEEP_MAX;
+        let late = || format!("its blocks could not be written within {} s", KEEP_MAX.as_secs());
+        let Some(_turn) = self.keeping.begin(deepest, until).await else { return Ok(Err(late())) };
         let mut is_new = None;
         let kept = loop {
             let kept = match self.ask_to_keep(deepest, lifetime).await? {
@@ -36,8 +76,7 @@ impl Cache {
             }
             if Instant::now() >= until {
                 self.take_back(deepest, is_new).await?;
-                let limit = KEEP_MAX.as_secs();
-                return Ok(Err(format!("its blocks could not be written within {limit} s")));
+                return Ok(Err(late()));
             }
             self.until_written(deepest, until).await?;
         };
@@ -130,4 +169,23 @@ impl Cache {
 fn deepest(chain: &Chain) -> Result<BlockKey, Error> {
     let last = chain.len().checked_sub(1).ok_or_else(|| Error::Invalid("chain names no block".into()))?;
     Ok(chain.key(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn promises_of_one_block_take_turns_and_wait_no_longer_than_they_may() {
+        let keeping = Keeping::default();
+        let soon = || Instant::now() + KEEP_MAX;
+        let (one, other) = (BlockKey::from_bytes([1; 32]), BlockKey::from_bytes([2; 32]));
+        let first = keeping.begin(one, soon()).await.unwrap();
+        assert!(keeping.begin(other, soon()).await.is_some(), "another block's");
+        assert!(keeping.begin(one, Instant::now() + KEEP_LOOK_EVERY).await.is_none(), "the first is still under way");
+        let second = async { keeping.begin(one, soon()).await.is_some() };
+        // Polled in this order: the second waits before the first ends.
+        assert!(tokio::join!(second, async { drop(first) }).0);
+        assert!(keeping.begin(one, soon()).await.is_some(), "a turn that is over leaves nothing");
+    }
 }

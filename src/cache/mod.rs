@@ -77,6 +77,7 @@ pub struct Cache {
     writing: regions::Writing,
     reservations: reserve::Reservations,
     tickets: ticket::Tickets,
+    keeping: keep::Keeping,
     /// Held while a quota is changed.
     quotas: tokio::sync::Mutex<()>,
 }

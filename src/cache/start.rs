@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::driver::{Driver, Hands};
+use super::keep::Keeping;
 use super::residency::Residency;
 use super::{Cache, Error, Names};
 use crate::ledger::Ledger;
@@ -113,6 +114,7 @@ impl Cache {
             writing: super::regions::Writing::default(),
             reservations: super::reserve::Reservations::default(),
             tickets: super::ticket::Tickets::new(ram_bytes),
+            keeping: Keeping::default(),
             quotas: tokio::sync::Mutex::default(),
         };
         Ok((Arc::new(cache), thread))

@@ -56,7 +56,7 @@ fn a_correction_is_a_record_of_its_own_in_the_sums_of_the_hour_that_it_corrects(
     let first = ledger.settle(settlement("acme", "b-1")).unwrap().record;
     let made = correct(&ledger, amendment("c-1", "b-1", output(60))).unwrap();
     assert_eq!((made.record.sequence, made.record.counts.output, made.repeated), (2, 10, false));
-    let again = Settled { repeated: true, ..made.clone() };
+    let again = Settled { repeated: true, ..made };
     assert_eq!(correct(&ledger, amendment("c-1", "b-1", output(60))), Ok(again.clone()));
     correct(&ledger, amendment("c-2", "b-1", Truth::refund())).unwrap();
     assert_eq!(correct(&ledger, amendment("c-1", "b-1", output(60))), Ok(again.clone()), "though it stands no more");

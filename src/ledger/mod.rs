@@ -23,6 +23,7 @@ mod rollup;
 mod row;
 #[cfg(test)]
 mod sample;
+mod secrets;
 pub mod shape;
 mod storage;
 mod store;

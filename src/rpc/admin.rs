@@ -304,7 +304,10 @@ impl Admin for AdminService {
     async fn pin(&self, request: Request<proto::PinRequest>) -> Result<Response<proto::PinReply>, Status> {
         let caller = Caller::of(&request)?;
         let chain = self.chain_of_own_end(&caller, request.into_inner().chain)?;
-        let blocks = self.cache.pin_chain(&chain).await.map_err(status)?;
+        // A caller who goes away in the middle leaves no pin that was never noted.
+        let cache = Arc::clone(&self.cache);
+        let pinned = tokio::spawn(async move { cache.pin_chain(&chain).await }).await;
+        let blocks = pinned.map_err(|error| Status::internal(error.to_string()))?.map_err(status)?;
         Ok(Response::new(proto::PinReply { blocks }))
     }
 
