@@ -72,7 +72,10 @@ impl<'a> Exports<'a> {
             let kept = kept.filter(|kept| kept.sequence == sequence);
             self.difference(|| match kept {
                 Some(kept) => {
-                    format!("record {sequence} is {} of {}, and was exported as another", kept.billing_id, kept.tenant)
+                    format!(
+                        "record {sequence} ({} {}) was exported with something else in it",
+                        kept.tenant, kept.billing_id
+                    )
                 }
                 None => format!("record {sequence} was exported, and the ledger has none of it"),
             });

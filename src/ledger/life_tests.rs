@@ -217,7 +217,7 @@ fn what_was_deleted_is_proved_by_what_was_exported() {
     changed[10].counts.output += 1;
     let found = compared(&changed).1;
     assert_eq!((found.missing, found.differences), (0, 2), "{:?}", found.examples);
-    assert!(found.examples[0].starts_with("record 51 is b-50 of "), "{:?}", found.examples);
+    assert!(found.examples[0].starts_with("record 51 (acme b-50) was exported with"), "{:?}", found.examples);
     let more = UsageRecord { sequence: 200, ..exported[50].clone() };
     let found = compared(&[&exported[..], &[more]].concat()).1;
     assert_eq!(found.examples, ["record 200 was exported, and the ledger has none of it"]);
