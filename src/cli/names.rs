@@ -2,12 +2,28 @@
 
 use super::CliError;
 use crate::daemon::IoEngine;
-use crate::replay::{AdmissionKind, PolicyKind};
+use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind};
 use crate::vocab::Furthest;
 
 /// `--policy`.
 pub(super) fn policy(name: &str) -> Result<PolicyKind, CliError> {
     PolicyKind::from_name(name).ok_or_else(|| refuse("policy", name, &[PolicyKind::default().name()]))
+}
+
+/// `--policy` of a replay: one of the daemon's, or the optimum, which only a simulation can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReplayPolicy {
+    /// A daemon's.
+    Daemon(PolicyKind),
+    /// Knows the future.
+    Optimum,
+}
+
+/// `--policy` of a replay.
+pub(super) fn replay_policy(name: &str) -> Result<ReplayPolicy, CliError> {
+    let daemons = PolicyKind::from_name(name).map(ReplayPolicy::Daemon);
+    let known = daemons.or_else(|| (name == OPTIMUM).then_some(ReplayPolicy::Optimum));
+    known.ok_or_else(|| refuse("policy", name, &[PolicyKind::default().name(), OPTIMUM]))
 }
 
 /// `--admission`.
@@ -46,6 +62,8 @@ mod tests {
     #[test]
     fn a_name_that_is_none_is_refused_with_those_that_are() {
         assert_eq!(policy("magic").unwrap_err().to_string(), "policy is \"magic\", it must be lru");
+        let of_replay = replay_policy("magic").unwrap_err().to_string();
+        assert_eq!(of_replay, "policy is \"magic\", it must be lru or belady");
         let said = admission("never").unwrap_err().to_string();
         assert_eq!(said, "admission is \"never\", it must be always, second-use or ram-eviction");
         assert_eq!(engine("aio").unwrap_err().to_string(), "io is \"aio\", it must be auto, io_uring or pread");

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::embedded::Embedded;
+use super::names::ReplayPolicy;
 use super::output::Output;
 use super::server::{Shown, runtime};
 use super::{CliError, live, names, simulate, size, table};
 use crate::client::{Credentials, ServerAddress};
 use crate::daemon;
 use crate::replay::live::LiveOptions;
-use crate::replay::{AdmissionKind, PolicyKind, ReplayReport, SimulateOptions, read_trace};
+use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, ReplayReport, SimulateOptions, read_trace};
 use crate::vocab::limits::PAYLOAD_BYTES_MAX;
 use crate::vocab::{ByteCount, TenantName};
 
@@ -43,9 +44,9 @@ pub(super) struct Replay {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Embedded or simulated server")]
 struct Tiers {
-    /// What is evicted first: lru. The daemon's default where absent.
-    #[arg(long, value_parser = names::policy, value_name = "NAME", conflicts_with = "server")]
-    policy: Option<PolicyKind>,
+    /// What is evicted first: lru, or, simulated on one tier, belady, the offline optimum. The daemon's default where absent.
+    #[arg(long, value_parser = names::replay_policy, value_name = "NAME", conflicts_with = "server")]
+    policy: Option<ReplayPolicy>,
     /// What is written to NVMe: always, second-use or ram-eviction. The daemon's default where absent.
     #[arg(long, value_parser = names::admission, value_name = "NAME", conflicts_with = "server")]
     admission: Option<AdmissionKind>,
@@ -110,6 +111,19 @@ struct Live {
     max_requests: Option<u64>,
 }
 
+impl Tiers {
+    /// One that a daemon can have.
+    fn daemons_policy(&self) -> Result<PolicyKind, CliError> {
+        match self.policy {
+            None => Ok(PolicyKind::default()),
+            Some(ReplayPolicy::Daemon(policy)) => Ok(policy),
+            Some(ReplayPolicy::Optimum) => {
+                Err(CliError::usage("--policy", &OPTIMUM, "lru without --simulate: it knows the future"))
+            }
+        }
+    }
+}
+
 impl Replay {
     pub(super) fn run(self, output: &mut Output) -> Result<(), CliError> {
         let json = self.json;
@@ -123,18 +137,47 @@ impl Replay {
     }
 
     fn simulated(&self) -> Result<ReplayReport, CliError> {
-        let options = self.simulated_tiers()?;
+        let (sizes, policy) = (self.simulated_blocks()?, self.tiers.policy);
+        if policy == Some(ReplayPolicy::Optimum) {
+            self.check_optimum(sizes)?;
+            let trace = read_trace(&self.trace, self.block_tokens)?;
+            return Ok(simulate::optimum(&trace, sizes.0));
+        }
+        let options = self.simulated_tiers(sizes)?;
         let trace = read_trace(&self.trace, self.block_tokens)?;
         Ok(simulate::run(&trace, options))
     }
 
-    fn simulated_tiers(&self) -> Result<SimulateOptions, CliError> {
+    /// The optimum is that of one tier, and writes whatever it keeps.
+    fn check_optimum(&self, (_, nvme_blocks): (u64, u64)) -> Result<(), CliError> {
+        let Tiers { admission, wear_budget, crash_after, .. } = &self.tiers;
+        let given = [
+            ("--nvme-blocks", nvme_blocks > 0),
+            ("--admission", admission.is_some()),
+            ("--wear-budget", wear_budget.is_some()),
+            ("--crash-after", crash_after.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => {
+                let rule = format!("lru with {flag}: the optimum is that of one tier (--capacity-blocks N)");
+                Err(CliError::usage("--policy", &OPTIMUM, rule))
+            }
+        }
+    }
+
+    /// Blocks of RAM and of NVMe.
+    fn simulated_blocks(&self) -> Result<(u64, u64), CliError> {
         let tiers = &self.tiers;
-        let (ram_blocks, nvme_blocks) = match tiers.capacity_blocks.or(tiers.ram_blocks) {
-            Some(ram_blocks) => (ram_blocks, tiers.nvme_blocks.unwrap_or_default()),
-            None => simulate::as_a_server(tiers.ram, tiers.nvme, self.block_bytes)?,
-        };
-        let (policy, admission) = (tiers.policy.unwrap_or_default(), tiers.admission.unwrap_or_default());
+        match tiers.capacity_blocks.or(tiers.ram_blocks) {
+            Some(ram_blocks) => Ok((ram_blocks, tiers.nvme_blocks.unwrap_or_default())),
+            None => simulate::as_a_server(tiers.ram, tiers.nvme, self.block_bytes),
+        }
+    }
+
+    fn simulated_tiers(&self, (ram_blocks, nvme_blocks): (u64, u64)) -> Result<SimulateOptions, CliError> {
+        let tiers = &self.tiers;
+        let (policy, admission) = (tiers.daemons_policy()?, tiers.admission.unwrap_or_default());
         let wear_blocks_per_day = tiers.wear_budget.map(|budget| budget.0 / u64::from(self.block_bytes));
         let crash_after = tiers.crash_after;
         Ok(SimulateOptions { ram_blocks, nvme_blocks, policy, admission, wear_blocks_per_day, crash_after })
@@ -143,12 +186,13 @@ impl Replay {
     fn lived(self) -> Result<ReplayReport, CliError> {
         daemon::telemetry::init("warn");
         let options = self.options()?;
-        let Self { tiers: Tiers { policy, admission, ram, nvme, data_dir, .. }, live, block_bytes, .. } = self;
+        let policy = self.tiers.daemons_policy()?;
+        let Self { tiers: Tiers { admission, ram, nvme, data_dir, .. }, live, block_bytes, .. } = self;
         if let Some(address) = &live.server {
             let trace = read_trace(&self.trace, self.block_tokens)?;
             return runtime()?.block_on(live::run(address, &trace, &options));
         }
-        let (policy, admission) = (policy.unwrap_or_default(), admission.unwrap_or_default());
+        let admission = admission.unwrap_or_default();
         // Tiers without room for a block are refused before anything is made.
         simulate::as_a_server(ram, nvme, block_bytes)?;
         let trace = read_trace(&self.trace, self.block_tokens)?;
@@ -158,7 +202,7 @@ impl Replay {
 
     fn options(&self) -> Result<LiveOptions, CliError> {
         let Live { server, shown, workers, quiesce, settle, tenant, seed, max_requests } = &self.live;
-        let policy = self.tiers.policy.unwrap_or_default().name();
+        let policy = self.tiers.daemons_policy()?.name();
         // An embedded server asks nobody.
         let credentials = if server.is_some() { shown.credentials()? } else { Credentials::default() };
         Ok(LiveOptions {

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::progress::Bar;
 use super::table::percent;
-use crate::replay::{ReplayReport, SimulateOptions, Trace, simulate};
+use crate::replay::{self, ReplayReport, SimulateOptions, Tally, Trace, simulate};
 use crate::vocab::{ByteCount, TierShape};
 
 /// Requests between two looks at the progress bar.
@@ -11,8 +11,17 @@ const STEP: u64 = 64;
 
 /// Replays `trace` on the planner.
 pub(super) fn run(trace: &Trace, options: SimulateOptions) -> ReplayReport {
+    with_progress(trace, |progress| simulate(trace, options, progress))
+}
+
+/// Replays `trace` on a tier of so many blocks that knows the future.
+pub(super) fn optimum(trace: &Trace, blocks: u64) -> ReplayReport {
+    with_progress(trace, |progress| replay::optimum(trace, blocks, progress))
+}
+
+fn with_progress(trace: &Trace, replay: impl FnOnce(&mut dyn FnMut(u64, &Tally)) -> ReplayReport) -> ReplayReport {
     let bar = Bar::new(trace.len() as u64, "requests");
-    simulate(trace, options, |done, tally| {
+    replay(&mut |done, tally| {
         if done % STEP == 0 {
             bar.at(done);
             bar.say(format!("hit rate {}", percent(tally.hit_rate())));

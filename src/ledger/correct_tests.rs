@@ -46,7 +46,7 @@ fn summary(ledger: &Ledger) -> UsageSummary {
 fn clean(ledger: &Ledger) {
     let audit = ledger.audit().unwrap();
     assert!(audit.clean(), "{:?}", audit.examples);
-    assert_eq!(audit.total, summary(ledger).total);
+    assert_eq!((audit.total, ledger.fill().counters), (summary(ledger).total, audit.total));
 }
 
 #[test]
