@@ -37,6 +37,7 @@ mod simulate;
 mod status;
 mod storage;
 mod trace;
+mod traced;
 mod usage;
 mod verify;
 

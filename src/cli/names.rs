@@ -2,7 +2,7 @@
 
 use super::CliError;
 use crate::daemon::IoEngine;
-use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind};
+use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, TraceFormat, Workload};
 use crate::vocab::Furthest;
 
 /// `--policy`.
@@ -24,6 +24,16 @@ pub(super) fn replay_policy(name: &str) -> Result<ReplayPolicy, CliError> {
     let daemons = PolicyKind::from_name(name).map(ReplayPolicy::Daemon);
     let known = daemons.or_else(|| (name == OPTIMUM).then_some(ReplayPolicy::Optimum));
     known.ok_or_else(|| refuse("policy", name, &[PolicyKind::default().name(), OPTIMUM]))
+}
+
+/// `--kind` of a generated trace.
+pub(super) fn workload(name: &str) -> Result<Workload, CliError> {
+    Workload::from_name(name).ok_or_else(|| refuse("kind", name, &Workload::ALL.map(Workload::name)))
+}
+
+/// `--format` of a trace.
+pub(super) fn trace_format(name: &str) -> Result<TraceFormat, CliError> {
+    TraceFormat::from_name(name).ok_or_else(|| refuse("format", name, &TraceFormat::ALL.map(TraceFormat::name)))
 }
 
 /// `--admission`.

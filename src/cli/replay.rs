@@ -8,11 +8,12 @@ use super::embedded::Embedded;
 use super::names::ReplayPolicy;
 use super::output::Output;
 use super::server::{Shown, runtime};
+use super::traced::Traced;
 use super::{CliError, live, names, simulate, size, table};
 use crate::client::{Credentials, ServerAddress};
 use crate::daemon;
 use crate::replay::live::LiveOptions;
-use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, ReplayReport, SimulateOptions, read_trace};
+use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, ReplayReport, SimulateOptions};
 use crate::vocab::limits::PAYLOAD_BYTES_MAX;
 use crate::vocab::{ByteCount, TenantName};
 
@@ -21,8 +22,8 @@ const BLOCKS_MAX: u64 = 1 << 32;
 
 #[derive(Debug, Args)]
 pub(super) struct Replay {
-    /// A trace in the Mooncake format; `-` for standard input.
-    trace: PathBuf,
+    #[command(flatten)]
+    traced: Traced,
     /// On the planner alone, without bytes.
     #[arg(long, conflicts_with = "server")]
     simulate: bool,
@@ -33,9 +34,6 @@ pub(super) struct Replay {
     /// Payload of a block.
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = block_bytes)]
     block_bytes: u32,
-    /// Tokens of a block of the trace.
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    block_tokens: u32,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -140,11 +138,11 @@ impl Replay {
         let (sizes, policy) = (self.simulated_blocks()?, self.tiers.policy);
         if policy == Some(ReplayPolicy::Optimum) {
             self.check_optimum(sizes)?;
-            let trace = read_trace(&self.trace, self.block_tokens)?;
+            let trace = self.traced.read()?;
             return Ok(simulate::optimum(&trace, sizes.0));
         }
         let options = self.simulated_tiers(sizes)?;
-        let trace = read_trace(&self.trace, self.block_tokens)?;
+        let trace = self.traced.read()?;
         Ok(simulate::run(&trace, options))
     }
 
@@ -189,13 +187,13 @@ impl Replay {
         let policy = self.tiers.daemons_policy()?;
         let Self { tiers: Tiers { admission, ram, nvme, data_dir, .. }, live, block_bytes, .. } = self;
         if let Some(address) = &live.server {
-            let trace = read_trace(&self.trace, self.block_tokens)?;
+            let trace = self.traced.read()?;
             return runtime()?.block_on(live::run(address, &trace, &options));
         }
         let admission = admission.unwrap_or_default();
         // Tiers without room for a block are refused before anything is made.
         simulate::as_a_server(ram, nvme, block_bytes)?;
-        let trace = read_trace(&self.trace, self.block_tokens)?;
+        let trace = self.traced.read()?;
         let job = async |address: ServerAddress| live::run(&address, &trace, &options).await;
         Embedded { data_dir, ram, nvme, policy, admission }.run(job, |report, _| Ok(report))
     }

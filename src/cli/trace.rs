@@ -1,14 +1,17 @@
-//! `kvtier trace info` and `kvtier trace generate`.
+//! `kvtier trace info`, `kvtier trace convert` and `kvtier trace generate`.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use super::output::Output;
-use super::{CliError, table};
-use crate::replay::{GenerateOptions, Generator, TraceInfo, read_trace};
+use super::traced::Traced;
+use super::{CliError, names, table};
+use crate::replay::{GenerateOptions, Generator, Trace as ReadTrace, TraceFormat, TraceInfo, Workload, write_trace};
 
 #[derive(Debug, Args)]
 pub(super) struct Trace {
@@ -20,57 +23,71 @@ pub(super) struct Trace {
 enum TraceCommand {
     /// What a trace is like: how much of it there is, how often blocks come back, what an infinite cache would hit.
     Info(Info),
+    /// Write a trace in another format. What that has no place for is left out.
+    Convert(Convert),
     /// Make a trace of conversations that share system prompts. One seed makes the same bytes on every machine.
     Generate(Generate),
 }
 
 #[derive(Debug, Args)]
 struct Info {
-    /// A trace in the Mooncake format; `-` for standard input.
-    trace: PathBuf,
-    /// Tokens of a block.
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    block_tokens: u32,
+    #[command(flatten)]
+    traced: Traced,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
+struct Convert {
+    #[command(flatten)]
+    traced: Traced,
+    /// The format to write: mooncake, bailian, or sessions (all of it as one).
+    #[arg(long, value_name = "NAME", value_parser = names::trace_format)]
+    to: TraceFormat,
+    /// The file to write, packed where its name ends with .gz or .zst; standard output where absent.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct Generate {
-    /// The same seed and options make the same bytes.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    seed: u64,
-    /// Requests in all.
-    #[arg(long, default_value_t = 1_000, value_name = "N")]
-    requests: u64,
-    /// System prompts, of which number k is chosen with a weight of 1/k.
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    system_prompts: u32,
-    /// Mean tokens of a system prompt.
-    #[arg(long, default_value_t = 2_000, value_name = "N")]
-    system_tokens: u64,
-    /// Conversations that begin each second.
-    #[arg(long, default_value_t = 1.0, value_name = "RATE")]
-    conversations_per_second: f64,
-    /// Mean turns of a conversation.
-    #[arg(long, default_value_t = 4.0, value_name = "N")]
-    turns: f64,
-    /// Mean tokens of a user's message.
-    #[arg(long, default_value_t = 800, value_name = "N")]
-    user_tokens: u64,
-    /// Mean tokens of an answer.
-    #[arg(long, default_value_t = 400, value_name = "N")]
-    output_tokens: u64,
-    /// Mean milliseconds between an answer and the next turn.
-    #[arg(long, default_value_t = 20_000, value_name = "MS")]
-    think_ms: u64,
-    /// A conversation ends before its prompt would be longer than this.
-    #[arg(long, default_value_t = 128_000, value_name = "N")]
-    input_tokens_max: u64,
-    /// Tokens of a block.
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    block_tokens: u32,
+    /// A workload to start from: chat, agent, tool or retrieval, each near a published trace. What is named besides takes its place.
+    #[arg(long, value_name = "NAME", value_parser = names::workload)]
+    kind: Option<Workload>,
+    /// The same seed and options make the same bytes [default: 1, or the kind's].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Requests in all [default: 1000, or the kind's].
+    #[arg(long, value_name = "N")]
+    requests: Option<u64>,
+    /// System prompts, of which number k is chosen with a weight of 1/k [default: 8, or the kind's].
+    #[arg(long, value_name = "N")]
+    system_prompts: Option<u32>,
+    /// Mean tokens of a system prompt [default: 2000, or the kind's].
+    #[arg(long, value_name = "N")]
+    system_tokens: Option<u64>,
+    /// Conversations that begin each second [default: 1, or the kind's].
+    #[arg(long, value_name = "RATE")]
+    conversations_per_second: Option<f64>,
+    /// Mean turns of a conversation [default: 4, or the kind's].
+    #[arg(long, value_name = "N")]
+    turns: Option<f64>,
+    /// Mean tokens of a user's message [default: 800, or the kind's].
+    #[arg(long, value_name = "N")]
+    user_tokens: Option<u64>,
+    /// Mean tokens of an answer [default: 400, or the kind's].
+    #[arg(long, value_name = "N")]
+    output_tokens: Option<u64>,
+    /// Mean milliseconds between an answer and the next turn [default: 20000, or the kind's].
+    #[arg(long, value_name = "MS")]
+    think_ms: Option<u64>,
+    /// A conversation ends before its prompt would be longer than this [default: 128000, or the kind's].
+    #[arg(long, value_name = "N")]
+    input_tokens_max: Option<u64>,
+    /// Tokens of a block [default: 512, or the kind's].
+    #[arg(long, value_name = "N")]
+    block_tokens: Option<u32>,
     /// The file to write; standard output where absent.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -80,6 +97,7 @@ impl Trace {
     pub(super) fn run(self, output: &mut Output) -> Result<(), CliError> {
         match self.command {
             TraceCommand::Info(info) => info.run(output),
+            TraceCommand::Convert(convert) => convert.run(),
             TraceCommand::Generate(generate) => generate.run(),
         }
     }
@@ -87,8 +105,34 @@ impl Trace {
 
 impl Info {
     fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let info = TraceInfo::of(&read_trace(&self.trace, self.block_tokens)?);
+        let info = TraceInfo::of(&self.traced.read()?);
         if self.json { output.json(&info) } else { output.text(table::trace_info(&info)) }
+    }
+}
+
+impl Convert {
+    fn run(&self) -> Result<(), CliError> {
+        let trace = self.traced.read()?;
+        let Some(path) = &self.output else {
+            return write_trace(&mut BufWriter::new(io::stdout().lock()), &trace, self.to).map_err(CliError::Stdout);
+        };
+        self.write_file(path, &trace).map_err(|source| CliError::File { path: path.clone(), source })
+    }
+
+    fn write_file(&self, path: &Path, trace: &ReadTrace) -> io::Result<()> {
+        let file = BufWriter::new(File::create(path)?);
+        let ends = |end: &str| path.extension().is_some_and(|extension| extension == end);
+        if ends("gz") {
+            let mut packed = GzEncoder::new(file, Compression::default());
+            write_trace(&mut packed, trace, self.to)?;
+            return packed.finish()?.flush();
+        }
+        if ends("zst") {
+            let mut packed = zstd::Encoder::new(file, 0)?;
+            write_trace(&mut packed, trace, self.to)?;
+            return packed.finish()?.flush();
+        }
+        write_trace(&mut { file }, trace, self.to)
     }
 }
 
@@ -107,18 +151,19 @@ impl Generate {
     }
 
     fn options(self) -> GenerateOptions {
+        let of = self.kind.map_or_else(GenerateOptions::default, Workload::options);
         GenerateOptions {
-            seed: self.seed,
-            requests: self.requests,
-            system_prompts: self.system_prompts,
-            system_tokens: self.system_tokens,
-            conversations_per_second: self.conversations_per_second,
-            turns: self.turns,
-            user_tokens: self.user_tokens,
-            output_tokens: self.output_tokens,
-            think_ms: self.think_ms,
-            input_tokens_max: self.input_tokens_max,
-            block_tokens: self.block_tokens,
+            seed: self.seed.unwrap_or(of.seed),
+            requests: self.requests.unwrap_or(of.requests),
+            system_prompts: self.system_prompts.unwrap_or(of.system_prompts),
+            system_tokens: self.system_tokens.unwrap_or(of.system_tokens),
+            conversations_per_second: self.conversations_per_second.unwrap_or(of.conversations_per_second),
+            turns: self.turns.unwrap_or(of.turns),
+            user_tokens: self.user_tokens.unwrap_or(of.user_tokens),
+            output_tokens: self.output_tokens.unwrap_or(of.output_tokens),
+            think_ms: self.think_ms.unwrap_or(of.think_ms),
+            input_tokens_max: self.input_tokens_max.unwrap_or(of.input_tokens_max),
+            block_tokens: self.block_tokens.unwrap_or(of.block_tokens),
         }
     }
 }
@@ -143,6 +188,9 @@ mod tests {
 
     #[test]
     fn the_flags_defaults_are_those_of_the_generator() {
-        assert_eq!(Alone::parse_from(["generate"]).generate.options(), GenerateOptions::default());
+        let options = |args: &[&str]| Alone::parse_from(args).generate.options();
+        assert_eq!(options(&["generate"]), GenerateOptions::default());
+        let agent = GenerateOptions { requests: 5, ..Workload::Agent.options() };
+        assert_eq!(options(&["generate", "--kind", "agent", "--requests", "5"]), agent);
     }
 }

@@ -25,24 +25,30 @@ struct Line {
     hash_ids: Vec<u64>,
 }
 
+/// What a field must hold, for whoever looks at a line that is wrong.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Milliseconds,
+    Seconds,
+    Tokens,
+    Ids,
+}
+
+const FIELDS: [(&str, Kind); 4] = [
+    ("timestamp", Kind::Milliseconds),
+    ("input_length", Kind::Tokens),
+    ("output_length", Kind::Tokens),
+    ("hash_ids", Kind::Ids),
+];
+
 /// One request from one line.
 ///
 /// # Errors
 /// Names the first field that breaks its rule.
 pub(super) fn parse(bytes: &[u8], block_tokens: u32) -> Result<TraceRequest, TraceFault> {
-    let line: Line = serde_json::from_slice(bytes).map_err(|error| explain(bytes, &error))?;
-    // A request's output is bounded like its prompt, so that no sum over a trace overflows.
-    let tokens_max = REQUEST_BLOCKS_MAX as u64 * u64::from(block_tokens);
-    let numbers = [
-        ("timestamp", line.timestamp, NUMBER_MAX, "a whole number of milliseconds"),
-        ("input_length", line.input_length, tokens_max, "a whole number of tokens"),
-        ("output_length", line.output_length, tokens_max, "a whole number of tokens"),
-    ];
-    for (name, number, most, what) in numbers {
-        if number > most {
-            return Err(field(name, &number, &format!("{what} from 0 to {most}")));
-        }
-    }
+    let line: Line = serde_json::from_slice(bytes).map_err(|error| explain(bytes, &error, &FIELDS))?;
+    check("timestamp", line.timestamp, NUMBER_MAX, "a whole number of milliseconds")?;
+    check_lengths(line.input_length, line.output_length, block_tokens)?;
     let blocks = line.input_length.div_ceil(u64::from(block_tokens));
     if line.hash_ids.len() as u64 != blocks {
         let tokens = line.input_length;
@@ -60,36 +66,69 @@ pub(super) fn parse(bytes: &[u8], block_tokens: u32) -> Result<TraceRequest, Tra
     })
 }
 
-/// What is wrong with a line that the derive refused.
-fn explain(bytes: &[u8], error: &serde_json::Error) -> TraceFault {
+fn check(name: &str, number: u64, most: u64, what: &str) -> Result<(), TraceFault> {
+    if number > most { Err(field(name, &number, &format!("{what} from 0 to {most}"))) } else { Ok(()) }
+}
+
+/// A request's output is bounded like its prompt, so that no sum over a trace overflows.
+pub(super) fn check_lengths(input: u64, output: u64, block_tokens: u32) -> Result<(), TraceFault> {
+    let most = REQUEST_BLOCKS_MAX as u64 * u64::from(block_tokens);
+    check("input_length", input, most, "a whole number of tokens")?;
+    check("output_length", output, most, "a whole number of tokens")
+}
+
+/// Formats differ in whether the last block has an id where it is partial.
+pub(super) fn check_ids(name: &str, ids: usize, input: u64, block_tokens: u32) -> Result<(), TraceFault> {
+    let block = u64::from(block_tokens);
+    let (whole, all) = (input / block, input.div_ceil(block));
+    if (whole..=all).contains(&(ids as u64)) {
+        return Ok(());
+    }
+    let allowed = if whole == all { whole.to_string() } else { format!("{whole} or {all}") };
+    Err(field(name, &format!("{ids} ids"), &format!("{allowed} ids: {input} tokens in blocks of {block_tokens}")))
+}
+
+/// Whole milliseconds of a time in seconds.
+pub(super) fn milliseconds(name: &str, seconds: f64) -> Result<u64, TraceFault> {
+    let most = NUMBER_MAX / 1_000;
+    if !(0.0..=most as f64).contains(&seconds) {
+        return Err(field(name, &seconds, &format!("seconds from 0 to {most}")));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within bounds")]
+    Ok((seconds * 1_000.0).round() as u64)
+}
+
+/// What is wrong with a line that a derive refused.
+pub(super) fn explain(bytes: &[u8], error: &serde_json::Error, wanted: &[(&str, Kind)]) -> TraceFault {
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
         return TraceFault::Syntax(without_line(error));
     };
     let Value::Object(fields) = &value else {
         return field("the request", &value, "a JSON object");
     };
-    for (name, rule) in [
-        ("timestamp", "a whole number of milliseconds, at least 0"),
-        ("input_length", "a whole number of tokens, at least 0"),
-        ("output_length", "a whole number of tokens, at least 0"),
-    ] {
-        match fields.get(name) {
+    for (name, kind) in wanted {
+        let (rule, is_good): (_, fn(&Value) -> bool) = match kind {
+            Kind::Milliseconds => ("a whole number of milliseconds, at least 0", Value::is_u64),
+            Kind::Seconds => ("a number of seconds, at least 0", Value::is_number),
+            Kind::Tokens => ("a whole number of tokens, at least 0", Value::is_u64),
+            Kind::Ids => ("a list of block ids", Value::is_array),
+        };
+        match fields.get(*name) {
             None => return field(name, &"missing", rule),
-            Some(number) if number.as_u64().is_none() => return field(name, number, rule),
+            Some(found) if !is_good(found) => return field(name, found, rule),
+            Some(Value::Array(ids)) => {
+                if let Some((at, id)) = ids.iter().enumerate().find(|(_, id)| id.as_u64().is_none()) {
+                    let rule = "a whole number from 0 to 18446744073709551615";
+                    return field(&format!("{name}[{at}]"), id, rule);
+                }
+            }
             Some(_) => {}
         }
     }
-    match fields.get("hash_ids") {
-        None => field("hash_ids", &"missing", "a list of block ids"),
-        Some(Value::Array(ids)) => match ids.iter().enumerate().find(|(_, id)| id.as_u64().is_none()) {
-            Some((at, id)) => field(&format!("hash_ids[{at}]"), id, "a whole number from 0 to 18446744073709551615"),
-            None => TraceFault::Syntax(without_line(error)),
-        },
-        Some(other) => field("hash_ids", other, "a list of block ids"),
-    }
+    TraceFault::Syntax(without_line(error))
 }
 
-fn field(name: &str, value: &dyn fmt::Display, rule: &str) -> TraceFault {
+pub(super) fn field(name: &str, value: &dyn fmt::Display, rule: &str) -> TraceFault {
     let mut value = value.to_string();
     if let Some((cut, _)) = value.char_indices().nth(SHOWN_CHARS_MAX) {
         value.truncate(cut);

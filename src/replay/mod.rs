@@ -5,6 +5,7 @@ pub mod info;
 pub mod keys;
 pub mod live;
 pub mod mooncake;
+pub mod open;
 pub mod optimum;
 pub mod payload;
 pub mod reference;
@@ -12,21 +13,29 @@ pub mod report;
 pub mod request;
 pub mod simulate;
 pub mod trace;
+pub mod workload;
+pub mod write;
 
+mod bailian;
+mod chained;
 mod chance;
 mod crash;
 mod line;
+mod sessions;
 #[cfg(test)]
 mod shared;
 
 pub use generate::{GenerateOptions, Generator};
 pub use info::TraceInfo;
 pub use live::{LiveError, LiveOptions, replay};
-pub use mooncake::{TraceError, TraceReader, read_trace};
+pub use mooncake::{TraceError, TraceReader};
+pub use open::{TraceFormat, TraceOptions, read_trace};
 pub use optimum::{OPTIMUM, optimum};
 pub use report::{ReplayReport, Tally};
 pub use request::{RequestView, TraceRequest};
 pub use simulate::{SimulateOptions, Simulation, simulate};
 pub use trace::Trace;
+pub use workload::Workload;
+pub use write::write_trace;
 
 pub use crate::plan::{AdmissionKind, PolicyKind};

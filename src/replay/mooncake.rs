@@ -4,12 +4,10 @@
 //! All that stands after the reader may trust: numbers are in range, ids are as many as the prompt
 //! has blocks (the last one rounded up, as in both published traces), and none comes twice in a request.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::io::{self, BufRead, Read, Write};
 
-use super::{RequestView, Trace, TraceRequest, line};
-use crate::vocab::limits::{TRACE_LINE_BYTES_MAX, TRACE_READ_BYTES};
+use super::{RequestView, TraceFormat, TraceRequest, bailian, line};
+use crate::vocab::limits::{SESSION_BYTES_MAX, TRACE_LINE_BYTES_MAX};
 
 /// A trace that can't be used, and where.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +34,17 @@ pub enum TraceFault {
     /// A block of no tokens.
     #[error("block_tokens is 0, it must be at least 1")]
     BlockTokens,
+    /// A session without end: some other kind of file.
+    #[error("is longer than {SESSION_BYTES_MAX} bytes, it must be one session")]
+    LongSession,
+    /// A session says how long its blocks are.
+    #[error("block_tokens is {said}, it must be {block}, as the session says: leave it out")]
+    OtherBlockTokens {
+        /// What was asked for.
+        said: u32,
+        /// What the session says.
+        block: u32,
+    },
     /// A line without end: some other kind of file.
     #[error("is longer than {TRACE_LINE_BYTES_MAX} bytes, it must be one request")]
     LongLine,
@@ -60,29 +69,11 @@ pub struct TraceReader<R> {
     input: R,
     name: String,
     block_tokens: u32,
+    parse: fn(&[u8], u32) -> Result<TraceRequest, TraceFault>,
     line: u64,
     bytes: Vec<u8>,
     found_one: bool,
     over: bool,
-}
-
-/// Reads a whole trace from the file at `path`, or from standard input where it is `-`.
-///
-/// # Errors
-/// When it can't be read, is empty, or a line breaks a rule; the message names file, line, field, value and rule.
-pub fn read_trace(path: &Path, block_tokens: u32) -> Result<Trace, TraceError> {
-    if path == Path::new("-") {
-        let reader = TraceReader::new(io::stdin().lock(), block_tokens).named("standard input");
-        return Trace::try_collect(block_tokens, reader);
-    }
-    let name = path.display().to_string();
-    match File::open(path) {
-        Ok(file) => {
-            let input = BufReader::with_capacity(TRACE_READ_BYTES, file);
-            Trace::try_collect(block_tokens, TraceReader::new(input, block_tokens).named(&name))
-        }
-        Err(error) => Err(TraceError { trace: name, line: 0, fault: TraceFault::Unreadable(error) }),
-    }
 }
 
 /// Writes one request as a line, byte for byte as in the published traces.
@@ -105,8 +96,14 @@ pub fn write_request(out: &mut impl Write, request: &RequestView<'_>) -> io::Res
 impl<R: BufRead> TraceReader<R> {
     /// Reads from `input` a trace in blocks of `block_tokens` (512 for Mooncake files).
     pub fn new(input: R, block_tokens: u32) -> Self {
+        Self::of(input, TraceFormat::Mooncake, block_tokens)
+    }
+
+    /// Reads from `input` a trace of lines in this format; where it is none of lines, as Mooncake's.
+    pub fn of(input: R, format: TraceFormat, block_tokens: u32) -> Self {
         let name = "trace".to_owned();
-        Self { input, name, block_tokens, line: 0, bytes: Vec::new(), found_one: false, over: false }
+        let parse = if format == TraceFormat::Bailian { bailian::parse } else { line::parse };
+        Self { input, name, block_tokens, parse, line: 0, bytes: Vec::new(), found_one: false, over: false }
     }
 
     /// Names the trace in errors.
@@ -134,7 +131,7 @@ impl<R: BufRead> TraceReader<R> {
             }
             if !self.bytes.trim_ascii().is_empty() {
                 self.found_one = true;
-                return line::parse(self.bytes.trim_ascii_end(), self.block_tokens).map(Some);
+                return (self.parse)(self.bytes.trim_ascii_end(), self.block_tokens).map(Some);
             }
         }
     }
@@ -155,8 +152,11 @@ impl<R: BufRead> Iterator for TraceReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
+    use std::path::Path;
+
     use super::*;
-    use crate::replay::shared;
+    use crate::replay::{TraceOptions, read_trace, shared};
 
     fn read(text: &str) -> Result<Vec<TraceRequest>, TraceError> {
         TraceReader::new(text.as_bytes(), 512).collect()
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn an_empty_an_absent_and_an_endless_file_say_so() {
         assert_eq!(message(" \n\n"), "trace: is empty, it must have at least one request");
-        let absent = read_trace(Path::new("/nowhere/x.jsonl"), 512).unwrap_err().to_string();
+        let absent = read_trace(Path::new("/nowhere/x.jsonl"), &TraceOptions::default()).unwrap_err().to_string();
         assert!(absent.starts_with("/nowhere/x.jsonl: can't be read: No such file"), "{absent}");
         let endless = TraceReader::new(BufReader::new(io::repeat(b'1')), 512).next().unwrap().unwrap_err();
         assert!(matches!(endless, TraceError { line: 1, fault: TraceFault::LongLine, .. }));
@@ -244,7 +244,7 @@ mod tests {
         for name in ["conversation", "synthetic"] {
             let Some(path) = shared::find(&format!("traces/mooncake/{name}_trace.jsonl")) else { return };
             let mut written = Vec::new();
-            for request in read_trace(&path, 512).unwrap().requests() {
+            for request in read_trace(&path, &TraceOptions::default()).unwrap().requests() {
                 write_request(&mut written, &request).unwrap();
             }
             let original = std::fs::read(path).unwrap();

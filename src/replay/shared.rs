@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Trace, read_trace};
+use super::{Trace, TraceOptions, read_trace};
 
 /// A file beside the project, or `None` (and a line that says so) where it is absent.
 #[expect(clippy::print_stderr, reason = "a skipped test says that it was skipped")]
@@ -19,5 +19,5 @@ pub(super) fn find(path: &str) -> Option<PathBuf> {
 /// A published Mooncake trace by its short name: `conversation` or `synthetic`.
 pub(super) fn mooncake(name: &str) -> Option<Trace> {
     let path = find(&format!("traces/mooncake/{name}_trace.jsonl"))?;
-    Some(read_trace(&path, 512).unwrap())
+    Some(read_trace(&path, &TraceOptions::default()).unwrap())
 }

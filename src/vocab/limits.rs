@@ -290,6 +290,10 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 /// Bytes of a line of a trace: the largest request's ids with 20 digits each, twice over.
 pub const TRACE_LINE_BYTES_MAX: u64 = 4 << 20;
+/// Sub-agents of a session within each other: deeper than anybody delegates, and no recursion that a file could drive on.
+pub const SUBAGENTS_NESTED_MAX: usize = 8;
+/// Bytes of one session's file.
+pub const SESSION_BYTES_MAX: u64 = 256 << 20;
 /// Bytes read from a trace at a time.
 pub const TRACE_READ_BYTES: usize = 256 << 10;
 /// Foreground jobs that a device thread takes in a row while background ones wait: reads go first, but a drive that is

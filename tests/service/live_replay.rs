@@ -5,7 +5,7 @@
 
 use kvtier::client::ServerAddress;
 use kvtier::replay::live::{LiveOptions, replay};
-use kvtier::replay::{GenerateOptions, Generator, SimulateOptions, Trace, read_trace, simulate};
+use kvtier::replay::{GenerateOptions, Generator, SimulateOptions, Trace, TraceOptions, read_trace, simulate};
 use kvtier::vocab::TenantName;
 
 use crate::support::Server;
@@ -14,7 +14,7 @@ const MIB: u64 = 1 << 20;
 
 fn trace() -> Trace {
     if let Ok(path) = std::env::var("KVTIER_TRACE") {
-        return read_trace(path.as_ref(), 512).unwrap();
+        return read_trace(path.as_ref(), &TraceOptions::default()).unwrap();
     }
     let options = GenerateOptions { requests: 300, ..GenerateOptions::default() };
     let block_tokens = options.block_tokens;

@@ -1,0 +1,53 @@
+//! Where a trace is, and how it is read: for every command that takes one.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{CliError, names};
+use crate::replay::{Trace, TraceFormat, TraceOptions, read_trace};
+
+#[derive(Debug, Args)]
+pub(super) struct Traced {
+    /// A trace: lines of JSON (Mooncake's, Alibaba's), a session's JSON, or a folder of sessions; gzip and zstd too. `-` for
+    /// standard input.
+    trace: PathBuf,
+    /// Its format: mooncake, bailian or sessions. Found out where absent.
+    #[arg(long, value_name = "NAME", value_parser = names::trace_format)]
+    format: Option<TraceFormat>,
+    /// Tokens of a block of the trace: 512 in Mooncake's, 16 in Alibaba's; sessions say so themselves.
+    #[arg(long, value_name = "N")]
+    block_tokens: Option<u32>,
+    /// Sessions of a folder begin so many seconds one after the other: their files don't say when they did.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    session_every: u32,
+}
+
+impl Traced {
+    pub(super) fn read(&self) -> Result<Trace, CliError> {
+        Ok(read_trace(&self.trace, &self.options())?)
+    }
+
+    fn options(&self) -> TraceOptions {
+        let session_every_ms = u64::from(self.session_every) * 1_000;
+        TraceOptions { format: self.format, block_tokens: self.block_tokens, session_every_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        traced: Traced,
+    }
+
+    #[test]
+    fn the_flags_defaults_are_those_of_the_reader() {
+        assert_eq!(Alone::parse_from(["x", "t"]).traced.options(), TraceOptions::default());
+    }
+}

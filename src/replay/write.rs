@@ -1,0 +1,125 @@
+//! Writing a trace in any format. Ids become small numbers in the order in which they come, as in published traces; what a format has
+//! no place for is left out.
+
+use std::io::{self, Write};
+
+use hashbrown::HashMap;
+use serde_json::json;
+
+use super::mooncake::write_request;
+use super::{RequestView, Trace, TraceFormat};
+
+/// Writes `trace` to `out`.
+///
+/// # Errors
+/// When `out` can't be written.
+pub fn write_trace(out: &mut impl Write, trace: &Trace, format: TraceFormat) -> io::Result<()> {
+    let mut names = Names::default();
+    match format {
+        TraceFormat::Mooncake => {
+            for request in trace.requests() {
+                let ids = names.of_all(&request, trace.block_tokens());
+                write_request(out, &RequestView { hash_ids: &ids, ..request })?;
+            }
+        }
+        TraceFormat::Bailian => {
+            for (number, request) in trace.requests().enumerate() {
+                let line = json!({
+                    "chat_id": number, "parent_chat_id": -1, "timestamp": seconds(request.timestamp_ms),
+                    "input_length": request.input_length, "output_length": request.output_length, "type": "text", "turn": 1,
+                    "hash_ids": names.of(request.hash_ids),
+                });
+                writeln!(out, "{line}")?;
+            }
+        }
+        TraceFormat::Sessions => write_session(out, trace, &mut names)?,
+    }
+    out.flush()
+}
+
+/// All of it as one session.
+fn write_session(out: &mut impl Write, trace: &Trace, names: &mut Names) -> io::Result<()> {
+    let block = trace.block_tokens();
+    write!(out, "{{\"id\":\"converted\",\"models\":[],\"block_size\":{block},\"hash_id_scope\":\"global\",")?;
+    write!(out, "\"tool_tokens\":0,\"system_tokens\":0,\"requests\":[")?;
+    for (number, request) in trace.requests().enumerate() {
+        let entry = json!({
+            "t": seconds(request.timestamp_ms), "type": "s", "model": "", "in": request.input_length,
+            "out": request.output_length, "hash_ids": names.of(request.hash_ids), "stop": "",
+        });
+        write!(out, "{}\n{entry}", if number == 0 { "" } else { "," })?;
+    }
+    out.write_all(b"\n]}\n")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a reader rounds it back to the millisecond")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+/// New ids for old ones.
+#[derive(Default)]
+struct Names {
+    known: HashMap<u64, u64>,
+    next: u64,
+}
+
+impl Names {
+    fn of(&mut self, ids: &[u64]) -> Vec<u64> {
+        let name = |id: &u64| {
+            *self.known.entry(*id).or_insert_with(|| {
+                self.next += 1;
+                self.next - 1
+            })
+        };
+        ids.iter().map(name).collect()
+    }
+
+    /// The same, with an id for a partial last block that has none: one that nobody else has.
+    fn of_all(&mut self, request: &RequestView<'_>, block_tokens: u32) -> Vec<u64> {
+        let mut ids = self.of(request.hash_ids);
+        if (ids.len() as u64) < request.input_length.div_ceil(u64::from(block_tokens)) {
+            ids.push(self.next);
+            self.next += 1;
+        }
+        ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::{GenerateOptions, Generator, TraceInfo, TraceOptions, TraceRequest, read_trace};
+
+    fn back(trace: &Trace, format: TraceFormat) -> Trace {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace");
+        write_trace(&mut std::fs::File::create(&path).unwrap(), trace, format).unwrap();
+        let block_tokens = (format != TraceFormat::Sessions).then_some(trace.block_tokens());
+        read_trace(&path, &TraceOptions { block_tokens, ..TraceOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_trace_of_any_format_is_the_same_workload_in_any_other() {
+        let options = GenerateOptions { requests: 200, block_tokens: 64, ..GenerateOptions::default() };
+        let trace = Trace::collect(64, Generator::new(options).unwrap());
+        let info = TraceInfo::of(&trace);
+        for one in TraceFormat::ALL {
+            let written = back(&trace, one);
+            assert_eq!(TraceInfo::of(&written), info, "{one:?}");
+            for other in TraceFormat::ALL {
+                assert_eq!(TraceInfo::of(&back(&written, other)), info, "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_a_partial_block_must_have_an_id_it_gets_one_of_its_own() {
+        let request =
+            |hash_ids: Vec<u64>| TraceRequest { input_length: 130, output_length: 1, hash_ids, timestamp_ms: 0 };
+        let trace = Trace::collect(64, [request(vec![7, 9]), request(vec![7, 9])]);
+        let written = back(&trace, TraceFormat::Mooncake);
+        let ids: Vec<&[u64]> = written.requests().map(|request| request.hash_ids).collect();
+        assert_eq!(ids, [&[0, 1, 2][..], &[0, 1, 3]]);
+    }
+}
