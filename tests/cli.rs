@@ -229,3 +229,57 @@ fn a_reader_that_leaves_early_is_no_error() {
     let output = Command::new("bash").args(["-o", "pipefail", "-c", &shell]).output().unwrap();
     assert_eq!((status(&output), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
+
+/// With the Python that `KVTIER_PYTHON` names, or `python3`, where that has `kvcache-simulator`; else this says so, and claims nothing.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "it is told where Python is, and says when it skips"
+)]
+fn an_independent_simulator_hits_the_same_tokens() {
+    let python = std::env::var("KVTIER_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/check_hit_rates.py");
+    for name in ["conversation", "synthetic"] {
+        let trace = format!("{}/../shared/traces/mooncake/{name}_trace.jsonl", env!("CARGO_MANIFEST_DIR"));
+        if !Path::new(&trace).exists() {
+            return eprintln!("skipped: ../shared/traces not present");
+        }
+        let compared = Command::new(&python).args(["-B", script, env!("CARGO_BIN_EXE_kvtier"), &trace]).output();
+        let Ok(output) = compared else { return eprintln!("skipped: no Python here") };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        if status(&output) == Some(3) {
+            return eprintln!("{said}");
+        }
+        assert!(output.status.success() && said.contains("all equal"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_plan_says_what_each_size_would_hit() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.jsonl");
+    let trace = trace.to_str().unwrap();
+    assert_eq!(status(&kvtier(&["trace", "generate", "--requests", "300", "-o", trace])), Some(0));
+    let plan = json(&["plan", trace, "--model", "llama-3.1-8b", "--points", "5", "--prefill-cost", "0.05", "--json"]);
+    has(&plan, &["ceiling", "knee_blocks", "blocks_for_90_percent", "distinct_blocks", "bytes_per_token"]);
+    let points = plan["points"].as_array().unwrap();
+    let rates: Vec<f64> = points.iter().map(|point| point["lru"].as_f64().unwrap()).collect();
+    assert!(points.len() == 5 && rates.is_sorted() && rates[4] == plan["ceiling"].as_f64().unwrap(), "{plan}");
+    for point in points {
+        has(point, &["blocks", "bytes", "belady", "hit_tokens_per_day", "saved_per_tb_day"]);
+        assert_eq!(point["bytes"], point["blocks"].as_u64().unwrap() * 512 * 131_072);
+    }
+    let blocks = points[2]["blocks"].to_string();
+    let replayed = json(&["replay", trace, "--simulate", "--capacity-blocks", &blocks, "--json"]);
+    assert_eq!(replayed["hit_rate"], points[2]["lru"]);
+    let sizes = json(&["plan", trace, "--bytes-per-token", "1000", "--size", "100MB", "--size", "10MB", "--json"]);
+    let blocks: Vec<&Value> = sizes["points"].as_array().unwrap().iter().map(|point| &point["blocks"]).collect();
+    assert_eq!(blocks, [19, 195]);
+    assert!(refusal(&["plan", trace, "--model", "gpt-9"], 2).contains("it must be one of deepseek-v3"));
+    assert!(
+        refusal(&["plan", trace, "--size", "1GB"], 2).contains("--size is 1000000000 bytes, it must be with --model")
+    );
+    let small = refusal(&["plan", trace, "--bytes-per-token", "1000", "--size", "1kB"], 2);
+    assert!(small.contains("--size is 1000 bytes, it must be at least a block, 500 KiB"), "{small}");
+}

@@ -25,6 +25,7 @@ mod names;
 mod output;
 mod parts;
 mod pin;
+mod plan;
 mod price;
 mod progress;
 mod put;
@@ -101,6 +102,8 @@ enum Command {
     Trace(trace::Trace),
     /// Replay a trace: simulated on the planner, or live with real bytes.
     Replay(replay::Replay),
+    /// What tiers of which size would hit, from a trace: before the drives are bought.
+    Plan(plan::Plan),
     /// This machine's limits, and kvtier's share of each, measured in turn.
     Bench(bench::Bench),
     /// A process beside a bench's daemon.
@@ -138,6 +141,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Verify(verify) => verify.run(&mut output),
         Command::Trace(trace) => trace.run(&mut output),
         Command::Replay(replay) => replay.run(&mut output),
+        Command::Plan(plan) => plan.run(&mut output),
         Command::Bench(bench) => bench.run(&mut output),
         Command::BenchWorker => bench::work(),
     };

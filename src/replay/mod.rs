@@ -1,9 +1,11 @@
 //! Traces: reading, describing and making them, and what a replay of one reports.
 
+pub mod capacity;
 pub mod generate;
 pub mod info;
 pub mod keys;
 pub mod live;
+pub mod model;
 pub mod mooncake;
 pub mod open;
 pub mod optimum;
@@ -12,6 +14,7 @@ pub mod reference;
 pub mod report;
 pub mod request;
 pub mod simulate;
+pub mod stack;
 pub mod trace;
 pub mod workload;
 pub mod write;
@@ -25,15 +28,18 @@ mod sessions;
 #[cfg(test)]
 mod shared;
 
+pub use capacity::{CapacityPlan, CapacityPoint, Stage, capacities};
 pub use generate::{GenerateOptions, Generator};
 pub use info::TraceInfo;
 pub use live::{LiveError, LiveOptions, replay};
+pub use model::{MODELS, Model};
 pub use mooncake::{TraceError, TraceReader};
 pub use open::{TraceFormat, TraceOptions, read_trace};
 pub use optimum::{OPTIMUM, optimum};
 pub use report::{ReplayReport, Tally};
 pub use request::{RequestView, TraceRequest};
 pub use simulate::{SimulateOptions, Simulation, simulate};
+pub use stack::HitCurve;
 pub use trace::Trace;
 pub use workload::Workload;
 pub use write::write_trace;
