@@ -283,3 +283,29 @@ fn a_plan_says_what_each_size_would_hit() {
     let small = refusal(&["plan", trace, "--bytes-per-token", "1000", "--size", "1kB"], 2);
     assert!(small.contains("--size is 1000 bytes, it must be at least a block, 500 KiB"), "{small}");
 }
+
+// The published figures are rounded (73.7 and 14.8 thousand tokens a second), so they are met to a thousandth.
+#[test]
+fn deepseeks_published_day_comes_out_of_its_fleet() {
+    let fleet = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/deepseek-fleet.toml");
+    let sheet = json(&["plan", "--fleet", fleet, "--json"]);
+    let day = |field: &str| sheet["day"][field].as_f64().unwrap();
+    for (field, published) in [("nodes_average", 226.75), ("cost", 87_072.0), ("revenue", 562_027.0)] {
+        assert!((day(field) / published - 1.0).abs() < 0.001, "{field}: {} for {published}", day(field));
+    }
+    assert!((day("margin_percent") - 545.0).abs() < 1.0, "{sheet}");
+    let margins: Vec<f64> = sheet["days"].as_array().unwrap().iter().map(|day| day["cost"].as_f64().unwrap()).collect();
+    assert!(
+        margins.len() == 5 && margins.is_sorted_by(|one, other| one > other),
+        "more hits need fewer nodes: {sheet}"
+    );
+    assert!(refusal(&["plan"], 2).contains("<TRACE>"));
+    let folder = tempfile::tempdir().unwrap();
+    let bad = |from: &str, to: &str| {
+        let path = folder.path().join("fleet.toml");
+        std::fs::write(&path, std::fs::read_to_string(fleet).unwrap().replace(from, to)).unwrap();
+        refusal(&["plan", "--fleet", path.to_str().unwrap()], 2)
+    };
+    assert!(bad("hit_rate = 0.5625", "hit_rate = 56.25").contains("demand.hit_rate is 56.25, it must be from 0 to 1"));
+    assert!(bad("gpu_hour", "gpu_hours").contains("unknown field `gpu_hours`"));
+}

@@ -17,6 +17,7 @@ mod error;
 mod evict;
 mod export;
 mod exported;
+mod fleet;
 mod get;
 mod inspect;
 mod live;

@@ -1,17 +1,19 @@
 //! `kvtier plan`: what tiers of which size would hit, before the drives are bought.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::CliError;
 use super::output::Output;
 use super::progress::Bar;
 use super::size::{self, human};
 use super::table::{numbers, percent, span, thousands};
-use super::traced::Traced;
-use crate::replay::{CapacityPlan, CapacityPoint, MODELS, Model, Stage, Trace, TraceInfo, capacities};
+use super::traced::How;
+use super::{CliError, fleet};
+use crate::replay::{CapacityPlan, CapacityPoint, Fleet, MODELS, Model, Stage, Trace, TraceInfo, capacities};
 use crate::vocab::ByteCount;
 
 /// Milliseconds of a day.
@@ -21,8 +23,14 @@ const LEAST_SHARE: u64 = 500;
 
 #[derive(Debug, Args)]
 pub(super) struct Plan {
+    /// A trace, of any format that is read.
+    #[arg(required_unless_present = "fleet")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
-    traced: Traced,
+    how: How,
+    /// A fleet in TOML (examples/deepseek-fleet.toml): the sheet of its day. With a trace, of each size, too.
+    #[arg(long, value_name = "FILE")]
+    fleet: Option<PathBuf>,
     /// The model that is served: it says how many bytes a token takes.
     #[arg(long, value_name = "NAME", value_parser = model, conflicts_with = "bytes_per_token")]
     model: Option<Model>,
@@ -72,6 +80,22 @@ struct Report {
     points: Vec<Point>,
 }
 
+/// A plan, with a fleet's day at each size where one was named.
+#[derive(Debug, Serialize)]
+struct Both {
+    #[serde(flatten)]
+    plan: Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<fleet::Sheet>,
+}
+
+fn read_fleet(path: &Path) -> Result<Fleet, CliError> {
+    let bad = |why: String| CliError::Config { path: path.to_owned(), why };
+    let text = fs::read_to_string(path).map_err(|source| CliError::File { path: path.to_owned(), source })?;
+    let fleet: Fleet = toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
+    fleet.checked().map_err(|error| bad(error.to_string()))
+}
+
 /// One capacity.
 #[derive(Debug, Serialize)]
 struct Point {
@@ -87,11 +111,13 @@ struct Point {
 
 impl Plan {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
+        let fleet = self.fleet.as_deref().map(read_fleet).transpose()?;
+        let Some(trace) = &self.trace else { return self.fleet_alone(fleet, output) };
         let bytes_per_token = self.bytes_per_token.or(self.model.map(Model::bytes_per_token));
         if let (Some(size), None) = (self.size.first(), bytes_per_token) {
             return Err(CliError::usage("--size", size, "with --model or --bytes-per-token".to_owned()));
         }
-        let trace = self.traced.read()?;
+        let trace = self.how.read(trace)?;
         let info = TraceInfo::of(&trace);
         let block_bytes = bytes_per_token.map(|bytes| bytes.saturating_mul(u64::from(trace.block_tokens())));
         let sizes = match block_bytes.filter(|_| !self.size.is_empty()) {
@@ -100,7 +126,19 @@ impl Plan {
         };
         let plan = planned(&trace, &sizes);
         let report = self.report(&info, &plan, bytes_per_token, block_bytes);
-        if self.json { output.json(&report) } else { output.text(report.text()) }
+        let days = fleet.as_ref().map(|fleet| fleet::Sheet::of_sizes(fleet, &plan.points));
+        if self.json {
+            return output.json(&Both { plan: report, fleet: days });
+        }
+        let sheet = days.map_or_else(String::new, |sheet| format!("\n\n{}", sheet.text()));
+        output.text(report.text() + &sheet)
+    }
+
+    fn fleet_alone(&self, fleet: Option<Fleet>, output: &mut Output) -> Result<(), CliError> {
+        // One of the two is there: the arguments see to it.
+        let Some(fleet) = fleet else { return Ok(()) };
+        let sheet = fleet::Sheet::of(&fleet);
+        if self.json { output.json(&sheet) } else { output.text(sheet.text()) }
     }
 
     fn report(

@@ -1,6 +1,6 @@
 //! Where a trace is, and how it is read: for every command that takes one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -12,7 +12,14 @@ pub(super) struct Traced {
     /// A trace: lines of JSON (Mooncake's, Alibaba's), a session's JSON, or a folder of sessions; gzip and zstd too. `-` for
     /// standard input.
     trace: PathBuf,
-    /// Its format: mooncake, bailian or sessions. Found out where absent.
+    #[command(flatten)]
+    how: How,
+}
+
+/// How a trace is read, wherever it is named.
+#[derive(Debug, Args)]
+pub(super) struct How {
+    /// The trace's format: mooncake, bailian or sessions. Found out where absent.
     #[arg(long, value_name = "NAME", value_parser = names::trace_format)]
     format: Option<TraceFormat>,
     /// Tokens of a block of the trace: 512 in Mooncake's, 16 in Alibaba's; sessions say so themselves.
@@ -25,7 +32,13 @@ pub(super) struct Traced {
 
 impl Traced {
     pub(super) fn read(&self) -> Result<Trace, CliError> {
-        Ok(read_trace(&self.trace, &self.options())?)
+        self.how.read(&self.trace)
+    }
+}
+
+impl How {
+    pub(super) fn read(&self, trace: &Path) -> Result<Trace, CliError> {
+        Ok(read_trace(trace, &self.options())?)
     }
 
     fn options(&self) -> TraceOptions {
@@ -48,6 +61,6 @@ mod tests {
 
     #[test]
     fn the_flags_defaults_are_those_of_the_reader() {
-        assert_eq!(Alone::parse_from(["x", "t"]).traced.options(), TraceOptions::default());
+        assert_eq!(Alone::parse_from(["x", "t"]).traced.how.options(), TraceOptions::default());
     }
 }

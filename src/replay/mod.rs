@@ -1,6 +1,7 @@
 //! Traces: reading, describing and making them, and what a replay of one reports.
 
 pub mod capacity;
+pub mod fleet;
 pub mod generate;
 pub mod info;
 pub mod keys;
@@ -29,6 +30,7 @@ mod sessions;
 mod shared;
 
 pub use capacity::{CapacityPlan, CapacityPoint, Stage, capacities};
+pub use fleet::{Day, Fleet};
 pub use generate::{GenerateOptions, Generator};
 pub use info::TraceInfo;
 pub use live::{LiveError, LiveOptions, replay};
