@@ -118,7 +118,6 @@ impl Report {
 }
 
 fn exported_text(report: &ExportReport) -> String {
-    let row = |name: &str, number: u64, meaning: &str| [name.to_owned(), thousands(number), meaning.to_owned()];
     let rows = vec![
         row("the same", report.same, "records of the ledger and of its exports"),
         row("deleted since", report.deleted, "records that only the exports have"),
@@ -126,12 +125,10 @@ fn exported_text(report: &ExportReport) -> String {
         row("repeated", report.repeated, "records that were exported more than once"),
         row("differences", report.differences, "between them"),
     ];
-    let table = format!("\n{}", numbers(["exports", "", ""], rows));
-    report.examples.iter().fold(table, |text, example| format!("{text}\n{example}"))
+    compared("exports", rows, &report.examples)
 }
 
 fn gateway_text(report: &GatewayReport) -> String {
-    let row = |name: &str, number: u64, meaning: &str| [name.to_owned(), thousands(number), meaning.to_owned()];
     let rows = vec![
         row("the same", report.same, "requests of the ledger and of the gateway's log"),
         row("differing", report.differing, "in both, with other numbers"),
@@ -139,12 +136,23 @@ fn gateway_text(report: &GatewayReport) -> String {
         row("only in the log", report.only_in_log, "not settled"),
         row("repeated", report.repeated, "lines of the log that say the same again"),
     ];
-    let table = format!("\n{}", numbers(["gateway's log", "", ""], rows));
-    report.examples.iter().fold(table, |text, example| format!("{text}\n{example}"))
+    compared("gateway's log", rows, &report.examples)
+}
+
+fn row(name: &str, number: u64, meaning: &str) -> [String; 3] {
+    [name.to_owned(), thousands(number), meaning.to_owned()]
+}
+
+/// What a comparison with `what` has found.
+fn compared(what: &str, rows: Vec<[String; 3]>, examples: &[String]) -> String {
+    format!("\n{}{}", numbers([what, "", ""], rows), lines(examples))
+}
+
+fn lines(examples: &[String]) -> String {
+    examples.iter().map(|example| format!("\n{example}")).collect()
 }
 
 fn text(report: &AuditReport) -> String {
-    let row = |name: &str, number: u64, meaning: &str| [name.to_owned(), thousands(number), meaning.to_owned()];
     let tokens = |name: &str, number: i64, meaning: &str| [name.to_owned(), signed(number), meaning.to_owned()];
     let found = &report.divergences;
     let rows = vec![
@@ -174,5 +182,5 @@ fn text(report: &AuditReport) -> String {
         let (claimed, delivered) = (thousands(one.claimed_tokens), thousands(one.delivered_tokens));
         table += &format!("\n{} {}: {claimed} claimed, {delivered} delivered", one.tenant, one.billing_id);
     }
-    report.examples.iter().fold(table, |text, example| format!("{text}\n{example}"))
+    table + &lines(&report.examples)
 }

@@ -17,6 +17,7 @@ mod error;
 mod evict;
 mod export;
 mod exported;
+mod filter;
 mod fleet;
 mod get;
 mod inspect;

@@ -1,7 +1,7 @@
 //! Exported records, from files of whatever format: lines of JSON, Parquet, or a folder of Parquet files.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::CliError;
@@ -24,16 +24,12 @@ pub(super) fn read(path: &Path, take: &mut impl FnMut(&UsageRecord) -> Taken) ->
         return parts(path)?.iter().try_for_each(|part| read(part, take));
     }
     let fail = |source| CliError::File { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(fail)?;
-    let mut begins = [0; PARQUET_BEGINS.len()];
-    if file.read(&mut begins).map_err(fail)? == begins.len() && begins == PARQUET_BEGINS {
-        return read_rows(path, file, take);
+    let mut file = BufReader::new(File::open(path).map_err(fail)?);
+    // Looked at, not taken: a pipe by a name can't go back.
+    if file.fill_buf().map_err(fail)?.starts_with(PARQUET_BEGINS) {
+        return read_rows(path, file.into_inner(), take);
     }
-    if file.seek(SeekFrom::Start(0)).is_err() {
-        // A pipe by a name: what was looked at comes first.
-        return read_lines(path, BufReader::new(begins.as_slice().chain(file)), take);
-    }
-    read_lines(path, BufReader::new(file), take)
+    read_lines(path, file, take)
 }
 
 fn parts(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
@@ -89,4 +85,27 @@ fn record(text: &[u8]) -> Result<Option<UsageRecord>, String> {
         return Ok(None);
     }
     Line::parse(text).and_then(|line| line.record()).map(Some).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_by_a_name_is_read_from_its_first_byte_and_gives_nothing_that_was_not_in_it() {
+        for (text, told) in [("\n\n", None), ("{}", Some("1")), ("\n\n\n\n\n{}\n", Some("6"))] {
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            drop(writer);
+            let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+            let line = match read(&path, &mut |_| Ok(())) {
+                Err(CliError::Record { line, .. }) => Some(line.to_string()),
+                read => read.map(|()| None).unwrap(),
+            };
+            assert_eq!(line.as_deref(), told, "{text:?}");
+        }
+    }
 }

@@ -4,10 +4,11 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::CliError;
+use super::filter::Filter;
 use super::output::Output;
 use super::server::Server;
 use super::table::numbers;
-use crate::client::{StorageRow, UsageFilter};
+use crate::client::StorageRow;
 use crate::ledger::price::token_hours;
 use crate::ledger::{StorageKey, StorageRow as Metered};
 use crate::vocab::{AccountName, DomainName, NamespaceName, TenantName};
@@ -17,15 +18,8 @@ const BEST_EFFORT: &str = "best-effort";
 
 #[derive(Debug, Args)]
 pub(super) struct Storage {
-    /// Only this tenant.
-    #[arg(long, value_name = "NAME", value_parser = TenantName::parse)]
-    tenant: Option<TenantName>,
-    /// Only from this hour on, in hours since 1970.
-    #[arg(long, value_name = "HOUR", default_value_t = 0)]
-    from_hour: u32,
-    /// Only before this hour.
-    #[arg(long, value_name = "HOUR", value_parser = clap::value_parser!(u32).range(1..))]
-    until_hour: Option<u32>,
+    #[command(flatten)]
+    filter: Filter,
     #[command(flatten)]
     server: Server,
     /// Print one JSON document.
@@ -84,12 +78,7 @@ impl Row {
 
 impl Storage {
     pub(super) fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let filter = UsageFilter {
-            tenant: self.tenant.clone(),
-            from_hour: self.from_hour,
-            until_hour: self.until_hour,
-            ..UsageFilter::default()
-        };
+        let filter = self.filter.request(&[]);
         let summary = self.server.ask(async |client| Ok(client.summarize_storage(&filter).await?))?;
         let rows: Vec<Row> = summary.rows.into_iter().map(|row| Row::of(&summary.ledger_id, row)).collect();
         if self.json {

@@ -8,13 +8,13 @@ use super::audit::Audit;
 use super::chain::hex;
 use super::correct::Correct;
 use super::export::Export;
+use super::filter::Filter;
 use super::output::Output;
 use super::price::Price;
 use super::server::Server;
 use super::storage::Storage;
 use super::table::{numbers, percent, thousands, without};
-use crate::client::{UsageFilter, UsageRow, UsageSummary};
-use crate::vocab::TenantName;
+use crate::client::{UsageRow, UsageSummary};
 
 #[derive(Debug, Args)]
 pub(super) struct Usage {
@@ -40,15 +40,8 @@ enum UsageCommand {
 
 #[derive(Debug, Args)]
 struct Summary {
-    /// Only this tenant.
-    #[arg(long, value_name = "NAME", value_parser = TenantName::parse)]
-    tenant: Option<TenantName>,
-    /// Only from this hour on, in hours since 1970.
-    #[arg(long, value_name = "HOUR", default_value_t = 0)]
-    from_hour: u32,
-    /// Only before this hour.
-    #[arg(long, value_name = "HOUR", value_parser = clap::value_parser!(u32).range(1..))]
-    until_hour: Option<u32>,
+    #[command(flatten)]
+    filter: Filter,
     /// What rows are told apart by: tenant, namespace, hour, user, api_key, with commas between [default:
     /// tenant,namespace,hour].
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = ["tenant", "namespace", "hour", "user", "api_key"])]
@@ -112,12 +105,7 @@ impl Usage {
 
 impl Summary {
     fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let filter = UsageFilter {
-            tenant: self.tenant.clone(),
-            from_hour: self.from_hour,
-            until_hour: self.until_hour,
-            group_by: self.by.clone(),
-        };
+        let filter = self.filter.request(&self.by);
         let summary = self.server.ask(async |client| Ok(client.summarize_usage(&filter).await?))?;
         let report = Report::of(&summary);
         if self.json { output.json(&report) } else { output.text(report.text()) }

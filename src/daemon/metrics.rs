@@ -56,10 +56,13 @@ impl Collector for Scrape {
         if let Some(ledger) = status.ledger {
             to.gauge("ledger_bytes", "Bytes that the ledger of usage takes", ledger.bytes)?;
             to.gauge("ledger_limit_bytes", "Bytes at which it refuses new settles", ledger.bytes_max)?;
+        }
+        // Nothing is said of what can't be read: a zero would be a number.
+        if let Some(counters) = status.ledger.and_then(|ledger| ledger.counters) {
             let help = "Requests settled and corrections made since the ledger was begun";
-            let kinds = [("settle", ledger.counters.records), ("correction", ledger.counters.corrections)];
+            let kinds = [("settle", counters.records), ("correction", counters.corrections)];
             to.gauges("ledger_records", help, kinds.map(|(kind, records)| ([("kind", kind)], records)))?;
-            let tokens = Counts::NAMES.into_iter().zip(ledger.counters.counts.each());
+            let tokens = Counts::NAMES.into_iter().zip(counters.counts.each());
             let tokens = tokens.map(|(name, tokens)| ([("kind", name)], u64::try_from(tokens).unwrap_or(0)));
             to.gauges("ledger_tokens", "What they come to: corrections taken off", tokens)?;
         }
@@ -192,7 +195,7 @@ mod tests {
             written_day: ByteCount(5_000),
             wear_budget: None,
         };
-        let status = Status {
+        let status = |counters| Status {
             uptime: Duration::from_millis(1_500),
             ram: ByteCount(16),
             nvme: ByteCount(32),
@@ -204,14 +207,13 @@ mod tests {
             drives: vec![drive(0, DriveState::Ok, ""), drive(3, DriveState::Out, "it kept failing")],
             write_amplification: Some(1.25),
             scrub: ScrubStatus { passes: 2, ..ScrubStatus::default() },
-            ledger: Some(LedgerFill {
-                bytes: 5,
-                bytes_max: 7,
-                counters: Usage { records: 3, corrections: 1, counts: Counts::of([9, 1, 2, 0, 6, 4, 5]) },
-            }),
+            ledger: Some(LedgerFill { bytes: 5, bytes_max: 7, counters }),
             counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),
         };
-        let text = text(status).unwrap();
+        let counters = Usage { records: 3, corrections: 1, counts: Counts::of([9, 1, 2, 0, 6, 4, 5]) };
+        let unread = text(status(None)).unwrap();
+        assert!(unread.contains("kvtier_ledger_bytes 5\n") && !unread.contains("kvtier_ledger_records"), "{unread}");
+        let text = text(status(Some(counters))).unwrap();
         for expected in [
             "# HELP kvtier_uptime_seconds Time since the start\n# TYPE kvtier_uptime_seconds gauge\nkvtier_uptime_seconds 1.5\n",
             "kvtier_capacity_bytes{tier=\"nvme\"} 32\n",

@@ -82,7 +82,7 @@ impl Audit {
     /// What was counted is what the records come to; what exporters have is there, and nothing is gone that they have not.
     fn read_cursors(&mut self, view: &View<'_>) -> Result<(), LedgerError> {
         let (counters, total) = (view.counters()?, self.total);
-        if counters.is_some_and(|counters| counters != total) {
+        if counters != Some(total) {
             self.difference(|| format!("the counters say {counters:?}, the records {total:?}"));
         }
         let (acknowledged, deleted, last) = (view.acknowledged()?, self.deleted, self.total.sequences());

@@ -178,30 +178,30 @@ impl Truth {
 }
 
 impl Standing {
-    /// Of a record that was never corrected.
+    /// Of one record alone.
     pub(super) fn of(record: &UsageRecord) -> Self {
         Self { last: record.sequence, counts: record.counts, written_by_class: record.written_by_class() }
     }
 
     /// With what a correction adds.
     pub(super) fn add(&mut self, correction: &UsageRecord) {
-        self.last = correction.sequence;
-        self.counts += correction.counts;
-        for (class, tokens) in correction.written_by_class() {
-            *self.written_by_class.entry(class).or_default() += tokens;
-        }
-        self.written_by_class.retain(|_, tokens| *tokens != 0);
+        self.sum(Self::of(correction));
     }
 
     /// What corrections add, on the record that they correct.
     pub(super) fn on(self, record: &UsageRecord) -> Self {
         let mut sum = Self::of(record);
-        sum.counts += self.counts;
-        for (class, tokens) in self.written_by_class {
-            *sum.written_by_class.entry(class).or_default() += tokens;
+        sum.sum(self);
+        sum
+    }
+
+    fn sum(&mut self, later: Self) {
+        self.last = later.last;
+        self.counts += later.counts;
+        for (class, tokens) in later.written_by_class {
+            *self.written_by_class.entry(class).or_default() += tokens;
         }
-        sum.written_by_class.retain(|_, tokens| *tokens != 0);
-        Self { last: self.last, ..sum }
+        self.written_by_class.retain(|_, tokens| *tokens != 0);
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

@@ -56,8 +56,8 @@ pub struct LedgerFill {
     pub bytes: u64,
     /// The most that they may be.
     pub bytes_max: u64,
-    /// What all records that it ever had come to, as it is counted beside them.
-    pub counters: Usage,
+    /// What all records that it ever had come to, as it is counted beside them; nothing where that can't be read.
+    pub counters: Option<Usage>,
 }
 
 /// What exporters have.
@@ -133,7 +133,10 @@ impl Ledger {
     /// How full it is.
     #[must_use]
     pub fn fill(&self) -> LedgerFill {
-        let counters = self.store.counters().ok().flatten().unwrap_or_default();
+        let counters = self.store.counters().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the ledger's counters are not known");
+            None
+        });
         LedgerFill { bytes: self.taken.get(), bytes_max: self.options.bytes_max.get(), counters }
     }
 

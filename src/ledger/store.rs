@@ -426,6 +426,14 @@ pub(super) fn sequence_of(bytes: &[u8], row: &'static str, key: &[u8]) -> Result
 }
 
 #[cfg(test)]
+impl Rows {
+    /// As in a ledger of a version that did not count.
+    pub(super) fn forget_counters(&mut self) {
+        self.0.delete(COUNTERS_KEY);
+    }
+}
+
+#[cfg(test)]
 impl Store {
     /// Whether every later write fails.
     pub(super) fn fail_writes(&self, failing: bool) {

@@ -72,11 +72,8 @@ impl Writer {
         let sweeper = Sweeper::new(options.retention);
         let counters = match store.counters()? {
             Some(counters) => counters,
-            // A ledger of an older version has sums, and goes on from them.
-            None => store.view().rollups(&[]).try_fold(Usage::default(), |mut sum, row| {
-                sum.add(&row?.1);
-                Ok(sum)
-            })?,
+            // A new ledger, or one of an older version, which has sums to go on from.
+            None => begin_counters(&store)?,
         };
         Ok(Self { counters, store, next_sequence, broken: None, bound, sweeper, divergences })
     }
@@ -291,6 +288,18 @@ impl Batch {
         self.records.push((record, asked));
         Ok(())
     }
+}
+
+/// Counts what the sums come to, and writes it: from here on it is there for whoever asks.
+fn begin_counters(store: &Store) -> Result<Usage, LedgerError> {
+    let mut counters = Usage::default();
+    for row in store.view().rollups(&[]) {
+        counters.add(&row?.1);
+    }
+    let mut rows = Rows::default();
+    rows.counters(&counters);
+    store.write(rows)?;
+    Ok(counters)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is an argument of map_err")]

@@ -64,25 +64,15 @@ impl StoppedLedger {
 
     /// The records that it still has, in order, by pages.
     pub fn records(&self) -> impl Iterator<Item = Result<UsageRecord, OfflineError>> {
-        let mut after = None;
-        let pages = std::iter::from_fn(move || {
-            let page = match after {
-                None => self.ledger.deleted_through(),
-                Some(after) => Ok(after),
-            };
-            let page = page.and_then(|after| self.ledger.records_after(after));
-            match page {
-                Ok(page) => {
-                    after = Some(page.last()?.sequence);
-                    Some(Ok(page))
-                }
-                Err(error) => Some(Err(OfflineError::from(error))),
-            }
+        let page = |after| self.ledger.records_after(after);
+        let first = self.ledger.deleted_through().and_then(page);
+        // After the last page comes an empty one, and nothing after one that can't be read.
+        let pages = std::iter::successors(Some(first), move |before| {
+            before.as_ref().ok()?.last().map(|record| page(record.sequence))
         });
-        let mut failed = false;
-        pages.take_while(move |page| !std::mem::replace(&mut failed, page.is_err())).flat_map(|page| match page {
+        pages.flat_map(|page| match page {
             Ok(page) => page.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(error) => vec![Err(error)],
+            Err(error) => vec![Err(error.into())],
         })
     }
 
