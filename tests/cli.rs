@@ -66,7 +66,10 @@ fn a_flag_that_breaks_its_rule_is_named_with_its_value_and_its_rule() {
             &["replay", "x", "--simulate", "--ram", "12 parsecs"][..],
             "--ram is \"12 parsecs\", it must be a size such as",
         ),
-        (&["replay", "x", "--simulate", "--policy", "magic"], "policy is \"magic\", it must be lru"),
+        (
+            &["replay", "x", "--simulate", "--policy", "magic"],
+            "policy is \"magic\", it must be lru, s3-fifo, sieve, w-tinylfu, arc, gdsf, gittins or belady",
+        ),
         (&["replay", "x", "--simulate", "--capacity-blocks", "0"], "0 is not in 1..=4294967296"),
         (&["replay", "x", "--simulate", "--block-bytes", "1GiB"], "it must be 1 byte to 64MiB"),
         (&["replay", "x", "--simulate", "--capacity-blocks", "9", "--ram", "1GiB"], "cannot be used with"),

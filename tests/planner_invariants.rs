@@ -276,7 +276,7 @@ mod tests {
         (10..18).for_each(|other| assert_eq!(cache.put([other]), 1));
         assert_eq!(cache.places(0), (false, true));
         (0..4).for_each(|number| drop(cache.tell(Event::Want { key: key(number) })));
-        assert_eq!(cache.tell(Event::Used { deepest: key(3) }), Answer::Done);
+        assert_eq!(cache.tell(Event::Used { deepest: key(3), leased: false }), Answer::Done);
         let left = |cache: &Cache| (0..4).filter(|number| cache.places(*number).0).count();
         for (other, expected) in (30..38).zip([4, 4, 4, 4, 3, 2, 1, 0]) {
             cache.put([other]);

@@ -23,9 +23,9 @@ use kvtier::vocab::key::TokenChain;
 use kvtier::vocab::limits::{LEASE_TTL_MAX, TOUCHED_AT_ONCE};
 use kvtier::vocab::namespace::{HashScheme, Weights};
 use kvtier::vocab::{
-    BlockKey, ByteCount, ChainRoot, Fingerprint, GroupId, InstanceId, NamespaceName, NamespaceSpec, Owner, OwnerPath,
-    RequestId, Retention, Scope, ScopePath, SlotClass, SlotId, SystemClock, TenantName, TierCounts, TierShape,
-    Timestamp,
+    BlockKey, ByteCount, ChainRoot, Fingerprint, GroupId, Hints, InstanceId, NamespaceName, NamespaceSpec, Owner,
+    OwnerPath, RequestId, Retention, Scope, ScopePath, SlotClass, SlotId, SystemClock, TenantName, TierCounts,
+    TierShape, Timestamp,
 };
 
 /// Blocks of a long prompt.
@@ -330,12 +330,13 @@ impl Timed {
             self.on(now, Event::Want { key: *key });
         }
         if let Some(deepest) = keys[..counts.hit() as usize].last() {
-            self.on(now, Event::Used { deepest: *deepest });
+            self.on(now, Event::Used { deepest: *deepest, leased: true });
         }
         let (owner, keys, payload_max) = (Owner::default(), Arc::clone(keys), SLOT_BYTES);
         let mut all_wanted = Vec::new();
         let (owners, retention) = (OwnerPath::all(owner), Retention::default());
-        let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention };
+        let offer =
+            Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention, hints: Hints::default() };
         let mut answer = self.on(now, Event::Offer(offer));
         while let Answer::Offered { wanted, more, .. } = answer {
             all_wanted.extend(wanted.into_iter().flatten());

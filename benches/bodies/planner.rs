@@ -3,10 +3,13 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use kvtier::plan::{Heat, Policy, PolicyKind};
+use kvtier::plan::{Ask, Facts, Heat, Policy, PolicyKind, Use, Visit};
 use kvtier::replay::{GenerateOptions, Generator, SimulateOptions, Simulation};
-use kvtier::vocab::{BlockKey, Timestamp};
+use kvtier::vocab::{BlockKey, Hints, Timestamp};
 use lru::LruCache;
+
+/// LRU asks nothing of a block.
+const NOBODY: Ask<'_> = &Facts::default;
 
 /// Requests with their keys computed.
 pub(crate) struct Workload {
@@ -58,7 +61,7 @@ impl Workload {
         let mut simulation = Simulation::new(SimulateOptions::lru(ram_blocks, nvme_blocks));
         let mut run = Run { accesses: 0, hits: 0 };
         for (now, keys) in &self.requests {
-            let counts = simulation.visit(*now, keys);
+            let counts = simulation.visit(*now, keys, Hints::default());
             run.accesses += u64::from(counts.asked());
             run.hits += u64::from(counts.hit());
         }
@@ -72,17 +75,17 @@ impl Workload {
         let (mut held, mut hits) = (0, 0);
         for block in &self.accesses {
             if resident[*block as usize] {
-                policy.touch(0, *block);
+                policy.touch(0, *block, NOBODY, Use::Read);
                 hits += 1;
                 continue;
             }
             if held == capacity {
                 let Some(victim) = policy.victim(0, &mut |_| true) else { unreachable!("a full list has a victim") };
-                policy.remove(victim);
+                policy.remove(victim, NOBODY);
                 resident[victim as usize] = false;
                 held -= 1;
             }
-            policy.insert(0, *block, Heat::Hot);
+            policy.insert(0, *block, Heat::Hot, NOBODY, &Visit::default());
             resident[*block as usize] = true;
             held += 1;
         }

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::names::Namespace;
 use crate::vocab::key::EngineKeys;
 use crate::vocab::limits::REQUEST_BLOCKS_MAX;
-use crate::vocab::{BlockKey, Furthest, Owner, OwnerPath, Retention, TenantName};
+use crate::vocab::{BlockKey, Furthest, Hints, Owner, OwnerPath, Retention, TenantName};
 
 /// Where a chain's keys come from.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Chain {
     pub owners: OwnerPath,
     /// How long they are kept then.
     pub retention: Retention,
+    /// What their writer says of the request.
+    pub hints: Hints,
     /// How far they may go.
     pub furthest: Furthest,
     /// How many blocks come before the first one named here.
@@ -58,7 +60,8 @@ impl Chain {
     #[must_use]
     pub fn of(namespace: Arc<Namespace>, tenant: TenantName, owner: Owner, keys: Keys) -> Self {
         let (owners, retention, furthest) = (OwnerPath::all(owner), Retention::default(), Furthest::default());
-        Self { namespace, tenant, owners, retention, furthest, depth: 0, parent: None, keys, tokens: None }
+        let hints = Hints::default();
+        Self { namespace, tenant, owners, retention, hints, furthest, depth: 0, parent: None, keys, tokens: None }
     }
 
     /// Blocks named.

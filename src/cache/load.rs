@@ -110,16 +110,16 @@ impl Cache {
     /// What was read counts as used, unless it was a scan. Where nothing was promoted, the lease has touched the chain already.
     pub(super) async fn used_by(&self, request: &FetchRequest, sent: &Sent) {
         if request.promote && (request.lease.is_none() || sent.from_nvme.contains(&true)) {
-            self.used(&request.chain, sent.from_nvme.len()).await;
+            self.used(&request.chain, sent.from_nvme.len(), request.lease.is_some()).await;
         }
     }
 
     /// The first blocks of a chain were used, from the tail to the head: promotion has put the head into RAM first, where it
     /// would be the coldest.
-    pub(super) async fn used(&self, chain: &Chain, blocks: usize) {
+    pub(super) async fn used(&self, chain: &Chain, blocks: usize, leased: bool) {
         if let Some(last) = blocks.checked_sub(1) {
             // A daemon that is stopping has no use for it.
-            self.driver.tell(Event::Used { deepest: chain.key(last) }).await.ok();
+            self.driver.tell(Event::Used { deepest: chain.key(last), leased }).await.ok();
         }
     }
 

@@ -99,6 +99,7 @@ impl Cache {
             payload_max: chain.namespace.spec.max_payload_bytes,
             owners: chain.owners.clone(),
             retention: chain.retention,
+            hints: chain.hints,
         };
         let mut walk = PutWalk {
             cache: Arc::clone(self),

@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::plan::{Answer, Command, Event, Offer, Options, PutId, Transfer};
-    use crate::vocab::{Owner, OwnerPath, Retention, TierShape, Timestamp};
+    use crate::vocab::{Hints, Owner, OwnerPath, Retention, TierShape, Timestamp};
 
     const SLOT: u32 = 4_096;
     const KEYS: u64 = 60;
@@ -208,7 +208,8 @@ mod tests {
             let (put, owners) = (PutId(self.puts), OwnerPath::all(Owner::default()));
             let offered = Arc::clone(&keys);
             let (payload_max, retention) = (SLOT, Retention::default());
-            let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention };
+            let offer =
+                Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention, hints: Hints::default() };
             let answer = self.tell(Event::Offer(offer));
             let Answer::Offered { wanted, .. } = answer else { panic!("{answer:?}") };
             for (key, block) in offered.iter().zip(wanted).filter_map(|(key, block)| Some((*key, block?))) {

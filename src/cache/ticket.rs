@@ -297,7 +297,7 @@ impl Cache {
             progress.post(self.wait_for(left), false);
         }
         self.tickets.speed.seen(progress.bytes, began.elapsed());
-        self.used(chain, progress.ready as usize).await;
+        self.used(chain, progress.ready as usize, true).await;
     }
 
     /// How long so many bytes take from the drives, in milliseconds.

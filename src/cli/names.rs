@@ -5,9 +5,20 @@ use crate::daemon::IoEngine;
 use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, TraceFormat, Workload};
 use crate::vocab::Furthest;
 
+/// What `--policy` takes.
+const POLICIES: [&str; PolicyKind::ALL.len()] = {
+    let mut names = [""; PolicyKind::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = PolicyKind::ALL[at].name();
+        at += 1;
+    }
+    names
+};
+
 /// `--policy`.
 pub(super) fn policy(name: &str) -> Result<PolicyKind, CliError> {
-    PolicyKind::from_name(name).ok_or_else(|| refuse("policy", name, &[PolicyKind::default().name()]))
+    PolicyKind::from_name(name).ok_or_else(|| refuse("policy", name, &POLICIES))
 }
 
 /// `--policy` of a replay: one of the daemon's, or the optimum, which only a simulation can have.
@@ -23,7 +34,7 @@ pub(super) enum ReplayPolicy {
 pub(super) fn replay_policy(name: &str) -> Result<ReplayPolicy, CliError> {
     let daemons = PolicyKind::from_name(name).map(ReplayPolicy::Daemon);
     let known = daemons.or_else(|| (name == OPTIMUM).then_some(ReplayPolicy::Optimum));
-    known.ok_or_else(|| refuse("policy", name, &[PolicyKind::default().name(), OPTIMUM]))
+    known.ok_or_else(|| refuse("policy", name, &[&POLICIES[..], &[OPTIMUM]].concat()))
 }
 
 /// `--kind` of a generated trace.
@@ -71,9 +82,15 @@ mod tests {
 
     #[test]
     fn a_name_that_is_none_is_refused_with_those_that_are() {
-        assert_eq!(policy("magic").unwrap_err().to_string(), "policy is \"magic\", it must be lru");
+        assert_eq!(
+            policy("magic").unwrap_err().to_string(),
+            "policy is \"magic\", it must be lru, s3-fifo, sieve, w-tinylfu, arc, gdsf or gittins"
+        );
         let of_replay = replay_policy("magic").unwrap_err().to_string();
-        assert_eq!(of_replay, "policy is \"magic\", it must be lru or belady");
+        assert_eq!(
+            of_replay,
+            "policy is \"magic\", it must be lru, s3-fifo, sieve, w-tinylfu, arc, gdsf, gittins or belady"
+        );
         let said = admission("never").unwrap_err().to_string();
         assert_eq!(said, "admission is \"never\", it must be always, second-use or ram-eviction");
         assert_eq!(engine("aio").unwrap_err().to_string(), "io is \"aio\", it must be auto, io_uring or pread");

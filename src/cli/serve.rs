@@ -309,7 +309,10 @@ mod tests {
         for (file, words) in [
             (serve(r#""rum": "1GiB""#), "unknown field `rum`"),
             (serve(r#""ram": "much""#), "ram is \"much\", it must be a size"),
-            (serve(r#""policy": "magic""#), "policy is \"magic\", it must be lru"),
+            (
+                serve(r#""policy": "magic""#),
+                "policy is \"magic\", it must be lru, s3-fifo, sieve, w-tinylfu, arc, gdsf or gittins",
+            ),
             (serve(r#""admission": "never""#), "admission is \"never\", it must be always, second-use or ram-eviction"),
             (serve(r#""io": "aio""#), "io is \"aio\", it must be auto, io_uring or pread"),
             (serve(r#""wear_budget": "much""#), "wear_budget is \"much\", it must be a size"),

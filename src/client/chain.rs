@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::proto::{self, chain::Blocks, scope_step};
 use crate::vocab::key::{EngineKeys, TokenChain};
 use crate::vocab::{
-    BlockKey, ChainRoot, Fingerprint, Furthest, GroupId, NamespaceSpec, Retention, Scope, ScopePath, TenantName,
+    BlockKey, ChainRoot, Fingerprint, Furthest, GroupId, Hints, NamespaceSpec, Retention, Scope, ScopePath, TenantName,
 };
 
 /// A run of blocks of one prompt. Built from tokens, an engine's keys or kvtier's own, then narrowed by what else the
@@ -79,8 +79,16 @@ impl Chain {
             Furthest::Ram => proto::FurthestTier::Ram,
             Furthest::Nvme => proto::FurthestTier::Nvme,
         };
-        self.wire.storing =
-            Some(proto::Storing { furthest_tier: furthest_tier.into(), retention: retention.to_string() });
+        let storing = self.wire.storing.get_or_insert_default();
+        (storing.furthest_tier, storing.retention) = (furthest_tier.into(), retention.to_string());
+        self
+    }
+
+    /// What is known of the request that stores it.
+    #[must_use]
+    pub fn hints(mut self, hints: Hints) -> Self {
+        let storing = self.wire.storing.get_or_insert_default();
+        (storing.output_tokens, storing.again) = (hints.output_tokens, hints.again);
         self
     }
 

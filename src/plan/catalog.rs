@@ -11,6 +11,7 @@ use super::entry::{Entry, NONE, UNKNOWN, VACANT, is_block};
 use super::event::BlockRef;
 use super::keys::{Keys, KeysWriter};
 use super::owner::{NOBODY, Owners};
+use super::policy::Facts;
 use crate::vocab::limits::BLOCKS_MAX;
 use crate::vocab::{AccountId, BlockKey, Owner};
 
@@ -70,6 +71,11 @@ impl Catalog {
     /// Whose a block is.
     pub(super) fn owner(&self, number: u32) -> Owner {
         self.owners.get(self[number].owner).owner
+    }
+
+    /// What policies may know of a block.
+    pub(super) fn facts(&self, number: u32) -> Facts {
+        Facts { key: self.keys.hash_of(number), depth: self[number].depth, owner: self.owner(number) }
     }
 
     /// Whose account a block counts against.

@@ -11,10 +11,14 @@ pub struct Counters {
     pub blocks_dropped: u64,
     /// Blocks written to NVMe.
     pub nvme_written: u64,
-    /// Writes to NVMe not begun: no room, queue full, or an ancestor missing there.
+    /// Writes to NVMe not begun: no room, queue full, not worth what would go, or an ancestor missing there.
     pub nvme_write_dropped: u64,
     /// Blocks that the admission policy or a wear budget kept from NVMe at their first use.
     pub nvme_write_deferred: u64,
+    /// Blocks that RAM, where it is the only tier, did not take in: what would have gone for them was worth more.
+    pub ram_not_admitted: u64,
+    /// Blocks that NVMe did not take in for the same reason.
+    pub nvme_not_admitted: u64,
     /// Writes to NVMe that failed.
     pub nvme_write_failed: u64,
     /// Blocks copied up to RAM.
@@ -50,13 +54,15 @@ pub struct Counters {
 impl Counters {
     /// Each by its name, in a fixed order.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 20] {
+    pub fn named(&self) -> [(&'static str, u64); 22] {
         [
             ("blocks_stored", self.blocks_stored),
             ("blocks_dropped", self.blocks_dropped),
             ("nvme_written", self.nvme_written),
             ("nvme_write_dropped", self.nvme_write_dropped),
             ("nvme_write_deferred", self.nvme_write_deferred),
+            ("ram_not_admitted", self.ram_not_admitted),
+            ("nvme_not_admitted", self.nvme_not_admitted),
             ("nvme_write_failed", self.nvme_write_failed),
             ("promoted", self.promoted),
             ("peeked", self.peeked),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::vocab::{
-    AccountId, BlockKey, ByteCount, GroupId, LeaseId, Lifetime, NamespaceId, OwnerPath, Promise, Quota, QuotaError,
-    Retention, SlotClass, SlotId,
+    AccountId, BlockKey, ByteCount, GroupId, Hints, LeaseId, Lifetime, NamespaceId, OwnerPath, Promise, Quota,
+    QuotaError, Retention, SlotClass, SlotId,
 };
 
 /// A block of the planner's catalog: its record and how often that record has been used before, so that a completion
@@ -129,6 +129,8 @@ pub enum Event {
     Used {
         /// The last block read.
         deepest: BlockKey,
+        /// It was read under a lease, with which the chain counts as used already: only the order is that of now.
+        leased: bool,
     },
     /// An instance wants to protect a prefix. Idempotent by (instance, request). Answer: [`Answer::Leased`].
     Lease {
@@ -244,6 +246,8 @@ pub struct Offer {
     pub owners: OwnerPath,
     /// How long they are kept. What it guarantees is asked for with [`Event::Keep`] once they are stored.
     pub retention: Retention,
+    /// What the writer says of the request.
+    pub hints: Hints,
 }
 
 /// Which blocks a purge erases: all fields that are given must match.

@@ -90,7 +90,7 @@ impl Planner {
             // Out of the order and promised since it began to leave.
             self.ram.space.disown(slot);
         } else {
-            self.ram.remove(at);
+            self.leave_ram_order(number, at);
             self.ram.expect(slot);
         }
         // Lookups are told before the slot is closed, so that few of them find a closed one.
@@ -103,7 +103,7 @@ impl Planner {
         let (key, slot, number_of_class) = (self.catalog.key(number), entry.nvme_slot, entry.nvme_class);
         self.end_promises_on(number);
         self.set_nvme(number, Nvme::Absent);
-        self.nvme.remove(number);
+        self.leave_nvme_order(number);
         self.nvme.expect(slot);
         self.refresh(number);
         self.commands.push(Command::Erase { key, slot, class: self.nvme.class(number_of_class) });

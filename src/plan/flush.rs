@@ -74,7 +74,7 @@ impl Planner {
         // Its slot counts as that of whom it is promised to.
         self.accounts.discharge(self.catalog.account(number), Tier::Ram, self.slot_bytes(Tier::Ram, number));
         self.catalog.active_mut(number).leaving = true;
-        self.ram.remove(at);
+        self.leave_ram_order(number, at);
         self.ram.promise(class, 1);
         true
     }
@@ -93,9 +93,9 @@ impl Planner {
         }
         let (class, at) = (self.catalog[number].ram_class, self.catalog[number].active);
         self.catalog.active_mut(number).leaving = false;
-        let (account, lane) = (self.catalog.account(number), self.lane(number));
+        let account = self.catalog.account(number);
         self.accounts.charge(account, Tier::Ram, self.slot_bytes(Tier::Ram, number));
-        self.ram.insert(class, lane, at, Heat::Hot, self.now);
+        self.enter_ram_order(number, at, Heat::Hot);
         // Its account may have taken what it left.
         let is_over = self.accounts.excess(account, Tier::Ram, 0) > 0;
         if !(is_over && self.evict_own(Tier::Ram, Some(class), account)) {
@@ -119,7 +119,7 @@ impl Planner {
             self.commands.push(Command::Refuse { put: PutId(active.put), block });
         }
         self.set_ram(number, Ram::Absent);
-        self.ram.remove(at);
+        self.leave_ram_order(number, at);
         self.chill_descendants(number);
         if self.catalog[number].doomed {
             self.finish_doomed(number);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::event::{Answer, Filter, InstanceNo, LeaseError, Leased};
 use super::planner::Planner;
+use super::policy::Use;
 use crate::vocab::limits::{EXPIRED_A_TICK, LEASE_TTL_MAX, LEASES_PER_INSTANCE_MAX, PIN_BUDGET_SHARE};
 use crate::vocab::{BlockKey, LeaseId, NamespaceId, Timestamp};
 
@@ -141,7 +142,7 @@ impl Planner {
             None => self.counters.leases_granted += 1,
         }
         // After the answer: a long chain takes hundreds of microseconds.
-        self.touch_later(deepest);
+        self.touch_later(deepest, Use::Read);
         self.admit_at_second_use(deepest);
         Ok(Some(Leased { lease: id, blocks }))
     }

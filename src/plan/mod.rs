@@ -28,7 +28,7 @@ mod keys;
 mod lease;
 mod load;
 mod lost_drive;
-mod lru;
+mod order;
 mod owner;
 mod planner;
 mod policy;
@@ -52,7 +52,7 @@ pub use event::{
 };
 pub use keys::Keys;
 pub use planner::{Inspection, Options, Planner};
-pub use policy::{Heat, Policy, PolicyKind};
+pub use policy::{Ask, Facts, Heat, Policy, PolicyKind, Use, Visit};
 pub use recover::{Recovered, Recovery};
 
 /// The length of the unbroken run of `true` from 0 on, below `len`, where after the first `false` all is `false`.

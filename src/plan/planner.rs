@@ -16,7 +16,8 @@ use super::expire::Expiries;
 use super::keep::Promises;
 use super::keys::Keys;
 use super::lease::Leases;
-use super::policy::PolicyKind;
+use super::order::Untouched;
+use super::policy::{PolicyKind, Visit};
 use super::put::Put;
 use super::seen::Seen;
 use super::shelf::Shelf;
@@ -88,7 +89,9 @@ pub struct Planner {
     /// Rows can't be written: nothing is admitted to NVMe.
     pub(super) index_failing: bool,
     /// Used chains not yet touched, each from the block on that is next; see `catch_up`.
-    pub(super) untouched: VecDeque<(BlockRef, Timestamp)>,
+    pub(super) untouched: VecDeque<Untouched>,
+    /// What is known of the request whose blocks come in with this event.
+    pub(super) visit: Visit,
     /// Extents of lost drives whose blocks have not all been let go yet.
     pub(super) lost_extents: Vec<u16>,
     pub(super) held: Held,
@@ -131,6 +134,7 @@ impl Planner {
             seen: Seen::default(),
             index_failing: false,
             untouched: VecDeque::new(),
+            visit: Visit::default(),
             lost_extents: Vec::new(),
             held: Held::default(),
             accounts: Accounts::new(options.ram.total(), options.nvme.total()),
@@ -148,6 +152,7 @@ impl Planner {
             self.catch_up(usize::MAX);
         }
         self.catalog.begin();
+        self.visit = Visit::default();
         std::mem::swap(&mut self.commands, commands);
         let answer = self.decide(event);
         std::mem::swap(&mut self.commands, commands);
@@ -168,7 +173,7 @@ impl Planner {
             Event::Loaded { block, outcome } => self.loaded(block, outcome),
             Event::Peek { key } => Answer::Peek(self.peek(&key)),
             Event::Peeked { block, outcome } => self.peeked(block, outcome),
-            Event::Used { deepest } => self.used(&deepest),
+            Event::Used { deepest, leased } => self.used(&deepest, leased),
             Event::Lease { instance, request, keys, ttl } => Answer::Leased(self.lease(instance, request, &keys, ttl)),
             Event::Release { instance, lease } => Answer::Released(self.release(instance, lease)),
             Event::RequestOver { instance, request } => Answer::Released(Ok(self.request_over(instance, request))),

@@ -4,9 +4,10 @@ use super::active::NO_PUT;
 use super::command::Command;
 use super::entry::{ROOT, Ram, UNKNOWN};
 use super::event::{Answer, BlockRef, Offer, PutId};
+use super::keys::Keys;
 use super::owner::Deed;
 use super::planner::Planner;
-use super::policy::Heat;
+use super::policy::{Heat, Use, Visit};
 use super::shelf::Grant;
 use crate::vocab::limits::LEAKED_AT_ONCE;
 use crate::vocab::{BlockKey, Owner, SlotId, Tier};
@@ -18,6 +19,7 @@ pub(super) struct Put {
     /// How many of its keys were gone through.
     pub offered: usize,
     pub wanted: Vec<BlockRef>,
+    pub visit: Visit,
 }
 
 impl Planner {
@@ -27,14 +29,17 @@ impl Planner {
         if !is_new || self.offered_below(&offer, 0).is_none() {
             return Answer::Offered { wanted: Vec::new(), complete: false, more: false };
         }
-        self.puts.insert(put.0, Put { offer, offered: 0, wanted: Vec::new() });
+        let end = u32::try_from(offer.keys.len()).map_or(u32::MAX, |keys| offer.depth.saturating_add(keys));
+        let deepest = end.saturating_sub(1);
+        let visit = Visit { deepest, fresh: 0, hints: offer.hints };
+        self.puts.insert(put.0, Put { offer, offered: 0, wanted: Vec::new(), visit });
         self.offer_more(put)
     }
 
     /// Goes through the next keys of an offer.
     pub(super) fn offer_more(&mut self, put: PutId) -> Answer {
         let mut answer = Vec::new();
-        let Some(Put { offer, offered: from, mut wanted }) = self.puts.remove(&put.0) else {
+        let Some(Put { offer, offered: from, mut wanted, mut visit }) = self.puts.remove(&put.0) else {
             return Answer::Offered { wanted: answer, complete: false, more: false };
         };
         let end = offer.keys.len().min(from.saturating_add(self.offered_at_once));
@@ -45,6 +50,13 @@ impl Planner {
             parent = parent.and_then(|parent| self.link(*key, parent, depth));
             let Some(number) = parent else { break };
             let is_wanted = self.catalog[number].is_ghost();
+            if is_wanted && depth == 0 {
+                // Nothing of it was there to be leased, which would have been the request's begin.
+                self.tick_policies();
+            }
+            if is_wanted && !self.remembers(key) {
+                visit.fresh += 1;
+            }
             let owner = self.owner_at(&offer, depth, &mut owner);
             answer.push(is_wanted.then(|| self.reserve(number, &offer, owner)));
             if !is_wanted {
@@ -58,7 +70,7 @@ impl Planner {
         }
         wanted.extend(answer.iter().flatten());
         let (complete, more) = (parent.is_some(), parent.is_some() && end < offer.keys.len());
-        self.puts.insert(put.0, Put { offer, offered: end, wanted });
+        self.puts.insert(put.0, Put { offer, offered: end, wanted, visit });
         Answer::Offered { wanted: answer, complete, more }
     }
 
@@ -127,6 +139,7 @@ impl Planner {
         if entry.ram != Ram::Offered || entry.doomed {
             return Answer::NoRoom;
         }
+        self.visit = self.visit_of(number);
         if self.take_ram_slot(number, Heat::Hot) { Answer::Done } else { Answer::NoRoom }
     }
 
@@ -138,7 +151,9 @@ impl Planner {
         }
         let block = self.reference(number);
         let grant = match self.ram.ask(class, block) {
-            Grant::AfterEviction if self.make_ram_room(class, number) => self.ram.ask(class, block),
+            Grant::AfterEviction if self.is_worth_ram(class, number) && self.make_ram_room(class, number) => {
+                self.ram.ask(class, block)
+            }
             grant => grant,
         };
         if grant == Grant::AfterEviction {
@@ -146,13 +161,28 @@ impl Planner {
         }
         self.catalog[number].ram_class = class;
         let at = self.catalog.ram_number(number);
-        let lane = self.lane(number);
-        self.ram.insert(class, lane, at, heat, self.now);
+        self.enter_ram_order(number, at, heat);
         self.set_ram(number, Ram::Waiting);
         if let Grant::Now(slot) = grant {
             self.assign_ram(number, slot);
         }
         true
+    }
+
+    /// Whether what RAM has should go for a block that comes in. With NVMe below, RAM is the way there.
+    fn is_worth_ram(&mut self, class: u8, number: u32) -> bool {
+        if self.nvme.exists() || self.catalog.active(number).put == NO_PUT {
+            return true;
+        }
+        let (place, facts) = ((class, self.lane(number)), self.catalog.facts(number));
+        let is_worth = self.ram.admits(place, &facts, &self.visit);
+        self.counters.ram_not_admitted += u64::from(!is_worth);
+        is_worth
+    }
+
+    /// Whether a block that no tier has is remembered by one.
+    fn remembers(&self, key: &BlockKey) -> bool {
+        self.ram.remembers(Keys::hash(key)) || self.nvme.remembers(Keys::hash(key))
     }
 
     fn make_ram_room(&mut self, class: u8, number: u32) -> bool {
@@ -182,6 +212,7 @@ impl Planner {
         if self.catalog[number].ram != Ram::Filling || self.catalog.active(number).put == NO_PUT {
             return Answer::Done;
         }
+        self.visit = self.visit_of(number);
         self.catalog.active_mut(number).generation = generation;
         let entry = &mut self.catalog[number];
         (entry.length, entry.crc) = (length, crc);
@@ -197,7 +228,7 @@ impl Planner {
     }
 
     pub(super) fn put_ended(&mut self, put: PutId) -> Answer {
-        let Some(Put { offer: Offer { keys, retention, .. }, wanted, .. }) = self.puts.remove(&put.0) else {
+        let Some(Put { offer: Offer { keys, retention, .. }, wanted, visit, .. }) = self.puts.remove(&put.0) else {
             return Answer::Stored { through: 0 };
         };
         // Those without a slot first, or they would be handed the slots that the others give back. From the tail on, so
@@ -208,6 +239,9 @@ impl Planner {
                 let filling = self.catalog[number].ram == Ram::Filling;
                 if self.catalog.active(number).put == put.0 && filling == has_slot {
                     self.counters.blocks_dropped += 1;
+                    if !has_slot {
+                        self.pass(number, &visit);
+                    }
                     self.abandon_ram(number);
                 }
             }
@@ -217,9 +251,16 @@ impl Planner {
             && let Some(number) = keys.get(last).and_then(|key| self.catalog.find(key))
         {
             self.live_on(number, retention);
-            self.touch_later(number);
+            self.touch_later(number, Use::Stored(visit));
         }
         Answer::Stored { through }
+    }
+
+    /// A block was offered and not taken in, by no tier.
+    fn pass(&mut self, number: u32, visit: &Visit) {
+        let facts = self.catalog.facts(number);
+        self.ram.pass(&facts, visit);
+        self.nvme.pass(&facts, visit);
     }
 
     /// A block will not get its bytes in RAM after all.
@@ -241,7 +282,7 @@ impl Planner {
         }
         if matches!(state, Ram::Waiting | Ram::Filling) {
             let at = self.catalog.ram_number(number);
-            self.ram.remove(at);
+            self.leave_ram_order(number, at);
         }
         self.catalog[number].doomed = false;
         self.chill_descendants(number);

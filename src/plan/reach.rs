@@ -5,9 +5,9 @@ use super::accounts::COMMON;
 use super::active::NO_PUT;
 use super::command::{Command, InRam, Residence};
 use super::entry::{Nvme, ROOT, Ram, Reach, is_block};
-use super::event::Answer;
 use super::planner::Planner;
-use crate::vocab::{BlockKey, Tier, Timestamp};
+use super::policy::Use;
+use crate::vocab::Tier;
 
 impl Planner {
     /// The block's places have changed: tells lookups, and works out anew what hangs on it.
@@ -59,12 +59,11 @@ impl Planner {
         let entry = &self.catalog[number];
         let (is_run, leaving) = (entry.is_ram_run(), self.catalog.active(number).leaving);
         if is_run && matches!(before, Reach::Orphan | Reach::Readable) && !leaving {
-            let (class, at, lane) = (entry.ram_class, entry.active, self.lane(number));
-            self.ram.touch(class, lane, at, self.now);
+            self.touch_ram(number, self.now, Use::Again);
         }
         let entry = &self.catalog[number];
         if before == Reach::Orphan && entry.is_readable() && entry.nvme == Nvme::Resident {
-            self.nvme.touch(entry.nvme_class, self.lane(number), number, self.now);
+            self.touch_nvme(number, self.now, Use::Again);
         }
     }
 
@@ -152,11 +151,8 @@ impl Planner {
         self.held.reservations = self.held.reservations + u64::from(reserved(state)) - u64::from(reserved(before));
         let resident = |state| u64::from(state == Ram::Resident);
         self.held.ram_blocks = self.held.ram_blocks + resident(state) - resident(before);
-        if is_block(parent) {
-            let there = |state| u32::from(state != Ram::Absent);
-            let children = &mut self.catalog[parent].ram_children;
-            *children = *children + there(state) - there(before);
-        }
+        let there = |state| u32::from(state != Ram::Absent);
+        self.count_children(Tier::Ram, parent, there(before), there(state));
     }
 
     /// Changes a block's state on NVMe and all that counts it.
@@ -170,11 +166,8 @@ impl Planner {
         self.held.moving = self.held.moving + pending(state) - pending(before);
         self.account_for(Tier::Nvme, number, before != Nvme::Absent, state != Nvme::Absent);
         self.writing_bytes = self.writing_bytes + pending(state) * slot_bytes - pending(before) * slot_bytes;
-        if is_block(parent) {
-            let there = |state| u32::from(state != Nvme::Absent);
-            let children = &mut self.catalog[parent].nvme_children;
-            *children = *children + there(state) - there(before);
-        }
+        let there = |state| u32::from(state != Nvme::Absent);
+        self.count_children(Tier::Nvme, parent, there(before), there(state));
     }
 
     /// The block has a slot of the tier, or was promised one, or has none any more.
@@ -222,68 +215,9 @@ impl Planner {
         self.catalog.attach(number, parent);
         if is_block(parent) {
             let (ram, nvme) = (self.catalog[number].ram != Ram::Absent, self.catalog[number].nvme != Nvme::Absent);
-            let above = &mut self.catalog[parent];
-            above.ram_children += u32::from(ram);
-            above.nvme_children += u32::from(nvme);
+            self.count_children(Tier::Ram, parent, 0, ram.into());
+            self.count_children(Tier::Nvme, parent, 0, nvme.into());
         }
         self.refresh(number);
-    }
-
-    /// Touches a chain before the next event that could depend on it, or earlier where there is time: see
-    /// [`catch_up`](Self::catch_up).
-    pub(super) fn touch_later(&mut self, deepest: u32) {
-        self.untouched.push_back((self.reference(deepest), self.now));
-    }
-
-    /// Counts up to `blocks` blocks of used chains as used, each chain from its deepest block to its first, so that the
-    /// first is the most recent; whether any are left. It decides nothing: whoever asks next would have it done before.
-    pub fn catch_up(&mut self, blocks: usize) -> bool {
-        for _ in 0..blocks {
-            let Some((block, used)) = self.untouched.pop_front() else { return false };
-            // A block that is gone has no ancestors that would know of it.
-            let Some(number) = self.catalog.resolve(block) else { continue };
-            self.touch_one(number, used);
-            let parent = self.catalog[number].parent;
-            if is_block(parent) {
-                self.untouched.push_front((self.reference(parent), used));
-            }
-        }
-        !self.untouched.is_empty()
-    }
-
-    pub(super) fn used(&mut self, deepest: &BlockKey) -> Answer {
-        if let Some(number) = self.catalog.find(deepest)
-            && self.catalog[number].is_readable()
-        {
-            self.touch_later(number);
-        }
-        Answer::Done
-    }
-
-    fn touch_one(&mut self, at: u32, now: Timestamp) {
-        if self.catalog.active(at).promises > 0 {
-            self.refresh_promise(at, now.seconds());
-        }
-        if !self.expiries.is_empty() {
-            self.refresh_expiry(at, now.seconds());
-        }
-        let (entry, lane) = (&self.catalog[at], self.lane(at));
-        let in_ram_order = match entry.ram {
-            Ram::Absent | Ram::Offered => false,
-            Ram::Waiting | Ram::Filling => true,
-            Ram::Resident => entry.is_ram_run() && !self.catalog.active(at).leaving,
-        };
-        if in_ram_order {
-            self.ram.touch(entry.ram_class, lane, entry.active, now);
-        }
-        if matches!(entry.ram, Ram::Filling | Ram::Resident) {
-            self.ram.space.touch(self.catalog.active(at).ram_slot, now);
-        }
-        if entry.nvme != Nvme::Absent && !entry.is_orphan() {
-            self.nvme.touch(entry.nvme_class, lane, at, now);
-        }
-        if matches!(entry.nvme, Nvme::Writing | Nvme::Resident) {
-            self.nvme.space.touch(entry.nvme_slot, now);
-        }
     }
 }

@@ -7,7 +7,8 @@ use super::command::Residence;
 use super::entry::{Nvme, ROOT, Reach, is_block};
 use super::event::BlockRef;
 use super::planner::Planner;
-use super::policy::Heat;
+use super::policy::{Heat, Visit};
+use super::shelf::Entrance;
 use crate::vocab::BlockKey;
 
 /// Depths that have a place of their own when blocks are put in order; the few that are deeper share the last.
@@ -49,7 +50,9 @@ pub(super) fn settle(mut planner: Planner) -> Planner {
     turns.sort_unstable_by_key(|[first, second, number]| ((u64::from(*first) << 32) | u64::from(*second), *number));
     for [_, second, number] in turns {
         let lane = planner.lane(number);
-        planner.nvme.enter(second as u8, lane, number, Heat::Hot);
+        let Planner { nvme, catalog, .. } = &mut planner;
+        let (ask, leaf) = (&|| catalog.facts(number), catalog[number].nvme_children == 0);
+        nvme.enter((second as u8, lane), number, Entrance { heat: Heat::Hot, leaf, ask, visit: Visit::default() });
     }
     planner.nvme.space.occupied();
     planner

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::accounts::COMMON;
 use super::column::Column;
 use super::event::BlockRef;
-use super::policy::{Heat, Policy, PolicyKind};
+use super::policy::{Ask, Facts, Heat, Policy, PolicyKind, Use, Visit};
 use super::space::Space;
 use crate::vocab::limits::LISTS_MAX;
 use crate::vocab::{SlotClass, SlotId, TierShape, Timestamp};
@@ -50,6 +50,18 @@ impl Lists {
         self.given += 1;
         self.given - 1
     }
+}
+
+/// A block's size class, and its account's lane.
+pub(super) type Place = (u8, u16);
+
+/// How a block comes into the order of going.
+pub(super) struct Entrance<'a> {
+    pub heat: Heat,
+    /// Nothing of the tier hangs on it.
+    pub leaf: bool,
+    pub ask: Ask<'a>,
+    pub visit: Visit,
 }
 
 /// Places in a queue, beyond as many as still want a slot, that may belong to blocks that gave up.
@@ -223,7 +235,7 @@ impl Shelf {
 
     /// The first block in the order of going, whether or not it may go, and when it was used last.
     pub(super) fn coldest(&mut self, number: u8, lane: u16) -> Option<(u32, Timestamp)> {
-        let coldest = self.policy.victim(self.lists.find(number, lane), &mut |_| true)?;
+        let coldest = self.policy.oldest(self.lists.find(number, lane))?;
         Some((coldest, self.used(coldest)))
     }
 
@@ -249,20 +261,49 @@ impl Shelf {
     }
 
     /// As [`insert`](Self::insert), for a block of which it is known when it was used.
-    pub(super) fn enter(&mut self, number: u8, lane: u16, block: u32, heat: Heat) {
+    pub(super) fn enter(&mut self, (number, lane): Place, block: u32, entrance: Entrance<'_>) {
+        let Entrance { heat, leaf, ask, visit } = entrance;
         let list = self.lists.open(number, lane);
-        self.policy.insert(list, block, heat);
+        self.policy.insert(list, block, heat, ask, &visit);
+        if !leaf {
+            self.policy.leaf(list, block, false);
+        }
     }
 
-    pub(super) fn insert(&mut self, number: u8, lane: u16, block: u32, heat: Heat, used: Timestamp) {
+    pub(super) fn insert(&mut self, place: Place, block: u32, entrance: Entrance<'_>, used: Timestamp) {
         self.used_s.reach(block);
         self.used_s[block] = used.seconds();
-        self.enter(number, lane, block, heat);
+        self.enter(place, block, entrance);
     }
 
-    pub(super) fn touch(&mut self, number: u8, lane: u16, block: u32, now: Timestamp) {
+    pub(super) fn touch(&mut self, (number, lane): Place, block: u32, now: Timestamp, ask: Ask<'_>, why: Use) {
         self.used_s[block] = now.seconds();
-        self.policy.touch(self.lists.find(number, lane), block);
+        self.policy.touch(self.lists.find(number, lane), block, ask, why);
+    }
+
+    /// Whether anything hangs on a block of the order of going has changed.
+    pub(super) fn leaf(&mut self, (number, lane): Place, block: u32, leaf: bool) {
+        self.policy.leaf(self.lists.find(number, lane), block, leaf);
+    }
+
+    /// A request begins.
+    pub(super) fn tick(&mut self) {
+        self.policy.tick();
+    }
+
+    /// Whether a block that is not there is remembered.
+    pub(super) fn remembers(&self, key: u64) -> bool {
+        self.policy.remembers(key)
+    }
+
+    /// Whether a block is worth what would go for it.
+    pub(super) fn admits(&mut self, (number, lane): Place, facts: &Facts, visit: &Visit) -> bool {
+        self.policy.admits(self.lists.find(number, lane), facts, visit)
+    }
+
+    /// A block came by and was not taken in.
+    pub(super) fn pass(&mut self, facts: &Facts, visit: &Visit) {
+        self.policy.pass(facts, visit);
     }
 
     pub(super) fn chill(&mut self, number: u8, lane: u16, block: u32) {
@@ -279,8 +320,8 @@ impl Shelf {
         }
     }
 
-    pub(super) fn remove(&mut self, block: u32) {
-        self.policy.remove(block);
+    pub(super) fn remove(&mut self, block: u32, ask: Ask<'_>) {
+        self.policy.remove(block, ask);
     }
 
     pub(super) fn victim(&mut self, number: u8, lane: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {

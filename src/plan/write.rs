@@ -5,7 +5,7 @@ use super::command::{Command, Write};
 use super::entry::{Nvme, ROOT, Ram, is_block};
 use super::event::{Answer, BlockRef, Transfer};
 use super::planner::Planner;
-use super::policy::Heat;
+use super::policy::Visit;
 use super::shelf::Grant;
 use crate::vocab::limits::{ALIGNMENT, WEAR_HEAD_BLOCKS};
 use crate::vocab::{ByteCount, SlotId, Tier};
@@ -96,20 +96,36 @@ impl Planner {
         }
         let block = self.reference(number);
         let grant = match self.nvme.ask(class, block) {
-            Grant::AfterEviction if self.make_nvme_room(class, number) => self.nvme.ask(class, block),
+            Grant::AfterEviction if self.is_worth_nvme(class, number) && self.make_nvme_room(class, number) => {
+                self.nvme.ask(class, block)
+            }
             grant => grant,
         };
         if grant == Grant::AfterEviction {
             return false;
         }
         self.catalog[number].nvme_class = class;
-        let lane = self.lane(number);
-        self.nvme.insert(class, lane, number, Heat::Hot, self.now);
+        self.enter_nvme_order(number);
         self.set_nvme(number, Nvme::Waiting);
         if let Grant::Now(slot) = grant {
             self.assign_nvme(number, slot);
         }
         true
+    }
+
+    /// Whether what NVMe has should go for a block that comes in.
+    fn is_worth_nvme(&mut self, class: u8, number: u32) -> bool {
+        if self.visit == Visit::default() {
+            // Not for the put that brought it: it was used again, or is to stay.
+            return true;
+        }
+        let (place, facts) = ((class, self.lane(number)), self.catalog.facts(number));
+        let is_worth = self.nvme.admits(place, &facts, &self.visit);
+        if !is_worth {
+            self.counters.nvme_not_admitted += 1;
+            self.nvme.pass(&facts, &self.visit);
+        }
+        is_worth
     }
 
     /// Makes room for block `number`, which is not there itself.
@@ -167,7 +183,7 @@ impl Planner {
                 self.end_promises_on(number);
                 self.set_nvme(number, Nvme::Absent);
                 let slot = self.catalog[number].nvme_slot;
-                self.nvme.remove(number);
+                self.leave_nvme_order(number);
                 // The row was never written, and the write has ended: nothing names the slot.
                 let class = self.nvme.give_back(slot);
                 self.hand_nvme_on(class);
@@ -201,7 +217,7 @@ impl Planner {
         self.counters.nvme_write_dropped += 1;
         self.end_promises_on(number);
         self.set_nvme(number, Nvme::Absent);
-        self.nvme.remove(number);
+        self.leave_nvme_order(number);
         if !self.finish_doomed(number) {
             self.finish_leaving(number);
         }

@@ -1,5 +1,7 @@
 //! One request of a trace, owned or borrowed, and the rule that turns its hit blocks into hit tokens.
 
+use crate::vocab::Hints;
+
 /// A request, owned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceRequest {
@@ -15,6 +17,12 @@ pub struct TraceRequest {
 }
 
 impl TraceRequest {
+    /// What a gateway knows of it when it stores its blocks.
+    #[must_use]
+    pub fn hints(&self) -> Hints {
+        self.view().hints()
+    }
+
     /// The same, borrowed.
     #[must_use]
     pub fn view(&self) -> RequestView<'_> {
@@ -52,6 +60,13 @@ impl RequestView<'_> {
     #[must_use]
     pub fn hit_tokens(&self, run: u64, block_tokens: u32) -> u64 {
         run.saturating_mul(u64::from(block_tokens)).min(self.input_length)
+    }
+
+    /// What a gateway knows of it when it stores its blocks: the output's length, where the trace has one.
+    #[must_use]
+    pub fn hints(&self) -> Hints {
+        let output_tokens = u32::try_from(self.output_length).ok().filter(|tokens| *tokens > 0);
+        Hints { output_tokens, again: None }
     }
 
     /// How many blocks it asks for.

@@ -12,7 +12,7 @@ use super::{ReplayReport, RequestView, Tally, Trace};
 use crate::plan::{
     AdmissionKind, Answer, Command, Event, InstanceNo, LeaseError, Offer, Options, Planner, PolicyKind, PutId, Transfer,
 };
-use crate::vocab::{BlockKey, Owner, OwnerPath, Retention, SlotClass, TierCounts, TierShape, Timestamp};
+use crate::vocab::{BlockKey, Hints, Owner, OwnerPath, Retention, SlotClass, TierCounts, TierShape, Timestamp};
 
 /// What to simulate.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ impl Simulation {
     /// Replays one request.
     pub fn request(&mut self, request: &RequestView<'_>, block_tokens: u32) {
         let keys: Arc<[BlockKey]> = request.hash_ids.iter().map(|id| trace_key(*id)).collect();
-        let counts = self.visit(Timestamp(request.timestamp_ms), &keys);
+        let counts = self.visit(Timestamp(request.timestamp_ms), &keys, request.hints());
         self.tally.add(request, counts, block_tokens);
         if self.options.crash_after == Some(self.requests) {
             self.die();
@@ -120,7 +120,7 @@ impl Simulation {
     }
 
     /// Looks a chain up, loads what is hit, stores what is missed.
-    pub fn visit(&mut self, now: Timestamp, keys: &Arc<[BlockKey]>) -> TierCounts {
+    pub fn visit(&mut self, now: Timestamp, keys: &Arc<[BlockKey]>, hints: Hints) -> TierCounts {
         let counts = self.planner.prefix(keys);
         let instance = InstanceNo(0);
         self.requests += 1;
@@ -133,12 +133,12 @@ impl Simulation {
             && let Some(deepest) = keys[..counts.hit() as usize].last()
         {
             // As `Cache::used` does.
-            self.on(now, Event::Used { deepest: *deepest });
+            self.on(now, Event::Used { deepest: *deepest, leased: true });
         }
         let put = PutId(self.requests);
         let (owners, retention) = (OwnerPath::all(Owner::default()), Retention::default());
         let (keys, payload_max) = (keys.clone(), SLOT_BYTES);
-        let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention };
+        let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention, hints };
         let mut all_wanted = Vec::new();
         let mut answer = self.on(now, Event::Offer(offer));
         while let Answer::Offered { wanted, more, .. } = answer {
@@ -149,7 +149,10 @@ impl Simulation {
             answer = self.on(now, Event::OfferMore { put });
         }
         for block in all_wanted {
-            self.on(now, Event::Need { block });
+            if self.on(now, Event::Need { block }) == Answer::NoRoom {
+                // As a daemon drops the rest of a chain.
+                break;
+            }
         }
         self.on(now, Event::PutEnded { put });
         if let Answer::Leased(Ok::<_, LeaseError>(Some(leased))) = leased {

@@ -14,8 +14,8 @@ use crate::vocab::key::{EngineKeys, TokenChain};
 use crate::vocab::limits::{DIGEST_BYTES_MAX, REQUEST_BLOCKS_MAX};
 use crate::vocab::namespace::HashScheme;
 use crate::vocab::{
-    AccountName, BlockKey, ChainRoot, DomainName, Furthest, GroupId, Owner, OwnerPath, Retention, Scope, ScopePath,
-    TenantName, UserName,
+    AccountName, BlockKey, ChainRoot, DomainName, Furthest, GroupId, Hints, Owner, OwnerPath, Retention, Scope,
+    ScopePath, TenantName, UserName,
 };
 
 /// Parses a chain. `writer` is who stores it, where it is to be stored.
@@ -56,6 +56,7 @@ pub(super) fn parse(
     if let Some(most) = grant.as_ref().and_then(|grant| grant.retention) {
         caller.agrees("chain.storing.retention", &retention.to_string(), &most.to_string())?;
     }
+    let hints = Hints { output_tokens: storing.output_tokens, again: storing.again };
     let base = Owner {
         namespace: namespace.id,
         writer: writer.map_or(0, |session| low(session.instance.digest())),
@@ -68,7 +69,9 @@ pub(super) fn parse(
         None => OwnerPath::all(base),
     };
     let depth = chain.chain_offset;
-    Chain { namespace, tenant, owners, retention, furthest, depth, parent, keys, tokens }.checked().map_err(status)
+    Chain { namespace, tenant, owners, retention, hints, furthest, depth, parent, keys, tokens }
+        .checked()
+        .map_err(status)
 }
 
 /// A key that is given, and not computed from the tenant's name, may be another tenant's: whoever may not act for all of them

@@ -46,6 +46,14 @@ pub const QUOTAS_MAX: usize = 1_024;
 /// Orders of going of one tier: one for each size class, and one for each account with a quota and class that it uses. Past
 /// it an account's blocks go in the common one, still within its share and limit.
 pub const LISTS_MAX: u16 = 8_192;
+/// Blocks that have gone and that a policy remembers, for each that it has: the long gaps between turns are learnt from them.
+pub const GHOSTS_PER_BLOCK: usize = 8;
+/// At least, for tiers of a few hundred blocks.
+pub const GHOSTS_MIN: usize = 1 << 16;
+/// At most: 25 MB. A tier that is larger remembers by having.
+pub const GHOSTS_MAX: usize = 1 << 19;
+/// Keys by which a policy compares two orders: 2 MB each. Of larger tiers a share that is as large.
+pub const SHADOW_BLOCKS: usize = 1 << 14;
 /// Of a tier, all shares together: the rest is what accounts without one live in, and what keeps an eviction short.
 pub const SHARES_OF_HUNDRED: u64 = 80;
 /// The longest lifetime that a block may be promised, or given: a leap year. Nothing cached is worth more.

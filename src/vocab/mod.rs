@@ -8,6 +8,7 @@ pub mod arena;
 pub mod block;
 pub mod clock;
 pub mod crc;
+pub mod hints;
 pub mod ids;
 pub mod key;
 pub mod limits;
@@ -24,6 +25,7 @@ pub use arena::{
 };
 pub use block::{GroupId, Owner, OwnerPath, Tier, TierCounts};
 pub use clock::{Clock, SystemClock, Timestamp, VirtualClock};
+pub use hints::Hints;
 pub use ids::{
     AccountId, ApiKeyId, BillingId, ClassName, DomainName, InstanceId, LeaseId, NamespaceId, NamespaceName, RequestId,
     TenantName, UserName, WordError,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kvtier::plan::{
     Answer, BlockRef, Command, Event, Filter, InstanceNo, Leased, Offer, Options, Planner, PutId, Transfer,
 };
-use kvtier::vocab::{AccountId, BlockKey, LeaseId, Owner, OwnerPath, Retention, TierShape, Timestamp};
+use kvtier::vocab::{AccountId, BlockKey, Hints, LeaseId, Owner, OwnerPath, Retention, TierShape, Timestamp};
 
 pub(crate) const SLOT: u32 = 4_096;
 
@@ -111,7 +111,8 @@ impl Cache {
         let put = PutId(self.puts);
         let (keys, owners, payload_max) = (Arc::clone(keys), self.owners.clone(), self.payload);
         let retention = self.retention;
-        let offer = Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention };
+        let offer =
+            Offer { put, parent: None, depth: 0, keys, payload_max, owners, retention, hints: Hints::default() };
         let answer = self.tell(Event::Offer(offer));
         let Answer::Offered { wanted, .. } = answer else { panic!("{answer:?}") };
         (put, wanted)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kvtier::plan::{Answer, BlockRef, Event, Offer, PutId};
-use kvtier::vocab::{BlockKey, SlotId};
+use kvtier::vocab::{BlockKey, Hints, SlotId};
 
 use super::audit::payload;
 use super::prompts::{PAYLOADS, Prompts};
@@ -29,7 +29,16 @@ impl World {
         let keys: Arc<[BlockKey]> = keys.into();
         let payload_max = PAYLOADS[namespace];
         let (owners, retention) = (self.owners(owner), self.retention());
-        let offer = Offer { put, parent, depth, keys: Arc::clone(&keys), payload_max, owners, retention };
+        let offer = Offer {
+            put,
+            parent,
+            depth,
+            keys: Arc::clone(&keys),
+            payload_max,
+            owners,
+            retention,
+            hints: Hints::default(),
+        };
         let before = self.planner.holdings().puts;
         let answer = self.tell_only(Event::Offer(offer));
         let Answer::Offered { mut wanted, mut complete, more } = answer else { panic!("{answer:?} to an offer") };

@@ -139,7 +139,7 @@ impl World {
         }
         // Some readers go away before the end.
         if let Some(deepest) = last.filter(|_| self.chance.chance(2, 3)) {
-            assert_eq!(self.tell(Event::Used { deepest }), Answer::Done);
+            assert_eq!(self.tell(Event::Used { deepest, leased: false }), Answer::Done);
         }
     }
 

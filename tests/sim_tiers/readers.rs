@@ -58,7 +58,7 @@ impl World {
             self.check();
         }
         if let Some(deepest) = last {
-            self.tell_only(Event::Used { deepest });
+            self.tell_only(Event::Used { deepest, leased: false });
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvtier::plan::{Answer, BlockRef, Event, Offer, PutId};
 use kvtier::tiers::{SlotWriter, copy_with_crc};
 use kvtier::vocab::crc::PayloadCrc;
-use kvtier::vocab::{BlockKey, OwnerPath, Retention};
+use kvtier::vocab::{BlockKey, Hints, OwnerPath, Retention};
 
 use crate::prompts::{PAYLOADS, Prompts};
 use crate::world::{World, payload_of};
@@ -58,7 +58,16 @@ impl World {
         let keys: Arc<[BlockKey]> = prompt.into();
         let payload_max = PAYLOADS[namespace];
         let (owners, retention) = (OwnerPath::all(owner), Retention::default());
-        let offer = Offer { put, parent: None, depth: 0, keys: Arc::clone(&keys), payload_max, owners, retention };
+        let offer = Offer {
+            put,
+            parent: None,
+            depth: 0,
+            keys: Arc::clone(&keys),
+            payload_max,
+            owners,
+            retention,
+            hints: Hints::default(),
+        };
         let answer = self.tell_only(Event::Offer(offer));
         let Answer::Offered { wanted, .. } = answer else { panic!("{answer:?} to an offer") };
         let wanted = wanted.iter().zip(keys.iter()).rev();

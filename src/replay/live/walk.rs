@@ -100,7 +100,7 @@ impl Worker {
     fn blocks(&self, number: u64, request: &TraceRequest) -> Result<Blocks, LiveError> {
         let Run { options, fingerprint, keys, .. } = &*self.run;
         let (key_len, packed, keys) = name_blocks(&request.hash_ids, options.seed, |at, key| keys.key(at, key));
-        let chain = Chain::of_engine_keys(*fingerprint, &options.tenant, key_len, packed);
+        let chain = Chain::of_engine_keys(*fingerprint, &options.tenant, key_len, packed).hints(request.hints());
         Ok(Blocks { id: Run::request_id(number)?, chain, keys })
     }
 
