@@ -27,7 +27,7 @@ pub(super) struct MachineArgs {
     #[arg(conflicts_with = "block_bytes")]
     bytes_per_token: Option<u64>,
     /// Tokens a second that a host computes: adds times to the first token, and a hit slower than computing it is not loaded.
-    /// No default: it is the engine's, its hardware's and the model's (DeepSeek has published 32,244 an H800 node for V3).
+    /// No default: it is the engine's, its hardware's and the model's (V3 on an H800 node: 32,244, the computed part of the 73,700 that DeepSeek has published).
     #[arg(long, value_name = "TOKENS/S", value_parser = positive)]
     prefill_rate: Option<f64>,
     /// GB a second that a host's drives read [default: 1, what the daemon assumes until it has seen them; `kvtier bench` measures].
@@ -36,7 +36,7 @@ pub(super) struct MachineArgs {
     /// GB a second that they write: adds how busy they are with it.
     #[arg(long, value_name = "GB/S", value_parser = positive)]
     nvme_write: Option<f64>,
-    /// GB a second from RAM to the engine [default: 3, what the daemon assumes; `kvtier bench` measures, PCIe bounds it].
+    /// GB a second from RAM to the engine [default: 3, what the daemon assumes; `kvtier bench` measures it].
     #[arg(long, value_name = "GB/S", value_parser = positive)]
     ram_bandwidth: Option<f64>,
     /// GB a second of a network between the cache and the engine, where they are on different hosts.

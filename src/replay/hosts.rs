@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::machine::{Busy, Machine, Served};
 use super::pace::Arrivals;
 use super::report::{ReplayReport, TierTokens};
-use super::routing::{NEARLY, Routing, Sent, Sessions, least, soonest};
+use super::routing::{NEARLY, Routing, Sent, Sessions, cheapest, cost, least};
 use super::simulate::{SimulateOptions, Simulation, chain_keys, trace_key};
 use super::{RequestView, Tally};
 use crate::vocab::{BlockKey, TierCounts, Timestamp};
@@ -154,9 +154,9 @@ impl Hosts {
                 before.unwrap_or_else(|| least(shortest(&self.hosts), &self.given_s))
             }
             Routing::CacheAware => {
-                self.soonest(at_s, request, |host| self.hosts[host].simulation.planner().prefix(keys))
+                self.cheapest(at_s, request, |host| self.hosts[host].simulation.planner().prefix(keys))
             }
-            Routing::CacheApproximate => self.soonest(at_s, request, |host| {
+            Routing::CacheApproximate => self.cheapest(at_s, request, |host| {
                 // Where in a host it is, is not known either: in its larger tier.
                 let run = u32::try_from(self.sent.run(request.hash_ids, host)).unwrap_or(u32::MAX);
                 let has_drive = self.options.tiers.nvme_blocks > 0;
@@ -166,10 +166,13 @@ impl Hosts {
         }
     }
 
-    fn soonest(&self, at_s: f64, request: &RequestView<'_>, has: impl Fn(usize) -> TierCounts) -> usize {
-        let first_token_s = |host| self.serve(host, at_s, request, has(host)).first_token_s;
-        let first_tokens_s: Vec<f64> = (0..self.hosts.len()).map(first_token_s).collect();
-        soonest(&first_tokens_s, NEARLY * self.options.machine.computing_s(request.input_length), &self.given_s)
+    fn cheapest(&self, at_s: f64, request: &RequestView<'_>, has: impl Fn(usize) -> TierCounts) -> usize {
+        let of = |host| {
+            let served = self.serve(host, at_s, request, has(host));
+            cost(served.first_token_s, served.computing_s)
+        };
+        let costs: Vec<f64> = (0..self.hosts.len()).map(of).collect();
+        cheapest(&costs, NEARLY * self.options.machine.computing_s(request.input_length), &self.given_s)
     }
 
     /// Blocks that hosts have, and how many different ones these are.

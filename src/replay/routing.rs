@@ -1,18 +1,18 @@
 //! Which of several hosts a request goes to, and what a router remembers for it.
 //!
 //! The cache-aware rule is Mooncake's (arXiv 2407.00079, algorithm 1: the instance with the least time to first token, from its queue, its
-//! longest prefix and what is left to compute), with a guard against herding: hosts that are nearly as soon count as equal, and the one
-//! that was given the least work so far is taken. Dynamo's KV router (docs/router/kv_cache_routing.md) and llm-d's scorers
-//! weigh overlap against load with factors that are set by hand; a time needs none. SGLang's router, which knows only what it has sent where,
-//! is `cache-approximate`.
+//! longest prefix and what is left to compute) with two things more: what is computed is counted once more, since whoever comes after
+//! waits for it, too; and hosts that cost nearly the same count as equal, so that the one that was given the least work so far is taken.
+//! Dynamo's KV router (docs/router/kv_cache_routing.md) and llm-d's scorers weigh overlap against load with factors that are set by hand;
+//! times need none. SGLang's router, which knows only what it has sent where, is `cache-approximate`.
 
 use hashbrown::HashMap;
 
 /// Hosts of a simulation: what a router's memory of a block has bits for.
 pub const HOSTS_MAX: usize = 64;
-/// Later than the soonest by this share of the prompt's computing is as good as soonest. Without it the first host to have a common
+/// A cost above the least by this share of the prompt's computing is as good as the least. Without it the first host to have a common
 /// system prompt gets every new conversation for as long as it is idle.
-pub(super) const NEARLY: f64 = 0.1;
+pub(super) const NEARLY: f64 = 0.05;
 /// A block that so many different blocks have followed ends a prompt that many share, and no conversation: a turn leaves two behind it
 /// (its partial last block, and that block once it was full), an answer that was asked for again one more.
 const FOLLOWERS_SHARED: u8 = 4;
@@ -26,7 +26,7 @@ pub enum Routing {
     LeastLoaded,
     /// To where the conversation's turn before went; new ones to the least loaded.
     SessionSticky,
-    /// To where the first token comes soonest, knowing what each host has.
+    /// To where it costs the least time, its own and that of those after it, knowing what each host has.
     CacheAware,
     /// The same, knowing only what was sent where.
     CacheApproximate,
@@ -64,10 +64,17 @@ pub(super) fn least(values: impl IntoIterator<Item = f64>, given_s: &[f64]) -> u
     values.into_iter().zip(given_s).enumerate().min_by(by).map_or(0, |(host, _)| host)
 }
 
-/// The host with the soonest first token; those that are at most `nearly_s` later count as equally soon.
-pub(super) fn soonest(first_tokens_s: &[f64], nearly_s: f64, given_s: &[f64]) -> usize {
-    let soonest_s = first_tokens_s.iter().copied().fold(f64::INFINITY, f64::min);
-    least(first_tokens_s.iter().map(|at_s| if *at_s <= soonest_s + nearly_s { soonest_s } else { *at_s }), given_s)
+/// What it costs to send a request to a host where its first token comes then, after so much computing: the time until then, and the time
+/// for which those after it wait longer. With the first alone, a conversation moves away, and is computed again, whenever a queue
+/// elsewhere is a little shorter: fewer hits make all queues longer.
+pub(super) fn cost(first_token_s: f64, computing_s: f64) -> f64 {
+    first_token_s + computing_s
+}
+
+/// The host with the least cost; those that are at most `nearly` above it count as equal.
+pub(super) fn cheapest(costs: &[f64], nearly: f64, given_s: &[f64]) -> usize {
+    let lowest = costs.iter().copied().fold(f64::INFINITY, f64::min);
+    least(costs.iter().map(|cost| if *cost <= lowest + nearly { lowest } else { *cost }), given_s)
 }
 
 /// Where the turns of conversations went. A trace names no sessions: its conversation is known by the deepest block that came before.
@@ -131,9 +138,9 @@ mod tests {
     fn equals_go_to_the_host_with_the_least_work_so_far() {
         assert_eq!(least([2.0, 1.0, 1.0], &[0.0, 9.0, 8.0]), 2);
         assert_eq!(least([1.0, 1.0], &[5.0, 5.0]), 0);
-        assert_eq!(soonest(&[10.0, 10.4, 10.6], 0.5, &[7.0, 6.0, 1.0]), 1);
-        assert_eq!(soonest(&[10.0, 10.4], 0.0, &[7.0, 6.0]), 0);
-        assert_eq!(soonest(&[10.0, 9.0], 0.5, &[0.0, 6.0]), 1);
+        assert_eq!(cheapest(&[10.0, 10.4, 10.6], 0.5, &[7.0, 6.0, 1.0]), 1);
+        assert_eq!(cheapest(&[10.0, 10.4], 0.0, &[7.0, 6.0]), 0);
+        assert_eq!(cheapest(&[10.0, 9.0], 0.5, &[0.0, 6.0]), 1);
     }
 
     #[test]
