@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::machine::{Busy, Machine, Served};
 use super::pace::Arrivals;
 use super::report::{ReplayReport, TierTokens};
-use super::routing::{NEARLY, Routing, Sent, Sessions, cheapest, cost, least};
+use super::routing::{Routing, Sent, Sessions, cost, least};
 use super::simulate::{SimulateOptions, Simulation, chain_keys, trace_key};
 use super::{RequestView, Tally};
 use crate::vocab::{BlockKey, TierCounts, Timestamp};
@@ -141,18 +141,13 @@ impl Hosts {
     }
 
     fn route(&mut self, at_s: f64, request: &RequestView<'_>, keys: &Arc<[BlockKey]>) -> usize {
-        let shortest =
-            |hosts: &[Host]| hosts.iter().map(|host| (host.busy.engine_s - at_s).max(0.0)).collect::<Vec<_>>();
         match self.options.routing {
             Routing::RoundRobin => {
                 self.turn += 1;
                 (self.turn - 1) % self.hosts.len()
             }
-            Routing::LeastLoaded => least(shortest(&self.hosts), &self.given_s),
-            Routing::SessionSticky => {
-                let before = self.sessions.host_of(request.hash_ids);
-                before.unwrap_or_else(|| least(shortest(&self.hosts), &self.given_s))
-            }
+            Routing::LeastLoaded => self.idlest(at_s),
+            Routing::SessionSticky => self.sessions.host_of(request.hash_ids).unwrap_or_else(|| self.idlest(at_s)),
             Routing::CacheAware => {
                 self.cheapest(at_s, request, |host| self.hosts[host].simulation.planner().prefix(keys))
             }
@@ -166,13 +161,17 @@ impl Hosts {
         }
     }
 
+    fn idlest(&self, at_s: f64) -> usize {
+        least(self.hosts.iter().map(|host| (host.busy.engine_s - at_s).max(0.0)), &self.given_s)
+    }
+
     fn cheapest(&self, at_s: f64, request: &RequestView<'_>, has: impl Fn(usize) -> TierCounts) -> usize {
-        let of = |host| {
+        let least_given_s = self.given_s.iter().copied().fold(f64::INFINITY, f64::min);
+        let of = |(host, given_s): (usize, &f64)| {
             let served = self.serve(host, at_s, request, has(host));
-            cost(served.first_token_s, served.computing_s)
+            cost(served.first_token_s - at_s, served.computing_s, given_s - least_given_s)
         };
-        let costs: Vec<f64> = (0..self.hosts.len()).map(of).collect();
-        cheapest(&costs, NEARLY * self.options.machine.computing_s(request.input_length), &self.given_s)
+        least(self.given_s.iter().enumerate().map(of), &self.given_s)
     }
 
     /// Blocks that hosts have, and how many different ones these are.

@@ -71,6 +71,19 @@ fn the_cache_aware_weighs_a_prefix_against_a_queue() {
     // Host 0 has two of three blocks, worth 180 ms, and is busy for 990: host 1 computes all three before that.
     let busy: &[(u64, &[u64])] = &[(0, &[1, 2]), (300, &[1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]), (310, &[1, 2, 3])];
     assert_eq!(seen(options(2, Routing::CacheAware), busy), (vec![200, 1_020, 300], vec![2, 1]));
+    // Host 0 is busy for 250 more. Host 1 would be sooner by 50 ms, and computes 200 ms more, for which those behind it wait.
+    let little: &[(u64, &[u64])] = &[(0, &[1, 2]), (300, &[1, 2, 5, 6, 7]), (370, &[1, 2, 3])];
+    assert_eq!(seen(options(2, Routing::CacheAware), little), (vec![200, 320, 350], vec![3, 0]));
+}
+
+#[test]
+fn conversations_that_share_a_little_do_not_herd_to_the_host_that_had_it_first() {
+    let conversation = |first: u64| -> Vec<u64> { std::iter::once(0).chain(first..first + 49).collect() };
+    let conversations: Vec<Vec<u64>> = (0..6).map(|nth| conversation(100 * (nth + 1))).collect();
+    // Each finds both hosts idle.
+    let requests: Vec<(u64, &[u64])> =
+        (0..).map(|nth| 60_000 * nth).zip(conversations.iter().map(Vec::as_slice)).collect();
+    assert_eq!(seen(options(2, Routing::CacheAware), &requests).1, [3, 3]);
 }
 
 #[test]

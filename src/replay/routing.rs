@@ -1,18 +1,16 @@
 //! Which of several hosts a request goes to, and what a router remembers for it.
 //!
 //! The cache-aware rule is Mooncake's (arXiv 2407.00079, algorithm 1: the instance with the least time to first token, from its queue, its
-//! longest prefix and what is left to compute) with two things more: what is computed is counted once more, since whoever comes after
-//! waits for it, too; and hosts that cost nearly the same count as equal, so that the one that was given the least work so far is taken.
-//! Dynamo's KV router (docs/router/kv_cache_routing.md) and llm-d's scorers weigh overlap against load with factors that are set by hand;
-//! times need none. SGLang's router, which knows only what it has sent where, is `cache-approximate`.
+//! longest prefix and what is left to compute) with two terms more, see [`cost`]. Dynamo's KV router (docs/router/kv_cache_routing.md) and
+//! llm-d's scorers weigh overlap against load with factors that are set by hand; times need none. SGLang's router, which
+//! knows only what it has sent where, is `cache-approximate`.
 
 use hashbrown::HashMap;
 
 /// Hosts of a simulation: what a router's memory of a block has bits for.
 pub const HOSTS_MAX: usize = 64;
-/// A cost above the least by this share of the prompt's computing is as good as the least. Without it the first host to have a common
-/// system prompt gets every new conversation for as long as it is idle.
-pub(super) const NEARLY: f64 = 0.05;
+/// How much of the seconds that a host was given more than another counts against it.
+const AHEAD: f64 = 0.1;
 /// A block that so many different blocks have followed ends a prompt that many share, and no conversation: a turn leaves two behind it
 /// (its partial last block, and that block once it was full), an answer that was asked for again one more.
 const FOLLOWERS_SHARED: u8 = 4;
@@ -64,17 +62,14 @@ pub(super) fn least(values: impl IntoIterator<Item = f64>, given_s: &[f64]) -> u
     values.into_iter().zip(given_s).enumerate().min_by(by).map_or(0, |(host, _)| host)
 }
 
-/// What it costs to send a request to a host where its first token comes then, after so much computing: the time until then, and the time
-/// for which those after it wait longer. With the first alone, a conversation moves away, and is computed again, whenever a queue
-/// elsewhere is a little shorter: fewer hits make all queues longer.
-pub(super) fn cost(first_token_s: f64, computing_s: f64) -> f64 {
-    first_token_s + computing_s
-}
-
-/// The host with the least cost; those that are at most `nearly` above it count as equal.
-pub(super) fn cheapest(costs: &[f64], nearly: f64, given_s: &[f64]) -> usize {
-    let lowest = costs.iter().copied().fold(f64::INFINITY, f64::min);
-    least(costs.iter().map(|cost| if *cost <= lowest + nearly { lowest } else { *cost }), given_s)
+/// What it costs to send a request to a host, in seconds: until its first token comes; once more what is computed, since those after it
+/// wait for that, too; and a part of the work by which the host is ahead of the one that was given the least.
+///
+/// With the first alone, a conversation moves away, and is computed again, whenever a queue elsewhere is a little shorter: fewer hits make
+/// all queues longer. Without the last, the host that is the first to have a long system prompt gets every new conversation for as long as
+/// it is idle, and the others' tiers stay empty.
+pub(super) fn cost(first_token_s: f64, computing_s: f64, ahead_s: f64) -> f64 {
+    first_token_s + computing_s + AHEAD * ahead_s
 }
 
 /// Where the turns of conversations went. A trace names no sessions: its conversation is known by the deepest block that came before.
@@ -138,9 +133,6 @@ mod tests {
     fn equals_go_to_the_host_with_the_least_work_so_far() {
         assert_eq!(least([2.0, 1.0, 1.0], &[0.0, 9.0, 8.0]), 2);
         assert_eq!(least([1.0, 1.0], &[5.0, 5.0]), 0);
-        assert_eq!(cheapest(&[10.0, 10.4, 10.6], 0.5, &[7.0, 6.0, 1.0]), 1);
-        assert_eq!(cheapest(&[10.0, 10.4], 0.0, &[7.0, 6.0]), 0);
-        assert_eq!(cheapest(&[10.0, 9.0], 0.5, &[0.0, 6.0]), 1);
     }
 
     #[test]
