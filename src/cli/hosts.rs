@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::CliError;
 use super::machine::{MachineArgs, millis, positive};
 use super::simulate::with_progress;
-use super::table::{numbers, percent, thousands};
-use crate::replay::prediction::HostsReport;
+use super::table::{numbers, percent, replay, thousands};
+use crate::replay::prediction::{HostFigures, HostsReport};
 use crate::replay::routing::HOSTS_MAX;
 use crate::replay::{Extent, Hosts, HostsOptions, Routing, SimulateOptions, Trace};
 
@@ -145,6 +145,9 @@ fn row(name: &str, report: &HostsReport) -> [String; 8] {
 
 const HEADER: [&str; 8] = ["routing", "hit rate", "TTFT mean", "p50", "p99", "busy", "max / mean", "duplicated"];
 
+const LEGEND: &str = "busy: share of the time for which engines compute; max / mean: the busiest against the average; \
+                      duplicated: blocks that another host has, too.";
+
 impl Comparison {
     fn text(&self) -> String {
         let named = |report: &HostsReport| row(report.routing, report);
@@ -158,9 +161,7 @@ impl Comparison {
         let best =
             best.min().map_or_else(String::new, |(_, name)| format!("\nThe first token comes soonest by {name}."));
         format!(
-            "{} hosts, requests {:.2} times as fast as recorded{busy}.\n{}\n\
-             busy: share of the time for which engines compute; max / mean: the busiest against the average; duplicated: blocks that another \
-             host has, too.{best}",
+            "{} hosts, requests {:.2} times as fast as recorded{busy}.\n{}\n{LEGEND}{best}",
             self.hosts,
             self.speed,
             numbers(HEADER, rows),
@@ -169,7 +170,7 @@ impl Comparison {
 }
 
 fn one(report: &HostsReport) -> String {
-    let host = |(number, host): (usize, &crate::replay::prediction::HostFigures)| {
+    let host = |(number, host): (usize, &HostFigures)| {
         [
             number.to_string(),
             thousands(host.requests),
@@ -178,7 +179,8 @@ fn one(report: &HostsReport) -> String {
             percent(host.utilisation),
         ]
     };
-    let hosts =
-        numbers(["host", "requests", "prompt tokens", "hit rate", "busy"], report.by_host.iter().enumerate().map(host));
-    format!("{hosts}\n{}", numbers(HEADER, [row(report.routing, report)]))
+    let header = ["host", "requests", "prompt tokens", "hit rate", "busy"];
+    let hosts = numbers(header, report.by_host.iter().enumerate().map(host));
+    let rule = numbers(HEADER, [row(report.routing, report)]);
+    format!("{}\n{hosts}\n{rule}\n{LEGEND}", replay(&report.replay))
 }

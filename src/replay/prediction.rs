@@ -19,7 +19,7 @@ pub struct Prediction {
     pub seconds: f64,
     /// Bytes that reached engines, from either tier.
     pub bytes_loaded: u64,
-    /// Bytes of what was missed, computed and put into RAM.
+    /// Bytes of the blocks that were missed, computed and put into RAM. A partial block takes a whole one's, here and on drives.
     pub bytes_stored: u64,
     /// Of the bytes loaded, those read from drives.
     pub nvme_bytes_read: u64,
@@ -163,7 +163,7 @@ impl Hosts {
             bytes_per_token,
             seconds: self.span_s,
             bytes_loaded: whole(machine.bytes(loaded.all())),
-            bytes_stored: whole(machine.bytes(replay.miss_tokens)),
+            bytes_stored: whole((replay.blocks_asked - replay.blocks_hit) as f64 * block_bytes),
             nvme_bytes_read: whole(machine.bytes(loaded.nvme)),
             nvme_bytes_written: whole(written),
             nvme_bytes_written_per_day: days.map(|days| written / days),
