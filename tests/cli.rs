@@ -146,6 +146,115 @@ fn a_simulated_replay_reports_the_promised_fields() {
     assert_eq!((&sizes["ram_blocks"], &sizes["nvme_blocks"]), (&16.into(), &64.into()));
 }
 
+#[test]
+fn a_simulated_machine_says_what_it_moves_wears_and_saves() {
+    let (_folder, path) = trace();
+    let plain = json(&["replay", &path, "--simulate", "--ram-blocks", "100", "--nvme-blocks", "500", "--json"]);
+    let sized = [
+        "replay",
+        &path,
+        "--simulate",
+        "--ram-blocks",
+        "100",
+        "--nvme-blocks",
+        "500",
+        "--model",
+        "llama-3.1-8b",
+        "--json",
+    ];
+    let report = json(&sized);
+    assert_eq!((&report["hit_tokens"], &report["by_tier"]), (&plain["hit_tokens"], &plain["by_tier"]));
+    has(&report, &["bytes_loaded", "bytes_stored", "nvme_bytes_read", "drive_writes_per_day", "nvme_read_busy"]);
+    assert_eq!(report["bytes_loaded"], report["hit_tokens"].as_u64().unwrap() * 131_072);
+    assert_eq!(report["nvme_bytes_written"], report["blocks_written"].as_u64().unwrap() * 512 * 131_072);
+    assert!(report.get("ttft_us").is_none() && report["nvme_write_busy"].is_null(), "{report}");
+    let timed = json(
+        &[&sized[..], &["--prefill-rate", "10000", "--ram-bandwidth", "20", "--nvme-read", "6", "--nvme-write", "3"]]
+            .concat(),
+    );
+    has(&timed, &["loaded_tokens", "hit_tokens_not_worth_loading", "prefill_seconds_saved_per_day", "nvme_write_busy"]);
+    assert!(
+        timed["ttft_us"]["mean"].as_u64().unwrap() < timed["ttft_computed_us"]["mean"].as_u64().unwrap(),
+        "{timed}"
+    );
+    // 512 tokens of 128 KiB are 64 MiB, a block; 16 extents of 1 GiB hold 16 each. With 320 KiB a token they are 160 MiB: four parts.
+    for (model, ram, nvme) in [("llama-3.1-8b", 256, 1_024), ("llama-3.1-70b", 100, 400)] {
+        let sizes = ["replay", &path, "--simulate", "--ram", "16GiB", "--nvme", "64GiB", "--model", model, "--json"];
+        let report = json(&sizes);
+        assert_eq!((&report["ram_blocks"], &report["nvme_blocks"]), (&ram.into(), &nvme.into()), "{model}");
+    }
+    let text = kvtier(&[
+        "replay",
+        &path,
+        "--simulate",
+        "--ram-blocks",
+        "100",
+        "--model",
+        "gpt-oss-20b",
+        "--prefill-rate",
+        "1e4",
+    ]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    for shown in
+        ["time to first token", "all computed", "on average, without the cache after", "windows and states come on top"]
+    {
+        assert!(text.contains(shown), "{shown} is not in\n{text}");
+    }
+}
+
+#[test]
+fn several_hosts_are_one_document_by_one_rule_or_by_all() {
+    let (_folder, path) = trace();
+    let tiers = ["replay", &path, "--simulate", "--ram-blocks", "100", "--nvme-blocks", "500"];
+    let plain = json(&[&tiers[..], &["--json"]].concat());
+    let machine = [&tiers[..], &["--bytes-per-token", "70000", "--prefill-rate", "10000", "--json"]].concat();
+    let one = json(&[&machine[..], &["--hosts", "1"]].concat());
+    for field in plain.as_object().unwrap().keys() {
+        assert_eq!(one[field], plain[field], "{field}");
+    }
+    has(&one, &["routing", "speed", "utilisation", "ttft_us", "imbalance", "duplicated", "by_host"]);
+    assert_eq!(one["routing"], "cache-aware");
+    let all = json(&[&machine[..], &["--hosts", "3", "--load", "0.9", "--routing", "all"]].concat());
+    assert!((all["load_without_cache"].as_f64().unwrap() - 0.9).abs() < 1e-9, "{all}");
+    assert_eq!(all["without_cache"]["hit_tokens"], 0);
+    let rules: Vec<&str> =
+        all["routings"].as_array().unwrap().iter().map(|one| one["routing"].as_str().unwrap()).collect();
+    assert_eq!(rules, ["round-robin", "least-loaded", "session-sticky", "cache-aware", "cache-approximate"]);
+    for rule in all["routings"].as_array().unwrap() {
+        assert_eq!((&rule["prompt_tokens"], rule["by_host"].as_array().unwrap().len()), (&plain["prompt_tokens"], 3));
+    }
+    let text = kvtier(&[&machine[..machine.len() - 1], &["--hosts", "3", "--routing", "all"]].concat());
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("(no cache)") && text.contains("The first token comes soonest by "), "{text}");
+}
+
+#[test]
+fn a_machine_that_can_not_be_is_refused() {
+    let (_folder, path) = trace();
+    let replay = ["replay", &path, "--simulate", "--capacity-blocks", "100"];
+    for (more, words) in [
+        (&["--prefill-rate", "100"][..], "--prefill-rate is 100, it must be with --model NAME or --bytes-per-token N"),
+        (&["--model", "gpt-9"], "it must be one of deepseek-v3"),
+        (&["--model", "phi-4", "--block-bytes", "1MiB"], "--block-bytes"),
+        (&["--model", "phi-4", "--prefill-rate", "0"], "it must be a number above 0"),
+        (&["--model", "phi-4", "--hosts", "2"], "--prefill-rate"),
+        (
+            &["--model", "phi-4", "--prefill-rate", "9", "--hosts", "2", "--routing", "magic"],
+            "it must be one of round-robin",
+        ),
+        (&["--model", "phi-4", "--prefill-rate", "9", "--hosts", "65"], "65"),
+        (&["--model", "phi-4", "--policy", "belady"], "--policy is belady, it must be lru with a model"),
+    ] {
+        let said = refusal(&[&replay[..], more].concat(), 2);
+        assert!(said.contains(words), "{more:?}: {said}");
+    }
+    let small = refusal(&["replay", &path, "--simulate", "--model", "llama-3.1-70b"], 2);
+    assert!(
+        small.contains("--ram is 268435456 bytes, it must be large enough for a block of 41943040 bytes"),
+        "{small}"
+    );
+}
+
 /// Where the published traces are at hand.
 #[test]
 fn the_conversation_trace_hits_what_two_other_programs_computed() {

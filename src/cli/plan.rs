@@ -51,7 +51,8 @@ pub(super) struct Plan {
     json: bool,
 }
 
-fn model(name: &str) -> Result<Model, String> {
+/// `--model`.
+pub(super) fn model(name: &str) -> Result<Model, String> {
     let names = MODELS.map(|model| model.name).join(", ");
     Model::named(name).ok_or_else(|| format!("it must be one of {names}; or say --bytes-per-token"))
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::embedded::Embedded;
+use super::hosts::HostsArgs;
+use super::machine::MachineArgs;
 use super::names::ReplayPolicy;
 use super::output::Output;
 use super::server::{Shown, runtime};
@@ -29,6 +31,10 @@ pub(super) struct Replay {
     simulate: bool,
     #[command(flatten)]
     tiers: Tiers,
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    hosts: HostsArgs,
     #[command(flatten)]
     live: Live,
     /// Payload of a block.
@@ -110,6 +116,12 @@ struct Live {
 }
 
 impl Tiers {
+    /// Blocks of RAM and of NVMe, where they are said and not sizes.
+    fn said_blocks(&self) -> Option<(u64, u64)> {
+        let ram_blocks = self.capacity_blocks.or(self.ram_blocks)?;
+        Some((ram_blocks, self.nvme_blocks.unwrap_or_default()))
+    }
+
     /// One that a daemon can have.
     fn daemons_policy(&self) -> Result<PolicyKind, CliError> {
         match self.policy {
@@ -125,6 +137,9 @@ impl Tiers {
 impl Replay {
     pub(super) fn run(self, output: &mut Output) -> Result<(), CliError> {
         let json = self.json;
+        if self.machine.is_given() {
+            return self.run_machine(output);
+        }
         let report = if self.simulate { self.simulated()? } else { self.lived()? };
         if json {
             output.json(&report)?
@@ -132,6 +147,36 @@ impl Replay {
             output.text(table::replay(&report))?
         }
         live::check(&report)
+    }
+
+    /// With the sizes and speeds of a machine, or of several.
+    fn run_machine(&self, output: &mut Output) -> Result<(), CliError> {
+        let machine = self.machine.machine()?;
+        let trace = self.traced.read()?;
+        let tiers = &self.tiers;
+        let sizes = match tiers.said_blocks() {
+            Some(sizes) => sizes,
+            None => self.machine.blocks(tiers.ram, tiers.nvme, trace.block_tokens())?,
+        };
+        if tiers.policy == Some(ReplayPolicy::Optimum) {
+            return Err(CliError::usage(
+                "--policy",
+                &OPTIMUM,
+                "lru with a model or a prefill rate: its times are nobody's",
+            ));
+        }
+        let mut options = self.simulated_tiers(sizes)?;
+        let block_bytes = machine.bytes_per_token * f64::from(trace.block_tokens());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of blocks")]
+        let budget = |budget: ByteCount| (budget.0 as f64 / block_bytes) as u64;
+        options.wear_blocks_per_day = tiers.wear_budget.map(budget);
+        let note = self.machine.note();
+        if let Some(hosts) = self.hosts.count() {
+            let reports = self.hosts.run(hosts, &self.machine, options, &trace)?;
+            return if self.json { output.json(&reports) } else { output.text(reports.text(note)) };
+        }
+        let predicted = simulate::predicted(&trace, options, machine);
+        if self.json { output.json(&predicted) } else { output.text(predicted.text(note)) }
     }
 
     fn simulated(&self) -> Result<ReplayReport, CliError> {
@@ -167,10 +212,7 @@ impl Replay {
     /// Blocks of RAM and of NVMe.
     fn simulated_blocks(&self) -> Result<(u64, u64), CliError> {
         let tiers = &self.tiers;
-        match tiers.capacity_blocks.or(tiers.ram_blocks) {
-            Some(ram_blocks) => Ok((ram_blocks, tiers.nvme_blocks.unwrap_or_default())),
-            None => simulate::as_a_server(tiers.ram, tiers.nvme, self.block_bytes),
-        }
+        tiers.said_blocks().map_or_else(|| simulate::as_a_server(tiers.ram, tiers.nvme, self.block_bytes), Ok)
     }
 
     fn simulated_tiers(&self, (ram_blocks, nvme_blocks): (u64, u64)) -> Result<SimulateOptions, CliError> {

@@ -1,9 +1,10 @@
 //! `kvtier replay --simulate`: how many blocks the simulated tiers hold, and the run.
 
 use super::CliError;
+use super::machine::Predicted;
 use super::progress::Bar;
 use super::table::percent;
-use crate::replay::{self, ReplayReport, SimulateOptions, Tally, Trace, simulate};
+use crate::replay::{self, Hosts, HostsOptions, Machine, ReplayReport, SimulateOptions, Tally, Trace, simulate};
 use crate::vocab::{ByteCount, TierShape};
 
 /// Requests between two looks at the progress bar.
@@ -19,7 +20,8 @@ pub(super) fn optimum(trace: &Trace, blocks: u64) -> ReplayReport {
     with_progress(trace, |progress| replay::optimum(trace, blocks, progress))
 }
 
-fn with_progress(trace: &Trace, replay: impl FnOnce(&mut dyn FnMut(u64, &Tally)) -> ReplayReport) -> ReplayReport {
+/// Runs a replay of `trace` with a progress bar.
+pub(super) fn with_progress<R>(trace: &Trace, replay: impl FnOnce(&mut dyn FnMut(u64, &Tally)) -> R) -> R {
     let bar = Bar::new(trace.len() as u64, "requests");
     replay(&mut |done, tally| {
         if done % STEP == 0 {
@@ -27,6 +29,13 @@ fn with_progress(trace: &Trace, replay: impl FnOnce(&mut dyn FnMut(u64, &Tally))
             bar.say(format!("hit rate {}", percent(tally.hit_rate())));
         }
     })
+}
+
+/// Replays `trace` on one host with sizes and speeds.
+pub(super) fn predicted(trace: &Trace, options: SimulateOptions, machine: Machine) -> Predicted {
+    let mut host = Hosts::new(HostsOptions::alone(options, machine), trace.block_tokens());
+    with_progress(trace, |progress| host.run(trace.requests(), progress));
+    Predicted { replay: host.replay(), prediction: host.prediction() }
 }
 
 /// How many blocks of `block_bytes` a server with tiers of these sizes would hold, in RAM and on NVMe.

@@ -69,6 +69,24 @@ pub struct TierTokens {
     pub nvme: u64,
 }
 
+impl TierTokens {
+    /// Of one request whose blocks were found as `counts` says. RAM has the head of the run and NVMe what follows, as the counts of a
+    /// lookup are defined, so that a partial last block counts where it lies.
+    #[must_use]
+    pub fn of(request: &RequestView<'_>, counts: TierCounts, block_tokens: u32) -> Self {
+        let ram_blocks = u64::from(counts.ram).min(request.blocks());
+        let run = (ram_blocks + u64::from(counts.nvme)).min(request.blocks());
+        let ram = request.hit_tokens(ram_blocks, block_tokens);
+        Self { ram, nvme: request.hit_tokens(run, block_tokens) - ram }
+    }
+
+    /// In either tier.
+    #[must_use]
+    pub const fn all(self) -> u64 {
+        self.ram + self.nvme
+    }
+}
+
 /// Figures of a replay against a server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LiveFigures {
@@ -112,18 +130,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one request whose blocks were found as `counts` says. RAM has the head of the run and NVMe what follows,
-    /// as the counts of a lookup are defined, so that a partial last block counts where it lies.
+    /// Counts one request whose blocks were found as `counts` says.
     pub fn add(&mut self, request: &RequestView<'_>, counts: TierCounts, block_tokens: u32) {
-        let ram = u64::from(counts.ram).min(request.blocks());
-        let run = (ram + u64::from(counts.nvme)).min(request.blocks());
-        let in_ram = request.hit_tokens(ram, block_tokens);
+        let hits = TierTokens::of(request, counts, block_tokens);
         self.requests += 1;
         self.prompt_tokens += request.input_length;
         self.blocks_asked += request.blocks();
-        self.blocks_hit += run;
-        self.hits.ram += in_ram;
-        self.hits.nvme += request.hit_tokens(run, block_tokens) - in_ram;
+        self.blocks_hit += u64::from(counts.ram + counts.nvme).min(request.blocks());
+        self.hits.ram += hits.ram;
+        self.hits.nvme += hits.nvme;
     }
 
     /// Tokens hit so far, of how many.

@@ -94,10 +94,20 @@ impl Simulation {
         }
     }
 
-    /// Replays one request.
-    pub fn request(&mut self, request: &RequestView<'_>, block_tokens: u32) {
-        let keys: Arc<[BlockKey]> = request.hash_ids.iter().map(|id| trace_key(*id)).collect();
-        let counts = self.visit(Timestamp(request.timestamp_ms), &keys, request.hints());
+    /// Replays one request. How its blocks were found.
+    pub fn request(&mut self, request: &RequestView<'_>, block_tokens: u32) -> TierCounts {
+        self.chain(Timestamp(request.timestamp_ms), request, &chain_keys(request), block_tokens)
+    }
+
+    /// The same, where its keys are known, and at a time that need not be the trace's.
+    pub fn chain(
+        &mut self,
+        now: Timestamp,
+        request: &RequestView<'_>,
+        keys: &Arc<[BlockKey]>,
+        block_tokens: u32,
+    ) -> TierCounts {
+        let counts = self.visit(now, keys, request.hints());
         self.tally.add(request, counts, block_tokens);
         if self.options.crash_after == Some(self.requests) {
             self.die();
@@ -106,6 +116,7 @@ impl Simulation {
         {
             *after = self.tally;
         }
+        counts
     }
 
     fn die(&mut self) {
@@ -235,7 +246,15 @@ pub fn simulate(trace: &Trace, options: SimulateOptions, mut progress: impl FnMu
     simulation.report()
 }
 
-fn trace_key(id: u64) -> BlockKey {
+/// The keys of a request's blocks.
+#[must_use]
+pub fn chain_keys(request: &RequestView<'_>) -> Arc<[BlockKey]> {
+    request.hash_ids.iter().map(|id| trace_key(*id)).collect()
+}
+
+/// The key of one block of a trace.
+#[must_use]
+pub fn trace_key(id: u64) -> BlockKey {
     BlockKey::from_bytes(*blake3::hash(&id.to_le_bytes()).as_bytes())
 }
 
