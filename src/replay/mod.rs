@@ -1,16 +1,20 @@
 //! Traces: reading, describing and making them, and what a replay of one reports.
 
 pub mod capacity;
+pub mod compare;
 pub mod fleet;
 pub mod generate;
 pub mod info;
 pub mod keys;
 pub mod live;
+pub mod live_report;
 pub mod model;
 pub mod mooncake;
 pub mod open;
 pub mod optimum;
 pub mod payload;
+pub mod predict;
+pub mod record;
 pub mod reference;
 pub mod report;
 pub mod request;
@@ -33,11 +37,13 @@ pub use capacity::{CapacityPlan, CapacityPoint, Stage, capacities};
 pub use fleet::{Day, Fleet};
 pub use generate::{GenerateOptions, Generator};
 pub use info::TraceInfo;
-pub use live::{LiveError, LiveOptions, replay};
+pub use live::{LiveError, LiveOptions, Pace, replay};
 pub use model::{MODELS, Model};
 pub use mooncake::{TraceError, TraceReader};
 pub use open::{TraceFormat, TraceOptions, read_trace};
 pub use optimum::{OPTIMUM, optimum};
+pub use predict::predict;
+pub use record::{Record, RecordedTrace};
 pub use report::{ReplayReport, Tally};
 pub use request::{RequestView, TraceRequest};
 pub use simulate::{SimulateOptions, Simulation, simulate};
