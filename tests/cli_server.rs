@@ -132,7 +132,9 @@ fn status_usage_and_a_live_replay_have_the_promised_fields() {
     }
     assert_eq!((&usage["records"], &usage["rows"][0]["tenant"]), (&40.into(), &"acme".into()));
     let status = server.json(&["status", "--json"]);
-    for field in ["version", "uptime_s", "sessions", "leases", "hit_tokens", "miss_tokens", "counters"] {
+    for field in
+        ["version", "uptime_s", "sessions", "leases", "hit_tokens", "miss_tokens", "counters", "policy", "admission"]
+    {
         assert!(status.get(field).is_some(), "{field}");
     }
     for field in
@@ -141,6 +143,9 @@ fn status_usage_and_a_live_replay_have_the_promised_fields() {
         assert!(status["drives"][0].get(field).is_some(), "{field}");
     }
     assert_eq!((&status["drives"][0]["state"], &status["scrub"]["corrupt"]), (&"ok".into(), &0.into()));
+    for field in ["cpu_seconds", "resident_bytes", "resident_bytes_max"] {
+        assert!(status["process"][field].as_f64() > Some(0.0), "{field}");
+    }
     for tier in ["ram", "nvme"] {
         for field in ["used_bytes", "capacity_bytes", "blocks"] {
             assert!(status["tiers"][tier][field].as_u64() > Some(0), "{tier} {field}");
