@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::chain::read_file;
 use super::output::Output;
-use super::table::{micros, numbers, percent, thousands};
+use super::table::{micros, numbers, thousands};
 use super::{CliError, size};
 use crate::replay::compare::{Comparison, Condition, Figure, Unit, Verdict, read_record};
 use crate::vocab::ByteCount;
@@ -78,10 +78,11 @@ fn row(figure: &Figure) -> [String; 6] {
     let show = |value: Option<f64>| value.map_or("-".to_owned(), |value| shown(figure.unit, value));
     let difference = figure.difference.map_or("-".to_owned(), |by| match (figure.unit, by) {
         (_, 0.0) => "0".to_owned(),
-        (Unit::Share, by) => format!("{:+.2} points", by * 100.0),
+        (Unit::Share, by) => format!("{:+.3} points", by * 100.0),
         (unit, by) => format!("{}{}", if by < 0.0 { "-" } else { "+" }, shown(unit, by.abs())),
     });
-    let percent = figure.percent.map_or(String::new(), |percent| format!("{percent:+.1} %"));
+    let percent = figure.percent.filter(|percent| *percent != 0.0);
+    let percent = percent.map_or(String::new(), |percent| format!("{percent:+.1} %"));
     let mark = figure.b_is.map_or("", |verdict| match verdict {
         Verdict::Better => "better",
         Verdict::Worse => "worse",
@@ -95,7 +96,7 @@ fn shown(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Count => thousands(whole),
         Unit::Bytes => size::human(ByteCount(whole)),
-        Unit::Share => percent(value),
+        Unit::Share => format!("{:.2} %", value * 100.0),
         Unit::Points => format!("{value:.3} points"),
         Unit::Micros => micros(whole),
         Unit::Seconds => format!("{value:.2} s"),
@@ -126,15 +127,15 @@ mod tests {
 a: one.json
 b: two.json
 warning: options.workers differs: 1 in a, 8 in b
-╭───────────────────┬────────┬────────┬──────────────┬──────────┬──────────╮
-│                   ┆      a ┆      b ┆        b - a ┆          ┆ b is     │
-╞═══════════════════╪════════╪════════╪══════════════╪══════════╪══════════╡
-│ hit_rate          ┆ 37.2 % ┆ 37.0 % ┆ -0.25 points ┆   -0.7 % ┆ worse    │
-│ mismatched_blocks ┆      0 ┆      0 ┆            0 ┆          ┆ the same │
-│ bytes_loaded      ┆  2 GiB ┆  3 GiB ┆       +1 GiB ┆  +50.0 % ┆          │
-│ seconds           ┆      - ┆ 2.50 s ┆            - ┆          ┆          │
-│ lookup_us.p99     ┆ 1.0 ms ┆ 2.5 ms ┆      +1.5 ms ┆ +150.0 % ┆ worse    │
-╰───────────────────┴────────┴────────┴──────────────┴──────────┴──────────╯";
+╭───────────────────┬─────────┬─────────┬───────────────┬──────────┬──────────╮
+│                   ┆       a ┆       b ┆         b - a ┆          ┆ b is     │
+╞═══════════════════╪═════════╪═════════╪═══════════════╪══════════╪══════════╡
+│ hit_rate          ┆ 37.25 % ┆ 37.00 % ┆ -0.250 points ┆   -0.7 % ┆ worse    │
+│ mismatched_blocks ┆       0 ┆       0 ┆             0 ┆          ┆ the same │
+│ bytes_loaded      ┆   2 GiB ┆   3 GiB ┆        +1 GiB ┆  +50.0 % ┆          │
+│ seconds           ┆       - ┆  2.50 s ┆             - ┆          ┆          │
+│ lookup_us.p99     ┆  1.0 ms ┆  2.5 ms ┆       +1.5 ms ┆ +150.0 % ┆ worse    │
+╰───────────────────┴─────────┴─────────┴───────────────┴──────────┴──────────╯";
         assert_eq!(text, expected, "{text}");
     }
 
