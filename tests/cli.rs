@@ -50,7 +50,7 @@ fn trace() -> (tempfile::TempDir, String) {
 
 #[test]
 fn help_and_version_are_no_errors_and_no_command_is_a_usage_error() {
-    for args in [&["--help"][..], &["--version"], &["replay", "--help"]] {
+    for args in [&["--help"][..], &["--version"], &["replay", "--help"], &["replay", "compare", "--help"]] {
         let output = kvtier(args);
         assert_eq!(status(&output), Some(0), "{args:?}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
@@ -78,6 +78,15 @@ fn a_flag_that_breaks_its_rule_is_named_with_its_value_and_its_rule() {
         (&["replay", "x", "--simulate", "--server", "host:1"], "cannot be used with"),
         (&["replay", "x", "--ram", "1GiB", "--server", "host:1"], "cannot be used with"),
         (&["replay", "x", "--capacity-blocks", "9"], "--simulate"),
+        (&["replay"], "<TRACE>"),
+        (&["replay", "--json"], "<TRACE>"),
+        (&["replay", "x", "--open-loop", "--workers", "2"], "cannot be used with"),
+        (&["replay", "x", "--open-loop", "--quiesce"], "cannot be used with"),
+        (&["replay", "x", "--open-loop", "--simulate"], "cannot be used with"),
+        (&["replay", "x", "--speed", "60"], "--open-loop"),
+        (&["replay", "x", "--open-loop", "--speed", "0"], "--speed is 0, it must be a number from 0.001 to 1000000"),
+        (&["replay", "x", "--open-loop", "--in-flight", "0"], "0 is not in 1..=1024"),
+        (&["replay", "x", "--simulate", "--out", "/dev/null"], "--out is /dev/null, it must be the name of a file"),
         (&["status", "--server", "host"], "server address \"host\" must name a port"),
         (&["inspect", "namespaces", "--data-dir", "x", "--server", "host:1"], "cannot be used with"),
         (&["inspect", "block", "beef"], "block key is \"beef\", it must be 64 hexadecimal digits"),

@@ -132,7 +132,9 @@ fn status_usage_and_a_live_replay_have_the_promised_fields() {
     }
     assert_eq!((&usage["records"], &usage["rows"][0]["tenant"]), (&40.into(), &"acme".into()));
     let status = server.json(&["status", "--json"]);
-    for field in ["version", "uptime_s", "sessions", "leases", "hit_tokens", "miss_tokens", "counters"] {
+    for field in
+        ["version", "uptime_s", "sessions", "leases", "hit_tokens", "miss_tokens", "counters", "policy", "admission"]
+    {
         assert!(status.get(field).is_some(), "{field}");
     }
     for field in
@@ -141,6 +143,9 @@ fn status_usage_and_a_live_replay_have_the_promised_fields() {
         assert!(status["drives"][0].get(field).is_some(), "{field}");
     }
     assert_eq!((&status["drives"][0]["state"], &status["scrub"]["corrupt"]), (&"ok".into(), &0.into()));
+    for field in ["cpu_seconds", "resident_bytes", "resident_bytes_max"] {
+        assert!(status["process"][field].as_f64() > Some(0.0), "{field}");
+    }
     for tier in ["ram", "nvme"] {
         for field in ["used_bytes", "capacity_bytes", "blocks"] {
             assert!(status["tiers"][tier][field].as_u64() > Some(0), "{tier} {field}");
@@ -287,11 +292,76 @@ fn an_embedded_replay_that_waits_for_quiet_hits_what_the_simulation_says() {
         serde_json::from_slice(&run(&[&["replay", &trace, how][..], &tiers].concat())).unwrap()
     };
     let (live, simulated) = (replay("--quiesce"), replay("--simulate"));
-    // Not `by_tier`: on a busy host its split between the tiers drifts by a few blocks, the total does not.
-    for field in ["hit_tokens", "miss_tokens", "blocks_hit", "ram_blocks", "nvme_blocks", "policy"] {
+    for field in ["hit_tokens", "by_tier", "miss_tokens", "blocks_hit", "ram_blocks", "nvme_blocks", "policy"] {
         assert_eq!(live[field], simulated[field], "{field}");
     }
     assert!(live["by_tier"]["nvme"].as_u64() > Some(0), "both tiers take part: {live}");
+    let predicted = &live["predicted"];
+    assert_eq!((&predicted["by_tier"], &predicted["difference_points"]), (&live["by_tier"], &0.0.into()));
+    assert!(live["process_cpu_seconds"].as_f64() > Some(0.0) && live.get("server_cpu_seconds").is_none(), "{live}");
+    let alone = replay("--no-prediction");
+    assert_eq!((alone.get("predicted"), alone.get("not_predicted")), (None, None));
+}
+
+#[test]
+fn records_of_replays_are_compared_and_what_differs_is_named() {
+    let server = Server::start();
+    let trace = server.path("trace.jsonl");
+    server.ok(&["trace", "generate", "--requests", "60", "-o", &trace], b"");
+    let to = ["--server", "unix:s", "--block-bytes", "4KiB", "--json"];
+    let replay = |flags: &[&str]| server.json(&[&["replay", &trace][..], flags, &to].concat());
+    let first = replay(&["--out", "a.json"]);
+    assert!(first["server_cpu_seconds"].is_number() && first["server_resident_bytes_max"].is_number(), "{first}");
+    let second = replay(&["--open-loop", "--speed", "100000", "--in-flight", "4", "--out", "b.json"]);
+    assert_eq!((&second["open_loop"]["speed"], &second["open_loop"]["in_flight_max"]), (&100_000.0.into(), &4.into()));
+    assert_eq!(second["miss_tokens"], 0, "the server had all of it");
+    let simulate = ["replay", &trace, "--simulate", "--ram", "16MiB", "--nvme", "64MiB", "--out", "c.json", "--json"];
+    let simulated = server.json(&simulate);
+
+    let record: Value = serde_json::from_slice(&std::fs::read(server.path("a.json")).unwrap()).unwrap();
+    assert_eq!(record["report"], first, "a record has the report as it was printed");
+    assert_eq!((&record["kvtier_replay_record"], &record["trace"]["requests"]), (&1.into(), &60.into()));
+    let rows = record["timeline"].as_array().unwrap().iter().map(|row| row["requests"].as_u64().unwrap());
+    assert_eq!(rows.sum::<u64>(), 60);
+    let lookups = record["histograms"]["lookup_us"].as_array().unwrap();
+    assert_eq!(lookups.iter().map(|bucket| bucket[1].as_u64().unwrap()).sum::<u64>(), 60);
+
+    let compare = |a: &str, b: &str| server.json(&["replay", "compare", a, b, "--json"]);
+    let figure = |comparison: &Value, name: &str| -> Value {
+        let figures = comparison["figures"].as_array().unwrap().iter();
+        figures.clone().find(|figure| figure["name"] == name).cloned().unwrap_or_default()
+    };
+    let names = |comparison: &Value| -> Vec<String> {
+        comparison["differs"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let both = compare("a.json", "b.json");
+    assert_eq!(names(&both), ["options.in_flight", "options.speed", "options.workers"]);
+    let hits = figure(&both, "hit_rate");
+    assert_eq!((&hits["a"], &hits["b"], &hits["b_is"]), (&first["hit_rate"], &second["hit_rate"], &"better".into()));
+    assert_eq!(figure(&both, "open_loop.lag_us.p99")["a"], Value::Null);
+    assert_eq!(names(&compare("a.json", "a.json")), [""; 0]);
+    let both = compare("c.json", "a.json");
+    assert!(
+        names(&both).contains(&"options.mode".to_owned()) && figure(&both, "hit_rate")["a"] == simulated["hit_rate"]
+    );
+    let text = String::from_utf8(server.ok(&["replay", "compare", "a.json", "b.json"], b"")).unwrap();
+    assert!(
+        text.contains("warning: options.workers differs: 1 in a, absent in b") && text.contains("│ hit_rate "),
+        "{text}"
+    );
+
+    let refused = |args: &[&str], code: i32, words: &str| {
+        let output = server.run(args, b"");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(code) && said.contains(words), "{args:?}: {said}");
+    };
+    refused(&["replay", "compare", "a.json", "absent.json"], 1, "absent.json");
+    refused(&["replay", "compare", "a.json", &trace], 1, "trace.jsonl: ");
+    refused(&["replay", "compare", "a.json"], 2, "<B>");
+    refused(&["replay", &trace, "--simulate", "--out", "absent/a.json"], 1, "absent/a.json");
+    // What is called as the command is named with its folder.
+    std::fs::copy(&trace, server.path("compare")).unwrap();
+    assert_eq!(server.json(&["replay", "./compare", "--simulate", "--json"])["requests"], 60);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use super::drives::DriveStatus;
 use super::error::Error;
 use super::names::Namespace;
 use super::scrub::ScrubStatus;
-use super::{Cache, unexpected};
+use super::{Cache, ProcessCost, unexpected};
 use crate::ledger::LedgerFill;
-use crate::plan::{Answer, Counters, Event, Filter, Holdings, Inspection, Planner};
+use crate::plan::{AdmissionKind, Answer, Counters, Event, Filter, Holdings, Inspection, Planner, PolicyKind};
 use crate::vocab::limits::INSPECT_ROWS_MAX;
 use crate::vocab::{BlockKey, ByteCount};
 
@@ -39,6 +39,10 @@ pub struct Status {
     /// Bytes that this process has sent to devices since the start over payload bytes that it has written to the drives;
     /// `None` before the first.
     pub write_amplification: Option<f64>,
+    /// What this process takes of its host; `None` where the kernel does not say.
+    pub process: Option<ProcessCost>,
+    /// What is evicted first, and what is written to NVMe.
+    pub rules: (PolicyKind, AdmissionKind),
     /// What is read to find blocks that went bad.
     pub scrub: ScrubStatus,
     /// How full the ledger is; `None` where it can't be read.
@@ -85,6 +89,8 @@ impl Cache {
             pins: self.ram.pins(),
             drives: self.drives(&used),
             write_amplification: self.write_amplification(),
+            process: ProcessCost::now(),
+            rules: self.rules,
             scrub: self.scrub.status(),
             tokens: self.meter.tokens(),
             ledger: self.ledger_fill(),

@@ -47,9 +47,10 @@ pub use names::{Names, Namespace};
 pub use start::{Parts, StartError};
 
 pub use crate::plan::{Filter, Inspection, LeaseError, Leased};
+pub use crate::tiers::ProcessCost;
 
 use crate::ledger::Ledger;
-use crate::plan::{Answer, Event};
+use crate::plan::{AdmissionKind, Answer, Event, PolicyKind};
 use crate::session::{Gone, Session, SessionError, Sessions};
 use crate::tiers::{DrivePlace, NvmeShelf, RamShelf};
 use crate::vocab::{ByteCount, Clock, InstanceId, NamespaceName, NamespaceSpec, Timestamp};
@@ -65,6 +66,8 @@ pub struct Cache {
     places: Vec<DrivePlace>,
     wears: wear::Wears,
     wear_budget: Option<ByteCount>,
+    /// What is evicted first, and what is written to NVMe.
+    rules: (PolicyKind, AdmissionKind),
     scrub: scrub::Scrub,
     names: Names,
     sessions: Arc<Sessions>,

@@ -102,6 +102,7 @@ impl Cache {
             nvme,
             places,
             wear_budget: wear_bytes_per_day.map(ByteCount),
+            rules: (policy, admission),
             scrub: super::scrub::Scrub::default(),
             names,
             sessions: Arc::default(),

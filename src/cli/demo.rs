@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::embedded::Embedded;
 use super::output::Output;
 use super::table::{numbers, percent, thousands};
-use super::{CliError, live, names, table, usage};
+use super::{CliError, live, names, replayed, usage};
 use crate::client::{Client, ServerAddress, UsageFilter, UsageSummary};
 use crate::daemon;
 use crate::offline::{self, VerifyReport};
@@ -95,7 +95,7 @@ async fn replayed(address: ServerAddress, trace: &Trace) -> Result<(ReplayReport
         block_bytes: BLOCK_BYTES,
         settle: true,
         billing_prefix: live::billing_prefix(),
-        policy: PolicyKind::default().name().to_owned(),
+        embedded: true,
         ..LiveOptions::new(TenantName::parse("acme")?)
     };
     let report = live::run(&address, trace, &options).await?;
@@ -124,7 +124,7 @@ impl Report {
         [
             String::new(),
             "Where the prompts' tokens came from, and how fast:".to_owned(),
-            table::replay(&self.replay),
+            replayed::text(&self.replay),
             String::new(),
             "The bill, settled once per request:".to_owned(),
             self.usage.text(),

@@ -41,6 +41,8 @@ impl Embedded {
             nvme: (self.nvme > ByteCount::ZERO).then(|| DriveSpec::here(self.nvme)).into_iter().collect(),
             policy: self.policy,
             admission: self.admission,
+            // What it reads is not let go meanwhile: hits would not be those of a simulation.
+            scrub: ByteCount::ZERO,
             ..Config::new(data_dir.clone(), self.ram)
         };
         let done = runtime()?.block_on(async {

@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use super::CliError;
 use super::machine::{MachineArgs, millis, positive};
+use super::replayed;
 use super::simulate::with_progress;
-use super::table::{numbers, percent, replay, thousands};
+use super::table::{numbers, percent, thousands};
 use crate::replay::prediction::{HostFigures, HostsReport};
 use crate::replay::routing::HOSTS_MAX;
 use crate::replay::{Extent, Hosts, HostsOptions, Routing, SimulateOptions, Trace};
@@ -182,5 +183,5 @@ fn one(report: &HostsReport) -> String {
     let header = ["host", "requests", "prompt tokens", "hit rate", "busy"];
     let hosts = numbers(header, report.by_host.iter().enumerate().map(host));
     let rule = numbers(HEADER, [row(report.routing, report)]);
-    format!("{}\n{hosts}\n{rule}\n{LEGEND}", replay(&report.replay))
+    format!("{}\n{hosts}\n{rule}\n{LEGEND}", replayed::text(&report.replay))
 }

@@ -3,8 +3,9 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::replayed;
 use super::size::human;
-use super::table::{numbers, percent, replay, thousands};
+use super::table::{numbers, percent, thousands};
 use super::{CliError, plan, simulate};
 use crate::replay::prediction::{Prediction, Spread, Times};
 use crate::replay::{Machine, Model, ReplayReport};
@@ -147,7 +148,7 @@ impl Predicted {
     /// For people.
     pub(super) fn text(&self, note: Option<String>) -> String {
         let sizes = pairs(&self.prediction, self.replay.nvme_blocks.is_some());
-        let mut text = format!("{}\n{}", replay(&self.replay), numbers(["machine", ""], sizes));
+        let mut text = format!("{}\n{}", replayed::text(&self.replay), numbers(["machine", ""], sizes));
         if let Some(times) = &self.prediction.times {
             text += &format!("\n{}\n{}", times_table(times), self.sentence(times));
         }

@@ -10,9 +10,17 @@ pub(super) struct Bar(ProgressBar);
 
 impl Bar {
     pub(super) fn new(total: u64, unit: &str) -> Self {
+        Self::with(total, &format!("{{bar:32}} {{human_pos}} of {{human_len}} {unit}, {{eta}} left {{msg}}"))
+    }
+
+    /// Of requests that come at their times: how long it takes is not told by how many there were.
+    pub(super) fn of_a_schedule(requests: u64) -> Self {
+        Self::with(requests, "{bar:32} {human_pos} of {human_len} requests, {msg}")
+    }
+
+    fn with(total: u64, template: &str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
-        let template = format!("{{bar:32}} {{human_pos}} of {{human_len}} {unit}, {{eta}} left {{msg}}");
-        if let Ok(style) = ProgressStyle::with_template(&template) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         Self(bar)

@@ -1,31 +1,41 @@
 //! `kvtier replay`: what a trace would hit, simulated or live.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value};
 
+use super::compare::Compare;
 use super::embedded::Embedded;
 use super::hosts::HostsArgs;
+use super::live::Live;
 use super::machine::MachineArgs;
 use super::names::ReplayPolicy;
 use super::output::Output;
-use super::server::{Shown, runtime};
-use super::traced::Traced;
-use super::{CliError, live, names, simulate, size, table};
-use crate::client::{Credentials, ServerAddress};
+use super::record::RecordFile;
+use super::server::runtime;
+use super::traced::How;
+use super::{CliError, live, names, replayed, simulate, size};
+use crate::client::ServerAddress;
 use crate::daemon;
-use crate::replay::live::LiveOptions;
-use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, ReplayReport, SimulateOptions};
+use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, RecordedTrace, ReplayReport, SimulateOptions, Trace};
+use crate::vocab::ByteCount;
 use crate::vocab::limits::PAYLOAD_BYTES_MAX;
-use crate::vocab::{ByteCount, TenantName};
 
 /// More blocks than any trace has, and few enough that their slots can be numbered.
 const BLOCKS_MAX: u64 = 1 << 32;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, disable_help_subcommand = true)]
 pub(super) struct Replay {
+    #[command(subcommand)]
+    other: Option<Other>,
+    /// A trace: lines of JSON (Mooncake's, Alibaba's), a session's JSON, or a folder of sessions; gzip and zstd too. `-` for
+    /// standard input.
+    #[arg(required = true)]
+    trace: Option<PathBuf>,
     #[command(flatten)]
-    traced: Traced,
+    how: How,
     /// On the planner alone, without bytes.
     #[arg(long, conflicts_with = "server")]
     simulate: bool,
@@ -40,9 +50,19 @@ pub(super) struct Replay {
     /// Payload of a block.
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = block_bytes)]
     block_bytes: u32,
+    /// Write the run's record to this file: report, histograms, what was asked for and where it ran.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+/// What is done with replays that were made. A trace called `compare` is `./compare`.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Lay the records of two replays (--out) side by side.
+    Compare(Compare),
 }
 
 #[derive(Debug, Args)]
@@ -84,42 +104,22 @@ struct Tiers {
     nvme_blocks: Option<u64>,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Live replay")]
-struct Live {
-    /// The daemon to replay against: host:port, a URL, or unix:PATH. Where absent, a server is embedded: a replay fills
-    /// a cache, so the environment does not choose one for it.
-    #[arg(long, value_name = "ADDRESS", value_parser = ServerAddress::parse)]
-    server: Option<ServerAddress>,
-    #[command(flatten)]
-    shown: Shown,
-    /// Requests under way at a time.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    #[arg(conflicts_with = "simulate")]
-    workers: u16,
-    /// Wait after each request until the server's background work is done: then hits are those of a simulation.
-    #[arg(long, conflicts_with = "simulate")]
-    quiesce: bool,
-    /// Settle each request, so that it is on the bill.
-    #[arg(long, conflicts_with = "simulate")]
-    settle: bool,
-    /// Whose blocks they are.
-    #[arg(long, value_name = "NAME", default_value = "replay", value_parser = TenantName::parse)]
-    #[arg(conflicts_with = "simulate")]
-    tenant: TenantName,
-    /// Another seed names other blocks: a cold start on a warm server.
-    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "simulate")]
-    seed: u64,
-    /// Stop after this many requests.
-    #[arg(long, value_name = "N", conflicts_with = "simulate")]
-    max_requests: Option<u64>,
-}
-
 impl Tiers {
     /// Blocks of RAM and of NVMe, where they are said and not sizes.
     fn said_blocks(&self) -> Option<(u64, u64)> {
         let ram_blocks = self.capacity_blocks.or(self.ram_blocks)?;
         Some((ram_blocks, self.nvme_blocks.unwrap_or_default()))
+    }
+
+    /// What a record says of a simulation's flags; its sizes and its policy are in the report.
+    fn recorded(&self) -> Map<String, Value> {
+        let mut options = Map::new();
+        let mut say = |name: &str, value: Value| drop(options.insert(name.to_owned(), value));
+        say("mode", "simulated".into());
+        say("admission", self.admission.unwrap_or_default().name().into());
+        say("wear_budget", self.wear_budget.map(|budget| budget.0).into());
+        say("crash_after", self.crash_after.into());
+        options
     }
 
     /// One that a daemon can have.
@@ -136,23 +136,32 @@ impl Tiers {
 
 impl Replay {
     pub(super) fn run(self, output: &mut Output) -> Result<(), CliError> {
-        let json = self.json;
+        if let Some(Other::Compare(compare)) = self.other {
+            return compare.run(output);
+        }
+        let path = self.trace.clone().ok_or_else(|| CliError::usage("TRACE", &"absent", "the name of a trace"))?;
         if self.machine.is_given() {
-            return self.run_machine(output);
+            return self.run_machine(&path, output);
         }
-        let report = if self.simulate { self.simulated()? } else { self.lived()? };
-        if json {
-            output.json(&report)?
-        } else {
-            output.text(table::replay(&report))?
+        let record = self.out.as_deref().map(RecordFile::begin).transpose()?;
+        let (json, recorded) = (self.json, self.recorded());
+        let (trace, report) = if self.simulate { self.simulated(&path)? } else { self.lived(&path)? };
+        // Neither is lost where the other can't be written.
+        let told = if json { output.json(&report) } else { output.text(replayed::text(&report)) };
+        if let Some(record) = record {
+            record.end(RecordedTrace::of(path.display().to_string(), &trace), recorded, &report)?;
         }
+        told?;
         live::check(&report)
     }
 
     /// With the sizes and speeds of a machine, or of several.
-    fn run_machine(&self, output: &mut Output) -> Result<(), CliError> {
+    fn run_machine(&self, path: &Path, output: &mut Output) -> Result<(), CliError> {
+        if let Some(out) = &self.out {
+            return Err(CliError::usage("--out", &out.display(), "without a machine: a record is of hits"));
+        }
         let machine = self.machine.machine()?;
-        let trace = self.traced.read()?;
+        let trace = self.how.read(path)?;
         let tiers = &self.tiers;
         let sizes = match tiers.said_blocks() {
             Some(sizes) => sizes,
@@ -179,16 +188,25 @@ impl Replay {
         if self.json { output.json(&predicted) } else { output.text(predicted.text(note)) }
     }
 
-    fn simulated(&self) -> Result<ReplayReport, CliError> {
+    /// What a record says of the flags.
+    fn recorded(&self) -> Map<String, Value> {
+        let mut options = if self.simulate { self.tiers.recorded() } else { self.live.recorded() };
+        options.insert("block_bytes".to_owned(), self.block_bytes.into());
+        options
+    }
+
+    fn simulated(&self, path: &Path) -> Result<(Trace, ReplayReport), CliError> {
         let (sizes, policy) = (self.simulated_blocks()?, self.tiers.policy);
         if policy == Some(ReplayPolicy::Optimum) {
             self.check_optimum(sizes)?;
-            let trace = self.traced.read()?;
-            return Ok(simulate::optimum(&trace, sizes.0));
+            let trace = self.how.read(path)?;
+            let report = simulate::optimum(&trace, sizes.0);
+            return Ok((trace, report));
         }
         let options = self.simulated_tiers(sizes)?;
-        let trace = self.traced.read()?;
-        Ok(simulate::run(&trace, options))
+        let trace = self.how.read(path)?;
+        let report = simulate::run(&trace, options);
+        Ok((trace, report))
     }
 
     /// The optimum is that of one tier, and writes whatever it keeps.
@@ -223,40 +241,23 @@ impl Replay {
         Ok(SimulateOptions { ram_blocks, nvme_blocks, policy, admission, wear_blocks_per_day, crash_after })
     }
 
-    fn lived(self) -> Result<ReplayReport, CliError> {
+    fn lived(self, path: &Path) -> Result<(Trace, ReplayReport), CliError> {
         daemon::telemetry::init("warn");
-        let options = self.options()?;
+        let options = self.live.options(self.block_bytes)?;
         let policy = self.tiers.daemons_policy()?;
-        let Self { tiers: Tiers { admission, ram, nvme, data_dir, .. }, live, block_bytes, .. } = self;
+        let Self { tiers: Tiers { admission, ram, nvme, data_dir, .. }, live, block_bytes, how, .. } = self;
         if let Some(address) = &live.server {
-            let trace = self.traced.read()?;
-            return runtime()?.block_on(live::run(address, &trace, &options));
+            let trace = how.read(path)?;
+            let report = runtime()?.block_on(live.run(address, &trace, &options))?;
+            return Ok((trace, report));
         }
         let admission = admission.unwrap_or_default();
         // Tiers without room for a block are refused before anything is made.
         simulate::as_a_server(ram, nvme, block_bytes)?;
-        let trace = self.traced.read()?;
-        let job = async |address: ServerAddress| live::run(&address, &trace, &options).await;
-        Embedded { data_dir, ram, nvme, policy, admission }.run(job, |report, _| Ok(report))
-    }
-
-    fn options(&self) -> Result<LiveOptions, CliError> {
-        let Live { server, shown, workers, quiesce, settle, tenant, seed, max_requests } = &self.live;
-        let policy = self.tiers.daemons_policy()?.name();
-        // An embedded server asks nobody.
-        let credentials = if server.is_some() { shown.credentials()? } else { Credentials::default() };
-        Ok(LiveOptions {
-            block_bytes: self.block_bytes,
-            workers: usize::from(*workers),
-            quiesce_between: *quiesce,
-            settle: *settle,
-            billing_prefix: live::billing_prefix(),
-            seed: *seed,
-            max_requests: *max_requests,
-            policy: if server.is_some() { "server" } else { policy }.to_owned(),
-            credentials,
-            ..LiveOptions::new(tenant.clone())
-        })
+        let trace = how.read(path)?;
+        let job = async |address: ServerAddress| live.run(&address, &trace, &options).await;
+        let report = Embedded { data_dir, ram, nvme, policy, admission }.run(job, |report, _| Ok(report))?;
+        Ok((trace, report))
     }
 }
 

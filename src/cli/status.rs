@@ -42,6 +42,9 @@ struct Report {
     write_amplification: Option<f64>,
     scrub: Scrub,
     memory: Memory,
+    process: Option<Process>,
+    policy: String,
+    admission: String,
     counters: BTreeMap<String, u64>,
 }
 
@@ -53,6 +56,28 @@ struct Scrub {
     bytes: u64,
     corrupt: u64,
     progress: f64,
+}
+
+/// What the daemon's process takes of its host.
+#[derive(Serialize)]
+struct Process {
+    cpu_seconds: f64,
+    resident_bytes: u64,
+    resident_bytes_max: u64,
+}
+
+impl From<client::ProcessStatus> for Process {
+    fn from(process: client::ProcessStatus) -> Self {
+        let client::ProcessStatus { cpu_seconds, resident_bytes, resident_bytes_max } = process;
+        Self { cpu_seconds, resident_bytes, resident_bytes_max }
+    }
+}
+
+impl Process {
+    fn text(&self) -> String {
+        let [now, most] = [self.resident_bytes, self.resident_bytes_max].map(|bytes| size::human(ByteCount(bytes)));
+        format!("{now} of memory, {most} at most; {:.1} s of processors", self.cpu_seconds)
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -125,6 +150,9 @@ impl Report {
             drives: status.drives.into_iter().map(Drive::from).collect(),
             write_amplification: status.write_amplification,
             memory: status.memory.map(Memory::of).unwrap_or_default(),
+            process: status.process.map(Process::from),
+            policy: status.policy,
+            admission: status.admission,
             scrub: status.scrub.map_or_else(Scrub::default, Scrub::from),
             counters: status.counters.into_iter().collect(),
         }
@@ -169,6 +197,7 @@ fn text(report: &Report) -> String {
         row("  tokens hit", report.hit_tokens),
         row("  tokens missed", report.miss_tokens),
         ["RAM".to_owned(), report.memory.text()],
+        ["process".to_owned(), report.process.as_ref().map_or("-".to_owned(), Process::text)],
         row("sessions", report.sessions),
         row("  regions attached", report.memory.regions),
         row("  tickets", report.memory.tickets),

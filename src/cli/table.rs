@@ -5,11 +5,8 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ColumnConstraint, Table};
 
-use super::size;
 use crate::replay::TraceInfo;
 use crate::replay::info::Quantiles;
-use crate::replay::report::{Latency, LiveFigures, ReplayReport};
-use crate::vocab::ByteCount;
 
 /// Characters of a full bar.
 const BAR_CHARS: usize = 24;
@@ -93,44 +90,6 @@ pub fn span(milliseconds: u64) -> String {
     }
 }
 
-/// The end of a replay: where the prompt tokens came from, and the figures of the run.
-#[must_use]
-pub fn replay(report: &ReplayReport) -> String {
-    let tiers = [
-        ("ram", report.by_tier.ram),
-        ("nvme", report.by_tier.nvme),
-        ("miss", report.miss_tokens),
-        ("all", report.prompt_tokens),
-    ];
-    let rows = tiers.map(|(name, tokens)| {
-        let share = if report.prompt_tokens == 0 { 0.0 } else { tokens as f64 / report.prompt_tokens as f64 };
-        let bar = if name == "all" { String::new() } else { bar(share) };
-        [name.to_owned(), thousands(tokens), percent(share), bar]
-    });
-    let mut tiers = numbers(["tier", "tokens", "share", ""], rows);
-    if let Some(bars) = tiers.column_mut(3) {
-        bars.set_cell_alignment(CellAlignment::Left);
-    }
-    let mut rows = vec![
-        pair("hit rate", percent(report.hit_rate)),
-        pair("requests", thousands(report.requests)),
-        pair("blocks asked", thousands(report.blocks_asked)),
-        pair("blocks hit", thousands(report.blocks_hit)),
-        pair("policy", report.policy.clone()),
-        pair("capacity, blocks", thousands(report.capacity_blocks)),
-    ];
-    rows.extend(report.ram_blocks.map(|blocks| pair("  ram, blocks", thousands(blocks))));
-    rows.extend(report.nvme_blocks.map(|blocks| pair("  nvme, blocks", thousands(blocks))));
-    rows.extend(report.blocks_written.map(|blocks| pair("blocks written to nvme", thousands(blocks))));
-    if let Some(crash) = &report.crash {
-        let after = format!("the {} requests after the crash", thousands(crash.next_requests));
-        rows.push(pair("blocks recovered by the start after it", thousands(crash.blocks_recovered)));
-        rows.push(pair(&after, format!("hit rate {}", percent(crash.next_hit_rate))));
-    }
-    rows.extend(report.live.iter().flat_map(live));
-    format!("{tiers}\n{}", numbers(["replay", ""], rows))
-}
-
 /// What a trace is like.
 #[must_use]
 pub fn trace_info(info: &TraceInfo) -> String {
@@ -164,93 +123,16 @@ pub fn trace_info(info: &TraceInfo) -> String {
     format!("{}\n{spread}", numbers(["trace", ""], rows))
 }
 
-fn live(live: &LiveFigures) -> [[String; 2]; 9] {
-    let latency = |Latency { p50, p99 }: Latency| format!("{} / {}", micros(p50), micros(p99));
-    [
-        pair("mismatched blocks", thousands(live.mismatched_blocks)),
-        pair("loaded", size::human(ByteCount(live.bytes_loaded))),
-        pair("stored", size::human(ByteCount(live.bytes_stored))),
-        pair("blocks dropped", thousands(live.blocks_dropped)),
-        pair("time", micros((live.seconds * 1e6) as u64)),
-        pair("requests a second", format!("{:.1}", live.requests_per_second)),
-        pair("lookup, p50 / p99", latency(live.lookup_us)),
-        pair("load, p50 / p99", latency(live.load_us)),
-        pair("loaded a second", per_second(live.bytes_loaded, live.seconds)),
-    ]
-}
-
-fn per_second(bytes: u64, seconds: f64) -> String {
-    if seconds > 0.0 {
-        format!("{}/s", size::human(ByteCount((bytes as f64 / seconds) as u64)))
-    } else {
-        "-".to_owned()
-    }
-}
-
-fn pair(name: &str, value: String) -> [String; 2] {
+/// A row of two.
+#[must_use]
+pub fn pair(name: &str, value: String) -> [String; 2] {
     [name.to_owned(), value]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::report::TierTokens;
-    use crate::replay::{GenerateOptions, Generator, Tally, Trace};
-
-    fn report() -> ReplayReport {
-        ReplayReport {
-            requests: 12_031,
-            prompt_tokens: 1_000_000,
-            hit_tokens: 373_600,
-            miss_tokens: 626_400,
-            hit_rate: 0.3736,
-            blocks_asked: 2_000,
-            blocks_hit: 730,
-            by_tier: TierTokens { ram: 250_000, nvme: 123_600 },
-            ..Tally::default().report("lru", 10_000)
-        }
-    }
-
-    #[test]
-    fn a_simulated_replay_looks_like_this() {
-        let expected = "\
-╭──────┬───────────┬─────────┬─────────────────╮
-│ tier ┆    tokens ┆   share ┆                 │
-╞══════╪═══════════╪═════════╪═════════════════╡
-│ ram  ┆   250,000 ┆  25.0 % ┆ ██████          │
-│ nvme ┆   123,600 ┆  12.4 % ┆ ███             │
-│ miss ┆   626,400 ┆  62.6 % ┆ ███████████████ │
-│ all  ┆ 1,000,000 ┆ 100.0 % ┆                 │
-╰──────┴───────────┴─────────┴─────────────────╯
-╭──────────────────┬────────╮
-│ replay           ┆        │
-╞══════════════════╪════════╡
-│ hit rate         ┆ 37.4 % │
-│ requests         ┆ 12,031 │
-│ blocks asked     ┆  2,000 │
-│ blocks hit       ┆    730 │
-│ policy           ┆    lru │
-│ capacity, blocks ┆ 10,000 │
-╰──────────────────┴────────╯";
-        assert_eq!(replay(&report()), expected, "{}", replay(&report()));
-    }
-
-    #[test]
-    fn a_live_replay_shows_what_was_wrong_and_how_fast_it_was() {
-        let live = LiveFigures {
-            mismatched_blocks: 3,
-            bytes_loaded: 5 << 30,
-            seconds: 2.5,
-            lookup_us: Latency { p50: 150, p99: 1_200 },
-            ..LiveFigures::default()
-        };
-        let text = replay(&ReplayReport { live: Some(live), nvme_blocks: Some(10_000), ..report() });
-        for shown in
-            ["│ mismatched blocks ┆", " 5 GiB │", " 2 GiB/s │", "150 µs / 1.2 ms", "2.50 s", "│   nvme, blocks    ┆"]
-        {
-            assert!(text.contains(shown), "{shown} is not in\n{text}");
-        }
-    }
+    use crate::replay::{GenerateOptions, Generator, Trace};
 
     #[test]
     fn all_lines_of_a_table_are_equally_wide() {

@@ -206,6 +206,8 @@ mod tests {
             tokens: (7, 8),
             drives: vec![drive(0, DriveState::Ok, ""), drive(3, DriveState::Out, "it kept failing")],
             write_amplification: Some(1.25),
+            process: None,
+            rules: Default::default(),
             scrub: ScrubStatus { passes: 2, ..ScrubStatus::default() },
             ledger: Some(LedgerFill { bytes: 5, bytes_max: 7, counters }),
             counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),

@@ -4,16 +4,20 @@
 //! the order in which [`simulate`](super::simulate::simulate) tells the planner, so that both count the same hits when
 //! requests go one at a time and the daemon comes to rest between them.
 
+mod cost;
 mod figures;
+mod latency;
+mod pace;
+mod run;
+mod timeline;
 mod walk;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinError;
 
-use self::figures::Figures;
-use self::walk::{Visit, Worker};
+pub use self::pace::Pace;
+use self::run::Running;
 use super::{ReplayReport, Tally, Trace};
 use crate::client::{Client, ClientError, Credentials, ServerAddress, Session};
 use crate::vocab::key::EngineKeys;
@@ -24,6 +28,9 @@ use crate::vocab::{
     ScopePath, TenantName, TierShape, WordError,
 };
 
+/// Connections of a replay; more requests than that share them. Two files each where the daemon is embedded.
+const CONNECTIONS_MAX: usize = 64;
+
 /// How to replay.
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
@@ -31,8 +38,8 @@ pub struct LiveOptions {
     pub block_bytes: u32,
     /// Whose blocks they are.
     pub tenant: TenantName,
-    /// Requests under way at a time; each worker starts the next one when it is done with its own.
-    pub workers: usize,
+    /// When requests start.
+    pub pace: Pace,
     /// Wait after each request until the daemon's background work is done.
     pub quiesce_between: bool,
     /// Settle each request.
@@ -46,8 +53,8 @@ pub struct LiveOptions {
     pub deadline: Duration,
     /// Stop after this many requests.
     pub max_requests: Option<u64>,
-    /// What the report calls the daemon's policy.
-    pub policy: String,
+    /// Whether the daemon is of this process, whose costs are then those of both.
+    pub embedded: bool,
     /// What the daemon is shown.
     pub credentials: Credentials,
 }
@@ -59,14 +66,14 @@ impl LiveOptions {
         Self {
             block_bytes: 64 << 10,
             tenant,
-            workers: 1,
+            pace: Pace::Closed { workers: 1 },
             quiesce_between: false,
             settle: false,
             billing_prefix: String::new(),
             seed: 0,
             deadline: FETCH_DEADLINE_DEFAULT,
             max_requests: None,
-            policy: "server".to_owned(),
+            embedded: false,
             credentials: Credentials::default(),
         }
     }
@@ -172,7 +179,8 @@ impl Run {
     }
 }
 
-/// Replays a trace against the daemon at `address`. `progress` is called after each request with how many are done.
+/// Replays a trace against the daemon at `address`. `progress` is called after each request, and now and then where requests
+/// wait for their time, with how many are done.
 ///
 /// # Errors
 /// Names the request that could not be replayed. What the cache forgets or drops is no error but a figure.
@@ -180,46 +188,39 @@ pub async fn replay(
     address: &ServerAddress,
     trace: &Trace,
     options: &LiveOptions,
-    mut progress: impl FnMut(u64, &Tally),
+    progress: impl FnMut(u64, &Tally),
 ) -> Result<ReplayReport, LiveError> {
     let client = Client::connect_as(address, &options.credentials).await?;
-    let run = Arc::new(Run::start(&client, options, trace.block_tokens()).await?);
-    let (mut tally, mut figures) = (Tally::default(), Figures::new()?);
-    // A connection each: one alone is served by one task, on one core.
-    let mut idle = vec![client.clone()];
-    while idle.len() < options.workers {
-        idle.push(Client::connect_as(address, &options.credentials).await?);
+    let run = Run::start(&client, options, trace.block_tokens()).await?;
+    let most = options.pace.in_flight_max();
+    let mut connections = vec![client.clone()];
+    // One alone is served by one task, on one core.
+    while connections.len() < most.min(CONNECTIONS_MAX) {
+        connections.push(Client::connect_as(address, &options.credentials).await?);
     }
-    let most = options.max_requests.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
-    let mut requests = (0..).zip(trace.requests().take(most));
-    let mut visits: JoinSet<Result<Visit, LiveError>> = JoinSet::new();
-    let started = Instant::now();
-    let mut done = 0;
-    loop {
-        while let Some(client) = idle.pop() {
-            let Some((number, request)) = requests.next() else { break };
-            let worker = Worker { run: Arc::clone(&run), client };
-            visits.spawn(worker.visit(number, request.to_owned()));
+    let idle = connections.iter().cycle().take(most).cloned().collect();
+    // Not everybody may ask: then there are no figures of the server.
+    let before = client.status().await.ok();
+    let done = Running::new(run, trace, client.clone())?.run(idle, progress).await?;
+    let mut report = done.tally.report("server", 0);
+    let after = client.status().await.ok();
+    if let Some(after) = &after {
+        let blocks = |tier: Option<&crate::client::TierStatus>| {
+            blocks_of(tier.map_or(0, |tier| tier.capacity_bytes), options.block_bytes)
+        };
+        let (ram, nvme) = (blocks(after.ram.as_ref()), blocks(after.nvme.as_ref()));
+        report.capacity_blocks = if nvme > 0 { nvme } else { ram };
+        (report.ram_blocks, report.nvme_blocks) = (Some(ram), Some(nvme));
+        if !after.policy.is_empty() {
+            report.policy.clone_from(&after.policy);
         }
-        // Dropped on an error, the set ends the other workers.
-        let Some(visit) = visits.join_next().await else { break };
-        let visit = visit??;
-        tally.add(&visit.request.view(), visit.counts, trace.block_tokens());
-        figures.add(&visit);
-        idle.push(visit.client);
-        done += 1;
-        progress(done, &tally);
     }
-    let seconds = started.elapsed().as_secs_f64();
-    let mut report = tally.report(&options.policy, 0);
-    report.live = Some(figures.report(done, seconds));
-    let status = client.status().await?;
-    let blocks = |tier: Option<crate::client::TierStatus>| {
-        blocks_of(tier.map_or(0, |tier| tier.capacity_bytes), options.block_bytes)
-    };
-    let (ram, nvme) = (blocks(status.ram), blocks(status.nvme));
-    report.capacity_blocks = if nvme > 0 { nvme } else { ram };
-    (report.ram_blocks, report.nvme_blocks) = (Some(ram), Some(nvme));
+    let mut live = done.figures;
+    if let (Some(before), Some(after)) = (before, after) {
+        live.server = Some(cost::between(&before, &after, done.resident_bytes_max, options.embedded));
+        (live.details.server_version, live.details.admission) = (after.version, after.admission);
+    }
+    report.live = Some(live);
     Ok(report)
 }
 

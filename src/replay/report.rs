@@ -5,6 +5,8 @@ use serde::Serialize;
 
 use super::RequestView;
 use super::info::share;
+use super::live_report::LiveFigures;
+use super::predict::Predicted;
 use crate::vocab::TierCounts;
 
 /// The end of a replay.
@@ -45,6 +47,12 @@ pub struct ReplayReport {
     /// What only a run with real bytes has; its fields stand beside the others.
     #[serde(flatten)]
     pub live: Option<LiveFigures>,
+    /// What the simulation says of the same requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
+    /// Why it says nothing, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_predicted: Option<String>,
 }
 
 /// How warm the start after a crash was.
@@ -87,38 +95,6 @@ impl TierTokens {
     }
 }
 
-/// Figures of a replay against a server.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct LiveFigures {
-    /// Blocks whose bytes were not what their key says. Anything but 0 is a lie of the cache.
-    pub mismatched_blocks: u64,
-    /// Payload bytes received.
-    pub bytes_loaded: u64,
-    /// Payload bytes that the server took.
-    pub bytes_stored: u64,
-    /// Blocks that a lookup leased and the fetch after it did not bring: each is a prefill that came as a surprise.
-    pub blocks_not_delivered: u64,
-    /// Blocks offered that the server wanted and then dropped.
-    pub blocks_dropped: u64,
-    /// From the first request to the last answer.
-    pub seconds: f64,
-    /// Requests over seconds.
-    pub requests_per_second: f64,
-    /// Time of a lookup.
-    pub lookup_us: Latency,
-    /// Time of a load, of those that had something to load.
-    pub load_us: Latency,
-}
-
-/// Quantiles in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Latency {
-    /// The median.
-    pub p50: u64,
-    /// All but a hundredth are at most this.
-    pub p99: u64,
-}
-
 /// What a replay counts as it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -145,6 +121,18 @@ impl Tally {
     #[must_use]
     pub fn hit_rate(&self) -> f64 {
         share(self.hits.ram + self.hits.nvme, self.prompt_tokens)
+    }
+
+    /// Tokens hit so far.
+    #[must_use]
+    pub fn hit_tokens(&self) -> u64 {
+        self.hits.ram + self.hits.nvme
+    }
+
+    /// Tokens of the prompts so far.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> u64 {
+        self.prompt_tokens
     }
 
     /// Requests so far.
@@ -180,6 +168,8 @@ impl Tally {
             blocks_written: None,
             crash: None,
             live: None,
+            predicted: None,
+            not_predicted: None,
         }
     }
 }
@@ -214,18 +204,5 @@ mod tests {
     fn a_simulated_report_has_exactly_the_promised_fields() {
         let expected = r#"{"requests":4,"prompt_tokens":100,"hit_tokens":70,"miss_tokens":30,"hit_rate":0.7,"blocks_asked":12,"blocks_hit":8,"policy":"lru","capacity_blocks":100,"by_tier":{"ram":45,"nvme":25}}"#;
         assert_eq!(serde_json::to_string(&report()).unwrap(), expected);
-    }
-
-    #[test]
-    fn live_figures_stand_beside_the_others() {
-        let live = LiveFigures { lookup_us: Latency { p50: 3, p99: 9 }, ..LiveFigures::default() };
-        let json = serde_json::to_value(ReplayReport { live: Some(live), ram_blocks: Some(7), ..report() }).unwrap();
-        for name in
-            ["mismatched_blocks", "bytes_loaded", "bytes_stored", "seconds", "load_us", "ram_blocks", "requests"]
-        {
-            assert!(json.get(name).is_some(), "{name}");
-        }
-        assert_eq!(json["lookup_us"], serde_json::json!({"p50": 3, "p99": 9}));
-        assert!(json.get("live").is_none() && json.get("nvme_blocks").is_none());
     }
 }

@@ -16,7 +16,7 @@ use super::verify;
 use crate::access::Gatekeeper;
 use crate::cache::drives::{DriveState, DriveStatus};
 use crate::cache::scrub::ScrubStatus;
-use crate::cache::{Cache, Chain, Error, Filter, Inspection};
+use crate::cache::{Cache, Chain, Error, Filter, Inspection, ProcessCost};
 use crate::ledger::LedgerFill;
 use crate::proto::scope_step::Scope as Step;
 use crate::proto::{self, admin_server::Admin};
@@ -140,6 +140,11 @@ fn scrub(scrub: ScrubStatus) -> proto::ScrubStatus {
     proto::ScrubStatus { bytes_per_second, passes, blocks, bytes, corrupt, progress }
 }
 
+fn process(cost: ProcessCost) -> proto::ProcessStatus {
+    let ProcessCost { cpu, resident_bytes, resident_bytes_max } = cost;
+    proto::ProcessStatus { cpu_seconds: cpu.as_secs_f64(), resident_bytes, resident_bytes_max }
+}
+
 fn drive(drive: DriveStatus) -> proto::DriveStatus {
     let stats = drive.stats;
     let state = match drive.state {
@@ -208,6 +213,9 @@ impl Admin for AdminService {
             write_amplification: now.write_amplification,
             scrub: Some(scrub(now.scrub)),
             memory: Some(self.memory()),
+            process: now.process.map(process),
+            policy: now.rules.0.name().into(),
+            admission: now.rules.1.name().into(),
             counters: now
                 .counters
                 .into_iter()

@@ -23,6 +23,6 @@ pub use folder_error::FolderError;
 pub use format::StoreId;
 pub use io::{IoEngine, IoOptions};
 pub use nvme::{NvmeShelf, Place, ReadDone, ReadError, ReadInto, WriteError};
-pub use process::written_by_process;
+pub use process::{ProcessCost, written_by_process};
 pub use site::{DrivePlace, DriveSpec};
 pub use wear::Wear;

@@ -29,12 +29,27 @@ pub(super) struct Visit {
     pub(super) client: Client,
     pub(super) request: TraceRequest,
     pub(super) counts: TierCounts,
-    pub(super) lookup: Duration,
-    /// Where there was something to load.
-    pub(super) load: Option<Duration>,
+    pub(super) times: Times,
     pub(super) loaded: Loaded,
     pub(super) stored_bytes: u64,
     pub(super) dropped_blocks: u64,
+}
+
+/// How long a request and its calls took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Times {
+    /// How long after it was due it began, where it was due at a time.
+    pub(super) lag: Option<Duration>,
+    pub(super) lookup: Duration,
+    /// From its beginning to the lookup's answer.
+    pub(super) looked_up_at: Duration,
+    /// Where there was something to load.
+    pub(super) load: Option<Duration>,
+    /// From its beginning to the last byte.
+    pub(super) loaded_at: Duration,
+    pub(super) put: Duration,
+    /// From its beginning to its end, without waiting for the daemon to come to rest.
+    pub(super) request: Duration,
 }
 
 /// What a fetch brought.
@@ -57,44 +72,57 @@ struct Blocks {
 }
 
 impl Worker {
-    pub(super) async fn visit(self, number: u64, request: TraceRequest) -> Result<Visit, LiveError> {
+    /// One request from its lookup to its release. `due` is when it was to start.
+    pub(super) async fn visit(
+        self,
+        number: u64,
+        request: TraceRequest,
+        due: Option<Instant>,
+    ) -> Result<Visit, LiveError> {
         let failed = |call| move |source| LiveError::Request { number, call, source };
-        let Run { options, session, .. } = &*self.run;
+        let began = Instant::now();
+        let mut times = Times { lag: due.map(|due| began.saturating_duration_since(due)), ..Times::default() };
         let blocks = self.blocks(number, &request)?;
         let started = Instant::now();
         let found = self.lookup(&blocks, &request).await.map_err(failed("lookup"))?;
-        let lookup = started.elapsed();
+        (times.lookup, times.looked_up_at) = (started.elapsed(), began.elapsed());
         if found.last_key.as_ref() != blocks.keys.last() {
             return Err(LiveError::Keys { number });
         }
         let lease = found.lease.map(|lease| lease.id);
-        let (mut loaded, mut load) = (Loaded::default(), None);
+        let mut loaded = Loaded::default();
         if found.counts.hit() > 0 {
             let started = Instant::now();
             loaded = self.load(&blocks, found.counts.hit(), lease).await.map_err(failed("fetch"))?;
-            load = Some(started.elapsed());
+            (times.load, times.loaded_at) = (Some(started.elapsed()), began.elapsed());
         }
+        let started = Instant::now();
         let stored = self.store(&blocks).await.map_err(failed("put"))?;
+        times.put = started.elapsed();
         if let Some(lease) = lease {
-            self.client.release(session, lease).await.map_err(failed("release"))?;
+            self.client.release(&self.run.session, lease).await.map_err(failed("release"))?;
         }
-        if options.quiesce_between && !self.client.quiesce(QUIET_MAX).await.map_err(failed("quiesce"))? {
-            return Err(LiveError::Restless { number, after: QUIET_MAX });
-        }
-        if options.settle {
+        times.request = began.elapsed();
+        self.rest(number).await?;
+        if self.run.options.settle {
+            let started = Instant::now();
             let settle = self.bill(number, &request, &blocks.id, &loaded, &stored)?;
             self.client.settle(&settle).await.map_err(failed("settle"))?;
+            times.request += started.elapsed();
         }
-        Ok(Visit {
-            client: self.client,
-            request,
-            counts: found.counts,
-            lookup,
-            load,
-            loaded,
-            stored_bytes: u64::from(stored.accepted_blocks) * u64::from(options.block_bytes),
-            dropped_blocks: stored.dropped_blocks.into(),
-        })
+        let stored_bytes = u64::from(stored.accepted_blocks) * u64::from(self.run.options.block_bytes);
+        let dropped_blocks = stored.dropped_blocks.into();
+        let (client, counts) = (self.client, found.counts);
+        Ok(Visit { client, request, counts, times, loaded, stored_bytes, dropped_blocks })
+    }
+
+    /// Waits until the daemon's background work is done, where that was asked for.
+    async fn rest(&self, number: u64) -> Result<(), LiveError> {
+        let failed = |source| LiveError::Request { number, call: "quiesce", source };
+        if self.run.options.quiesce_between && !self.client.quiesce(QUIET_MAX).await.map_err(failed)? {
+            return Err(LiveError::Restless { number, after: QUIET_MAX });
+        }
+        Ok(())
     }
 
     fn blocks(&self, number: u64, request: &TraceRequest) -> Result<Blocks, LiveError> {
