@@ -24,7 +24,8 @@ const BLOCKS_MAX: u64 = 1 << 32;
 pub(super) struct Replay {
     #[command(flatten)]
     traced: Traced,
-    /// On the planner alone, without bytes.
+    /// On the planner alone, without bytes. The trace is read as it comes, of any size; for belady, which knows the future, it is
+    /// read into memory.
     #[arg(long, conflicts_with = "server")]
     simulate: bool,
     #[command(flatten)]
@@ -142,8 +143,7 @@ impl Replay {
             return Ok(simulate::optimum(&trace, sizes.0));
         }
         let options = self.simulated_tiers(sizes)?;
-        let trace = self.traced.read()?;
-        Ok(simulate::run(&trace, options))
+        simulate::run(self.traced.open()?, options)
     }
 
     /// The optimum is that of one tier, and writes whatever it keeps.

@@ -1,32 +1,35 @@
 //! `kvtier replay --simulate`: how many blocks the simulated tiers hold, and the run.
 
 use super::CliError;
-use super::progress::Bar;
+use super::progress::{Bar, STEP};
 use super::table::percent;
-use crate::replay::{self, ReplayReport, SimulateOptions, Tally, Trace, simulate};
+use crate::replay::{self, ReplayReport, Requests, SimulateOptions, Tally, Trace, simulate_requests};
 use crate::vocab::{ByteCount, TierShape};
 
-/// Requests between two looks at the progress bar.
-const STEP: u64 = 64;
-
-/// Replays `trace` on the planner.
-pub(super) fn run(trace: &Trace, options: SimulateOptions) -> ReplayReport {
-    with_progress(trace, |progress| simulate(trace, options, progress))
+/// Replays a trace, as it comes, on the planner.
+pub(super) fn run(requests: Requests, options: SimulateOptions) -> Result<ReplayReport, CliError> {
+    let bar = Bar::of_trace(&requests);
+    Ok(simulate_requests(requests, options, |done, tally| {
+        bar.step(done);
+        say(&bar, done, tally);
+    })?)
 }
 
 /// Replays `trace` on a tier of so many blocks that knows the future.
 pub(super) fn optimum(trace: &Trace, blocks: u64) -> ReplayReport {
-    with_progress(trace, |progress| replay::optimum(trace, blocks, progress))
+    let bar = Bar::new(trace.len() as u64, "requests");
+    replay::optimum(trace, blocks, |done, tally| {
+        if done.is_multiple_of(STEP) {
+            bar.at(done);
+        }
+        say(&bar, done, tally);
+    })
 }
 
-fn with_progress(trace: &Trace, replay: impl FnOnce(&mut dyn FnMut(u64, &Tally)) -> ReplayReport) -> ReplayReport {
-    let bar = Bar::new(trace.len() as u64, "requests");
-    replay(&mut |done, tally| {
-        if done % STEP == 0 {
-            bar.at(done);
-            bar.say(format!("hit rate {}", percent(tally.hit_rate())));
-        }
-    })
+fn say(bar: &Bar, done: u64, tally: &Tally) {
+    if done.is_multiple_of(STEP) {
+        bar.say(format!("hit rate {}", percent(tally.hit_rate())));
+    }
 }
 
 /// How many blocks of `block_bytes` a server with tiers of these sizes would hold, in RAM and on NVMe.
