@@ -8,6 +8,11 @@ use crate::vocab::limits::TRACE_EXACT_VALUES;
 /// Digits that are kept of a value when there are many.
 const DIGITS: u8 = 4;
 
+/// It grows with its values, so that none is too large.
+fn record(many: &mut Histogram<u64>, value: u64) {
+    many.record(value).ok();
+}
+
 /// Values of which quantiles are wanted.
 #[derive(Default)]
 pub(super) struct Spread {
@@ -21,7 +26,7 @@ impl Spread {
     pub(super) fn add(&mut self, value: u64) {
         self.max = self.max.max(value);
         match &mut self.many {
-            Some(many) => many.saturating_record(value),
+            Some(many) => record(many, value),
             None => {
                 self.values.push(value);
                 if self.values.len() > TRACE_EXACT_VALUES {
@@ -33,9 +38,9 @@ impl Spread {
 
     fn sum_up(&mut self) {
         // Digits from 0 to 5 are right, so it is there.
+        // So many digits are allowed, so it is there.
         let Ok(mut many) = Histogram::new(DIGITS) else { return };
-        many.auto(true);
-        self.values.iter().for_each(|value| many.saturating_record(*value));
+        self.values.iter().for_each(|value| record(&mut many, *value));
         self.values = Vec::new();
         self.many = Some(many);
     }

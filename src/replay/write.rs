@@ -40,7 +40,7 @@ pub fn write_trace(
         TraceFormat::Mooncake => {
             for (_, request) in requests {
                 let request = request?;
-                let ids = names.of_all(&request.view(), block_tokens);
+                let ids = names.of(&request, request.input_length.div_ceil(u64::from(block_tokens)));
                 write_request(out, &RequestView { hash_ids: &ids, ..request.view() })?;
             }
         }
@@ -50,7 +50,7 @@ pub fn write_trace(
                 let line = json!({
                     "chat_id": number, "parent_chat_id": -1, "timestamp": seconds(request.timestamp_ms),
                     "input_length": request.input_length, "output_length": request.output_length, "type": "text", "turn": 1,
-                    "hash_ids": names.of(&request.hash_ids),
+                    "hash_ids": names.of(&request, request.input_length / u64::from(block_tokens)),
                 });
                 writeln!(out, "{line}")?;
             }
@@ -59,15 +59,14 @@ pub fn write_trace(
         TraceFormat::Kvtier => {
             write_header(out, 0)?;
             for (number, request) in requests {
-                let TraceRequest { timestamp_ms: timestamp, input_length, output_length, hash_ids } = request?;
-                let hash_ids = names.of(&hash_ids);
+                let request = request?;
                 let record = RecordLine {
-                    timestamp,
+                    timestamp: request.timestamp_ms,
                     request: number,
                     block_tokens,
-                    input_length,
-                    output_length,
-                    hash_ids,
+                    input_length: request.input_length,
+                    output_length: request.output_length,
+                    hash_ids: names.of(&request, 0),
                     ..RecordLine::default()
                 };
                 write_record(out, &record)?;
@@ -91,7 +90,7 @@ fn write_session(
         let request = request?;
         let entry = json!({
             "t": seconds(request.timestamp_ms), "type": "s", "model": "", "in": request.input_length,
-            "out": request.output_length, "hash_ids": names.of(&request.hash_ids), "stop": "",
+            "out": request.output_length, "hash_ids": names.of(&request, request.input_length / u64::from(block)), "stop": "",
         });
         write!(out, "{}\n{entry}", if number == 0 { "" } else { "," })?;
     }
@@ -111,22 +110,18 @@ struct Names {
 }
 
 impl Names {
-    fn of(&mut self, ids: &[u64]) -> Vec<u64> {
-        let name = |id: &u64| {
-            *self.known.entry(*id).or_insert_with(|| {
-                self.next += 1;
-                self.next - 1
-            })
+    /// The ids of a request, and more that nobody else has where there are fewer than the format must have: for a partial last block,
+    /// or where an engine asked for less than its prompt.
+    fn of(&mut self, request: &TraceRequest, least: u64) -> Vec<u64> {
+        let Self { known, next } = self;
+        let mut fresh = || {
+            *next += 1;
+            *next - 1
         };
-        ids.iter().map(name).collect()
-    }
-
-    /// The same, with an id for a partial last block that has none: one that nobody else has.
-    fn of_all(&mut self, request: &RequestView<'_>, block_tokens: u32) -> Vec<u64> {
-        let mut ids = self.of(request.hash_ids);
-        if (ids.len() as u64) < request.input_length.div_ceil(u64::from(block_tokens)) {
-            ids.push(self.next);
-            self.next += 1;
+        let mut ids: Vec<u64> =
+            request.hash_ids.iter().map(|id| *known.entry(*id).or_insert_with(&mut fresh)).collect();
+        while (ids.len() as u64) < least {
+            ids.push(fresh());
         }
         ids
     }
@@ -180,5 +175,8 @@ mod tests {
         let written = back(&trace, TraceFormat::Mooncake);
         let ids: Vec<&[u64]> = written.requests().map(|request| request.hash_ids).collect();
         assert_eq!(ids, [&[0, 1, 2][..], &[0, 1, 3]]);
+        let asked_for_less = Trace::collect(64, [request(vec![7])]);
+        let lengths = HOLD_A_TRACE.map(|format| back(&asked_for_less, format).block_references());
+        assert_eq!(lengths, [3, 2, 2, 1]);
     }
 }
