@@ -143,7 +143,7 @@ impl Convert {
         block_tokens: u32,
         requests: impl Iterator<Item = Result<TraceRequest, TraceError>>,
     ) -> Result<(), CliError> {
-        let Some(path) = &self.output else {
+        let Some(path) = self.output.as_deref().filter(|path| *path != Path::new("-")) else {
             let mut out = BufWriter::new(io::stdout().lock());
             return write_trace(&mut out, block_tokens, requests, self.to).map_err(|error| match error {
                 WriteError::Out(error) => CliError::Stdout(error),

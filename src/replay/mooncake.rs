@@ -39,12 +39,12 @@ pub enum TraceFault {
     /// A session without end: some other kind of file.
     #[error("is longer than {SESSION_BYTES_MAX} bytes, it must be one session")]
     LongSession,
-    /// A session says how long its blocks are.
-    #[error("block_tokens is {said}, it must be {block}, as the session says: leave it out")]
+    /// A session, or a recording, says how long its blocks are.
+    #[error("block_tokens is {said}, it must be {block}, as the trace itself says: leave it out")]
     OtherBlockTokens {
         /// What was asked for.
         said: u32,
-        /// What the session says.
+        /// What it says.
         block: u32,
     },
     /// A line without end: some other kind of file.
@@ -55,8 +55,8 @@ pub enum TraceFault {
     Tokenizer(String),
     /// Farther out of order than a trace that is read as it comes may be.
     #[error(
-        "timestamp is {ms}, {earlier} ms earlier than a request more than {TRACE_WINDOW_REQUESTS} requests before it: put the \
-         trace in order with `kvtier trace convert --sort`"
+        "timestamp is {ms}, {earlier} ms earlier than that of a request long before it ({TRACE_WINDOW_REQUESTS} requests, or fewer \
+         long ones): put the trace in order with `kvtier trace convert --sort`"
     )]
     OutOfOrder {
         /// The request's time.

@@ -225,7 +225,9 @@ mod tests {
         assert!(said(MOONCAKE.as_bytes(), &forced(TraceFormat::Bailian)).contains("line 1: hash_ids is 2 ids"));
         assert!(said(MOONCAKE.as_bytes(), &forced(TraceFormat::Sessions)).contains("is not JSON: missing field"));
         let other = TraceOptions { block_tokens: Some(16), ..TraceOptions::default() };
-        assert!(said(SESSION.as_bytes(), &other).contains("block_tokens is 16, it must be 64, as the session says"));
+        assert!(
+            said(SESSION.as_bytes(), &other).contains("block_tokens is 16, it must be 64, as the trace itself says")
+        );
         let cut = gzip(MOONCAKE);
         assert!(said(&cut[..cut.len() - 9], &TraceOptions::default()).contains("can't be read: "));
         let empty = tempfile::tempdir().unwrap();
