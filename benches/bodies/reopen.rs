@@ -126,6 +126,7 @@ impl Reopened {
             policy: PolicyKind::default(),
             admission: AdmissionKind::default(),
             wear_bytes_per_day: None,
+            recorder: None,
             clock: Arc::new(SystemClock),
         };
         let (cache, planner) = Cache::start(parts).expect("a cache");

@@ -8,6 +8,7 @@ use super::chain::Chain;
 use super::drives::DriveStatus;
 use super::error::Error;
 use super::names::Namespace;
+use super::record::Recorder;
 use super::scrub::ScrubStatus;
 use super::{Cache, ProcessCost, unexpected};
 use crate::ledger::LedgerFill;
@@ -62,6 +63,7 @@ impl Cache {
         };
         let (holdings, counted, used) = self.driver.look(look).await?;
         let mut counters: BTreeMap<_, _> = counted.named().into_iter().chain(self.meter.named()).collect();
+        counters.extend(self.recorder.iter().flat_map(Recorder::named));
         if let Some(nvme) = &self.nvme {
             let stats = nvme.stats();
             counters.extend([

@@ -30,6 +30,36 @@ pub enum Keys {
     },
 }
 
+impl Keys {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Known(keys) => keys.len(),
+            Self::Engine { packed, key_len, stride, .. } => packed.len() / (key_len * stride).max(1),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The key of block `at`, which must be below `len()`.
+    #[must_use]
+    pub fn key(&self, at: usize) -> BlockKey {
+        match self {
+            Self::Known(keys) => keys[at],
+            Self::Engine { roots, packed, key_len, stride, first } => {
+                let start = (at * stride + stride - 1) * key_len;
+                let block = first + u32::try_from(at).unwrap_or(u32::MAX);
+                roots.key(block, &packed[start..start + key_len])
+            }
+        }
+    }
+}
+
 /// A run of blocks of one prompt.
 #[derive(Clone, Debug)]
 pub struct Chain {
@@ -67,10 +97,7 @@ impl Chain {
     /// Blocks named.
     #[must_use]
     pub fn len(&self) -> usize {
-        match &self.keys {
-            Keys::Known(keys) => keys.len(),
-            Keys::Engine { packed, key_len, stride, .. } => packed.len() / (key_len * stride).max(1),
-        }
+        self.keys.len()
     }
 
     /// Whether no block is named.
@@ -82,14 +109,7 @@ impl Chain {
     /// The key of block `at` of this run. `at` must be below `len()`.
     #[must_use]
     pub fn key(&self, at: usize) -> BlockKey {
-        match &self.keys {
-            Keys::Known(keys) => keys[at],
-            Keys::Engine { roots, packed, key_len, stride, first } => {
-                let start = (at * stride + stride - 1) * key_len;
-                let block = first + u32::try_from(at).unwrap_or(u32::MAX);
-                roots.key(block, &packed[start..start + key_len])
-            }
-        }
+        self.keys.key(at)
     }
 
     /// The keys of the first `blocks` blocks.

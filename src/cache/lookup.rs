@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::chain::Chain;
 use super::error::Error;
+use super::record::Recorder;
 use super::{Cache, unexpected};
 use crate::plan::{Answer, Event, Leased};
 use crate::session::Session;
@@ -81,6 +82,8 @@ impl Cache {
         worth: impl Fn(&TierCounts) -> u32,
     ) -> Result<Found, Error> {
         let asked = chain.len();
+        let recorder = self.recorder.as_ref().filter(|_| !options.membership);
+        let asker = recorder.and_then(|_| Recorder::asker(chain, lease.as_ref()));
         let engine = (options.already_computed as usize).min(asked);
         let mut found = if options.membership { self.members(chain) } else { self.prefix(chain, engine) };
         let left_out = found.counts.hit() - worth(&found.counts).min(found.counts.hit());
@@ -95,6 +98,9 @@ impl Cache {
         found.miss_tokens = prompt - found.hit_tokens;
         found.last_key = asked.checked_sub(1).map(|last| chain.key(last));
         self.meter.looked_up(&found);
+        if let Some((recorder, asker)) = recorder.zip(asker) {
+            recorder.looked_up(asker, self.clock.now(), chain, prompt, &found);
+        }
         Ok(found)
     }
 

@@ -27,6 +27,7 @@ pub mod places;
 pub mod put;
 pub mod put_from;
 pub mod quota;
+pub mod record;
 mod regions;
 pub mod reserve;
 pub mod residency;
@@ -81,6 +82,7 @@ pub struct Cache {
     reservations: reserve::Reservations,
     tickets: ticket::Tickets,
     keeping: keep::Keeping,
+    recorder: Option<record::Recorder>,
     /// Held while a quota is changed.
     quotas: tokio::sync::Mutex<()>,
 }
@@ -130,7 +132,11 @@ impl Cache {
     pub fn close_session(&self, id: u64) {
         self.end_tickets_of(id);
         self.end_reservations_of(id);
+        let session = self.recorder.as_ref().and_then(|recorder| Some((recorder, self.sessions.get(id).ok()?)));
         if let Some(Gone { number, namespaces }) = self.sessions.close(id) {
+            if let Some((recorder, session)) = session {
+                recorder.gone(&session.instance);
+            }
             self.driver.tell_soon(Event::InstanceGone { instance: number, namespaces });
         }
     }

@@ -72,6 +72,9 @@ impl Cache {
         let Some(namespace) = self.names.namespace(&settle.fingerprint) else {
             return Err(Error::UnknownNamespace(settle.fingerprint));
         };
+        if let Some(recorder) = &self.recorder {
+            recorder.output(&settle.instance, &settle.request, settle.output_tokens.0);
+        }
         let settlement = Settlement {
             delivered: self.delivered(&settle)?,
             tenant: settle.tenant,

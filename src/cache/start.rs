@@ -37,6 +37,8 @@ pub struct Parts {
     pub wear_bytes_per_day: Option<u64>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Who hears of requests.
+    pub recorder: Option<super::record::Recorder>,
 }
 
 /// Why a cache can't start.
@@ -60,7 +62,7 @@ impl Cache {
     /// # Errors
     /// When the catalog can't be read.
     pub fn start(parts: Parts) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
-        let Parts { ram, nvme, places, ledger, policy, admission, wear_bytes_per_day, clock } = parts;
+        let Parts { ram, nvme, places, ledger, policy, admission, wear_bytes_per_day, clock, recorder } = parts;
         let catalog = nvme.as_ref().map(|nvme| Arc::clone(nvme.catalog()));
         let names = Names::open(catalog.clone())?;
         let shape = nvme.as_ref().map_or(TierShape::NONE, |nvme| nvme.shape());
@@ -116,6 +118,7 @@ impl Cache {
             reservations: super::reserve::Reservations::default(),
             tickets: super::ticket::Tickets::new(ram_bytes),
             keeping: Keeping::default(),
+            recorder,
             quotas: tokio::sync::Mutex::default(),
         };
         Ok((Arc::new(cache), thread))

@@ -207,6 +207,9 @@ impl Cache {
     /// # Errors
     /// When the daemon is stopping.
     pub async fn finish_request(&self, session: &Session, request: &RequestId, stop: bool) -> Result<(), Error> {
+        if let Some(recorder) = &self.recorder {
+            recorder.over(session, request);
+        }
         let (instance, request) = (session.number, request.digest());
         self.tickets.lock().end((instance, request));
         self.end_reservations(instance, request);

@@ -18,7 +18,7 @@ use super::traced::How;
 use super::{CliError, live, names, replayed, simulate, size};
 use crate::client::ServerAddress;
 use crate::daemon;
-use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, RecordedTrace, ReplayReport, SimulateOptions, Trace};
+use crate::replay::{AdmissionKind, OPTIMUM, PolicyKind, RecordedTrace, ReplayReport, SimulateOptions};
 use crate::vocab::ByteCount;
 use crate::vocab::limits::PAYLOAD_BYTES_MAX;
 
@@ -30,13 +30,14 @@ const BLOCKS_MAX: u64 = 1 << 32;
 pub(super) struct Replay {
     #[command(subcommand)]
     other: Option<Other>,
-    /// A trace: lines of JSON (Mooncake's, Alibaba's), a session's JSON, or a folder of sessions; gzip and zstd too. `-` for
-    /// standard input.
+    /// A trace: lines of JSON (Mooncake's, Alibaba's, chats as text or token ids, a daemon's recording), a session's JSON, or a
+    /// folder of sessions; gzip and zstd too. `-` for standard input.
     #[arg(required = true)]
     trace: Option<PathBuf>,
     #[command(flatten)]
     how: How,
-    /// On the planner alone, without bytes.
+    /// On the planner alone, without bytes. The trace is read as it comes, of any size; for belady, which knows the future, it is
+    /// read into memory.
     #[arg(long, conflicts_with = "server")]
     simulate: bool,
     #[command(flatten)]
@@ -149,7 +150,7 @@ impl Replay {
         // Neither is lost where the other can't be written.
         let told = if json { output.json(&report) } else { output.text(replayed::text(&report)) };
         if let Some(record) = record {
-            record.end(RecordedTrace::of(path.display().to_string(), &trace), recorded, &report)?;
+            record.end(trace, recorded, &report)?;
         }
         told?;
         live::check(&report)
@@ -195,18 +196,17 @@ impl Replay {
         options
     }
 
-    fn simulated(&self, path: &Path) -> Result<(Trace, ReplayReport), CliError> {
+    fn simulated(&self, path: &Path) -> Result<(RecordedTrace, ReplayReport), CliError> {
         let (sizes, policy) = (self.simulated_blocks()?, self.tiers.policy);
         if policy == Some(ReplayPolicy::Optimum) {
             self.check_optimum(sizes)?;
             let trace = self.how.read(path)?;
             let report = simulate::optimum(&trace, sizes.0);
-            return Ok((trace, report));
+            return Ok((RecordedTrace::of(named(path), &trace), report));
         }
         let options = self.simulated_tiers(sizes)?;
-        let trace = self.how.read(path)?;
-        let report = simulate::run(&trace, options);
-        Ok((trace, report))
+        let (digest, report) = simulate::run(self.how.open(path)?, options)?;
+        Ok((digest.end(named(path)), report))
     }
 
     /// The optimum is that of one tier, and writes whatever it keeps.
@@ -241,7 +241,7 @@ impl Replay {
         Ok(SimulateOptions { ram_blocks, nvme_blocks, policy, admission, wear_blocks_per_day, crash_after })
     }
 
-    fn lived(self, path: &Path) -> Result<(Trace, ReplayReport), CliError> {
+    fn lived(self, path: &Path) -> Result<(RecordedTrace, ReplayReport), CliError> {
         daemon::telemetry::init("warn");
         let options = self.live.options(self.block_bytes)?;
         let policy = self.tiers.daemons_policy()?;
@@ -249,7 +249,7 @@ impl Replay {
         if let Some(address) = &live.server {
             let trace = how.read(path)?;
             let report = runtime()?.block_on(live.run(address, &trace, &options))?;
-            return Ok((trace, report));
+            return Ok((RecordedTrace::of(named(path), &trace), report));
         }
         let admission = admission.unwrap_or_default();
         // Tiers without room for a block are refused before anything is made.
@@ -257,8 +257,13 @@ impl Replay {
         let trace = how.read(path)?;
         let job = async |address: ServerAddress| live.run(&address, &trace, &options).await;
         let report = Embedded { data_dir, ram, nvme, policy, admission }.run(job, |report, _| Ok(report))?;
-        Ok((trace, report))
+        Ok((RecordedTrace::of(named(path), &trace), report))
     }
+}
+
+/// What a trace is called on the command line.
+fn named(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn block_bytes(text: &str) -> Result<u32, String> {

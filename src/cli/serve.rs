@@ -13,7 +13,9 @@ use super::{CliError, drive, names, size};
 use crate::daemon::{self, Config, DriveSpec, IoEngine, IoOptions, TlsFiles};
 use crate::replay::{AdmissionKind, PolicyKind};
 use crate::vocab::ByteCount;
-use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, FLUSH_MAX, LEDGER_BYTES, SCRUB_BYTES_PER_SECOND, USAGE_RETENTION};
+use crate::vocab::limits::{
+    DEVICE_INFLIGHT_BYTES, FLUSH_MAX, LEDGER_BYTES, RECORD_BYTES, SCRUB_BYTES_PER_SECOND, USAGE_RETENTION,
+};
 
 /// RAM where nothing is said: enough to try it out, and less than any host has that serves models.
 const RAM: ByteCount = ByteCount(1 << 30);
@@ -76,6 +78,13 @@ pub(super) struct Serve {
     /// true].
     #[arg(long, value_name = "BOOL")]
     prefault: Option<bool>,
+    /// Record each request's lookup there, without tokens, for `kvtier trace`, `replay` and `plan` (packed where its name ends with
+    /// .zst). A file that is there stays: the next one gets a number. Ids mean nothing outside of the file.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// The largest that a recording may become: then it stops [default: 16GiB].
+    #[arg(long, value_name = "SIZE", value_parser = size::parser("--record-max"))]
+    record_max: Option<ByteCount>,
     /// Who is known, by token, client certificate or user: a TOML file (`kvtier token new` prints lines for it), read again
     /// when it changes. Needed to serve other hosts.
     #[arg(long, value_name = "FILE")]
@@ -121,6 +130,8 @@ struct ConfigFile {
     ledger_max: Option<String>,
     usage_retention: Option<u64>,
     prefault: Option<bool>,
+    record: Option<PathBuf>,
+    record_max: Option<String>,
     access: Option<PathBuf>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
@@ -182,6 +193,8 @@ impl Serve {
             flush_max: self.flush_max.or(file.flush_max).map_or(FLUSH_MAX, Duration::from_secs),
             ledger_max: sized("ledger_max", self.ledger_max, file.ledger_max, ByteCount(LEDGER_BYTES))?,
             usage_retention: self.usage_retention.or(file.usage_retention).map_or(USAGE_RETENTION, hours),
+            record: self.record.or(file.record),
+            record_max: sized("record_max", self.record_max, file.record_max, ByteCount(RECORD_BYTES))?,
             prefault: self.prefault.or(file.prefault).unwrap_or(true),
             ..Config::new(data_dir, sized("ram", self.ram, file.ram, RAM)?)
         })
@@ -276,6 +289,10 @@ mod tests {
             "io_inflight": "32MiB", "scrub": "0", "flush_max": 5, "metrics": "127.0.0.1:7401"}"#;
         assert_eq!((expected.ledger_max, expected.usage_retention), (config.ledger_max, config.usage_retention));
         let usage = r#"{"data_dir": "/d", "socket": "/s", "ledger_max": "1GiB", "usage_retention": 50}"#;
+        let recorded = r#"{"data_dir": "/d", "socket": "/s", "record": "/r.zst", "record_max": "1GiB"}"#;
+        let config = configured(recorded, &["--record-max", "2GiB"]).unwrap();
+        assert_eq!((config.record, config.record_max), (Some("/r.zst".into()), ByteCount(2 << 30)));
+        assert_eq!((expected.record, expected.record_max), (None, ByteCount(RECORD_BYTES)));
         let config = configured(usage, &["--usage-retention", "60"]).unwrap();
         assert_eq!((config.ledger_max, config.usage_retention), (ByteCount(1 << 30), hours(60)));
         let config = configured(file, &["--admission", "ram-eviction", "--scrub", "1GiB"]).unwrap();

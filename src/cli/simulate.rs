@@ -2,17 +2,24 @@
 
 use super::CliError;
 use super::machine::Predicted;
-use super::progress::Bar;
+use super::progress::{Bar, STEP};
 use super::table::percent;
-use crate::replay::{self, Hosts, HostsOptions, Machine, ReplayReport, SimulateOptions, Tally, Trace, simulate};
+use crate::replay::{
+    self, Hosts, HostsOptions, Machine, ReplayReport, Requests, SimulateOptions, Tally, Trace, TraceDigest,
+    simulate_requests,
+};
 use crate::vocab::{ByteCount, TierShape};
 
-/// Requests between two looks at the progress bar.
-const STEP: u64 = 64;
-
-/// Replays `trace` on the planner.
-pub(super) fn run(trace: &Trace, options: SimulateOptions) -> ReplayReport {
-    with_progress(trace, |progress| simulate(trace, options, progress))
+/// Replays a trace, as it comes, on the planner. Which trace that was, too.
+pub(super) fn run(requests: Requests, options: SimulateOptions) -> Result<(TraceDigest, ReplayReport), CliError> {
+    let bar = Bar::of_trace(&requests);
+    let mut digest = TraceDigest::new(requests.block_tokens());
+    let report = simulate_requests(requests, options, |done, request, tally| {
+        digest.add(request);
+        bar.step(done);
+        say(&bar, done, tally);
+    })?;
+    Ok((digest, report))
 }
 
 /// Replays `trace` on a tier of so many blocks that knows the future.
@@ -24,11 +31,17 @@ pub(super) fn optimum(trace: &Trace, blocks: u64) -> ReplayReport {
 pub(super) fn with_progress<R>(trace: &Trace, replay: impl FnOnce(&mut dyn FnMut(u64, &Tally)) -> R) -> R {
     let bar = Bar::new(trace.len() as u64, "requests");
     replay(&mut |done, tally| {
-        if done % STEP == 0 {
+        if done.is_multiple_of(STEP) {
             bar.at(done);
-            bar.say(format!("hit rate {}", percent(tally.hit_rate())));
         }
+        say(&bar, done, tally);
     })
+}
+
+fn say(bar: &Bar, done: u64, tally: &Tally) {
+    if done.is_multiple_of(STEP) {
+        bar.say(format!("hit rate {}", percent(tally.hit_rate())));
+    }
 }
 
 /// Replays `trace` on one host with sizes and speeds.

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, Table};
 
 use crate::replay::TraceInfo;
 use crate::replay::info::Quantiles;
+use crate::replay::recording::RecordedHits;
 
 /// Characters of a full bar.
 const BAR_CHARS: usize = 24;
@@ -108,6 +109,12 @@ pub fn trace_info(info: &TraceInfo) -> String {
     ];
     if info.misplaced_references > 0 {
         rows.push(pair("ids not standing for prefixes", thousands(info.misplaced_references)));
+    }
+    if let Some(RecordedHits { engine_tokens, ram_tokens, nvme_tokens }) = info.recorded {
+        let hit = |name: &str, tokens| pair(name, percent(tokens as f64 / info.prompt_tokens.max(1) as f64));
+        rows.push(hit("hit when it was recorded, engine", engine_tokens));
+        rows.push(hit("RAM", ram_tokens));
+        rows.push(hit("NVMe", nvme_tokens));
     }
     let quantiles = |name: &str, quantiles: Option<Quantiles>, show: fn(u64) -> String| {
         let Quantiles { p50, p90, p99, max } = quantiles?;

@@ -1,7 +1,8 @@
 //! `kvtier trace info`, `kvtier trace convert` and `kvtier trace generate`.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -9,9 +10,12 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::output::Output;
+use super::progress::Bar;
 use super::traced::Traced;
 use super::{CliError, names, table};
-use crate::replay::{GenerateOptions, Generator, Trace as ReadTrace, TraceFormat, TraceInfo, Workload, write_trace};
+use crate::replay::{
+    GenerateOptions, Generator, TraceError, TraceFormat, TraceInfo, TraceRequest, Workload, WriteError, write_trace,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Trace {
@@ -23,7 +27,7 @@ pub(super) struct Trace {
 enum TraceCommand {
     /// What a trace is like: how much of it there is, how often blocks come back, what an infinite cache would hit.
     Info(Info),
-    /// Write a trace in another format. What that has no place for is left out.
+    /// Write a trace in another format. What that has no place for is left out. A file is there when it is whole.
     Convert(Convert),
     /// Make a trace of conversations that share system prompts. One seed makes the same bytes on every machine.
     Generate(Generate),
@@ -42,9 +46,13 @@ struct Info {
 struct Convert {
     #[command(flatten)]
     traced: Traced,
-    /// The format to write: mooncake, bailian, or sessions (all of it as one).
+    /// The format to write: mooncake, bailian, sessions (all of it as one) or kvtier. Chats can be read only: a trace has no tokens.
     #[arg(long, value_name = "NAME", value_parser = names::trace_format)]
     to: TraceFormat,
+    /// Put requests in order of time, whatever their order is, in memory. Else a trace is read as it comes, of any size, and may
+    /// be out of order by 65,536 requests.
+    #[arg(long)]
+    sort: bool,
     /// The file to write, packed where its name ends with .gz or .zst; standard output where absent.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -105,34 +113,93 @@ impl Trace {
 
 impl Info {
     fn run(&self, output: &mut Output) -> Result<(), CliError> {
-        let info = TraceInfo::of(&self.traced.read()?);
+        let mut requests = self.traced.open()?;
+        let bar = Bar::of_trace(&requests);
+        let info = TraceInfo::of_requests(&mut requests, |done| bar.step(done))?;
+        drop(bar);
         if self.json { output.json(&info) } else { output.text(table::trace_info(&info)) }
     }
 }
 
 impl Convert {
     fn run(&self) -> Result<(), CliError> {
-        let trace = self.traced.read()?;
-        let Some(path) = &self.output else {
-            return write_trace(&mut BufWriter::new(io::stdout().lock()), &trace, self.to).map_err(CliError::Stdout);
-        };
-        self.write_file(path, &trace).map_err(|source| CliError::File { path: path.clone(), source })
+        if self.to == TraceFormat::Chats {
+            let rule = format!("mooncake, bailian, sessions or kvtier: {}", WriteError::NoTokens);
+            return Err(CliError::usage("--to", &self.to.name(), rule));
+        }
+        if self.sort {
+            let trace = self.traced.read()?;
+            let requests = trace.requests().map(|request| Ok(request.to_owned()));
+            return self.write(trace.block_tokens(), requests);
+        }
+        let requests = self.traced.open()?;
+        let bar = Bar::of_trace(&requests);
+        let block_tokens = requests.block_tokens();
+        self.write(block_tokens, (1..).zip(requests).map(|(done, request)| request.inspect(|_| bar.step(done))))
     }
 
-    fn write_file(&self, path: &Path, trace: &ReadTrace) -> io::Result<()> {
-        let file = BufWriter::new(File::create(path)?);
+    fn write(
+        &self,
+        block_tokens: u32,
+        requests: impl Iterator<Item = Result<TraceRequest, TraceError>>,
+    ) -> Result<(), CliError> {
+        let Some(path) = self.output.as_deref().filter(|path| *path != Path::new("-")) else {
+            let mut out = BufWriter::new(io::stdout().lock());
+            return write_trace(&mut out, block_tokens, requests, self.to).map_err(|error| match error {
+                WriteError::Out(error) => CliError::Stdout(error),
+                error => failed(Path::new("-"), error),
+            });
+        };
+        self.write_file(path, block_tokens, requests).map_err(|error| failed(path, error))
+    }
+
+    /// The file is there when it is whole: it may be the one that is read, and a trace that can't be read to its end leaves none.
+    fn write_file(
+        &self,
+        path: &Path,
+        block_tokens: u32,
+        requests: impl Iterator<Item = Result<TraceRequest, TraceError>>,
+    ) -> Result<(), WriteError> {
+        if path.exists() && !path.is_file() {
+            return self.write_packed(path, File::create(path)?, block_tokens, requests);
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // As any new file: what the umask leaves.
+        let permissions = Permissions::from_mode(0o666);
+        let part = tempfile::Builder::new().prefix(".kvtier-trace-").permissions(permissions).tempfile_in(folder)?;
+        self.write_packed(path, part.as_file().try_clone()?, block_tokens, requests)?;
+        part.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    fn write_packed(
+        &self,
+        path: &Path,
+        file: File,
+        block_tokens: u32,
+        requests: impl Iterator<Item = Result<TraceRequest, TraceError>>,
+    ) -> Result<(), WriteError> {
+        let mut file = BufWriter::new(file);
         let ends = |end: &str| path.extension().is_some_and(|extension| extension == end);
         if ends("gz") {
             let mut packed = GzEncoder::new(file, Compression::default());
-            write_trace(&mut packed, trace, self.to)?;
-            return packed.finish()?.flush();
+            write_trace(&mut packed, block_tokens, requests, self.to)?;
+            return Ok(packed.finish()?.flush()?);
         }
         if ends("zst") {
             let mut packed = zstd::Encoder::new(file, 0)?;
-            write_trace(&mut packed, trace, self.to)?;
-            return packed.finish()?.flush();
+            write_trace(&mut packed, block_tokens, requests, self.to)?;
+            return Ok(packed.finish()?.flush()?);
         }
-        write_trace(&mut { file }, trace, self.to)
+        write_trace(&mut file, block_tokens, requests, self.to)
+    }
+}
+
+fn failed(path: &Path, error: WriteError) -> CliError {
+    match error {
+        WriteError::Trace(error) => error.into(),
+        WriteError::Out(source) => CliError::File { path: path.to_owned(), source },
+        WriteError::NoTokens => CliError::usage("--to", &TraceFormat::Chats.name(), error.to_string()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::tiers::{DriveSpec, IoOptions};
 use crate::vocab::ByteCount;
 use crate::vocab::limits::{
     ALIGNMENT, DRIVES_MAX, EXTENTS_MIN, FLUSH_MAX, FLUSH_MAX_MAX, LEDGER_BYTES, LEDGER_BYTES_MIN, LEDGER_WINDOW,
-    SCRUB_BYTES_PER_SECOND, USAGE_RETENTION, USAGE_RETENTION_MAX,
+    RECORD_BYTES, RECORD_BYTES_MIN, SCRUB_BYTES_PER_SECOND, USAGE_RETENTION, USAGE_RETENTION_MAX,
 };
 
 /// Less would take a block of 1 MiB apart.
@@ -47,6 +47,10 @@ pub struct Config {
     pub ledger_max: ByteCount,
     /// How long usage records are kept after they were acknowledged.
     pub usage_retention: Duration,
+    /// A file that lookups are recorded in, without tokens.
+    pub record: Option<PathBuf>,
+    /// The largest that it may become: then recording stops.
+    pub record_max: ByteCount,
     /// TCP address that serves `/metrics`.
     pub metrics: Option<SocketAddr>,
     /// The file that says who is known; `None` where only this host can reach the daemon.
@@ -88,6 +92,8 @@ impl Config {
             prefault: false,
             ledger_max: ByteCount(LEDGER_BYTES),
             usage_retention: USAGE_RETENTION,
+            record: None,
+            record_max: ByteCount(RECORD_BYTES),
             metrics: None,
             access: None,
             tls: None,
@@ -146,6 +152,9 @@ impl Config {
             let rule = format!("at most {} seconds", FLUSH_MAX_MAX.as_secs());
             return fail("flush_max", format!("{} seconds", self.flush_max.as_secs()), &rule);
         }
+        if self.record_max.0 < RECORD_BYTES_MIN {
+            return fail("record_max", self.record_max.to_string(), "at least 4MiB");
+        }
         self.check_ledger()?;
         match memory_of_host() {
             Some(memory) if self.ram > memory => {
@@ -200,6 +209,7 @@ mod tests {
         assert_eq!(field(Config { io, ..good.clone() }), "io_inflight");
         assert_eq!(field(Config { flush_max: FLUSH_MAX_MAX * 2, ..good.clone() }), "flush_max");
         assert_eq!(field(Config { ledger_max: ByteCount(1), ..good.clone() }), "ledger_max");
+        assert_eq!(field(Config { record_max: ByteCount(1), ..good.clone() }), "record_max");
         let short = Config { usage_retention: LEDGER_WINDOW - Duration::from_secs(3_600), ..good.clone() };
         assert_eq!(
             short.check().unwrap_err().to_string(),

@@ -4,6 +4,7 @@ mod access;
 mod config;
 mod connection;
 mod metrics;
+mod record;
 mod run;
 mod scrape;
 mod serve;

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, ConfigError};
-use super::{access, scrape, serve, tls};
+use super::{access, record, scrape, serve, tls};
 use crate::access::Gatekeeper;
 use crate::cache::flush::Flushed;
 use crate::cache::{Cache, Parts, StartError as CacheError};
@@ -57,6 +57,14 @@ pub enum StartError {
         /// Why not.
         why: String,
     },
+    /// Lookups can't be recorded there.
+    #[error("record {path}: {why}")]
+    Record {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        why: std::io::Error,
+    },
     /// The contract's descriptors can't be read: a broken build.
     #[error("reflection: {0}")]
     Reflection(String),
@@ -70,6 +78,7 @@ struct Opened {
     cache: Arc<Cache>,
     planner: std::thread::JoinHandle<()>,
     nvme: Option<Arc<NvmeShelf>>,
+    recording: Option<std::thread::JoinHandle<()>>,
     /// Held for its lock.
     _folder: Folder,
 }
@@ -269,6 +278,8 @@ fn open(config: &Config) -> Result<Opened, StartError> {
         }
         forgotten => forgotten?,
     }
+    let recording = config.record.as_deref().map(|path| record::start(path, config.record_max, &*clock)).transpose()?;
+    let (recorder, recording) = recording.unzip();
     loop {
         let shelf = |catalog| Arc::new(NvmeShelf::striped(devices.clone(), Arc::new(catalog), folder.shape()));
         let nvme = has_drives.then(|| shelf(catalog));
@@ -281,9 +292,10 @@ fn open(config: &Config) -> Result<Opened, StartError> {
             admission: config.admission,
             wear_bytes_per_day: config.wear_budget.map(|bytes| bytes.0),
             clock: clock.clone(),
+            recorder: recorder.clone(),
         };
         match Cache::start(parts) {
-            Ok((cache, planner)) => return Ok(Opened { cache, planner, nvme, _folder: folder }),
+            Ok((cache, planner)) => return Ok(Opened { cache, planner, nvme, recording, _folder: folder }),
             Err(CacheError::Index(IndexError::Damaged(why))) => {
                 drop(nvme);
                 catalog = Catalog::rebuild(&folder.catalog(), &why)?;
@@ -297,11 +309,12 @@ fn open(config: &Config) -> Result<Opened, StartError> {
 const JOIN_MAX: Duration = Duration::from_secs(5);
 
 fn close(opened: Opened) {
-    let Opened { cache, planner, nvme, _folder } = opened;
+    let Opened { cache, planner, nvme, recording, _folder } = opened;
     cache.save_books();
     drop(cache);
     let started = std::time::Instant::now();
-    while !planner.is_finished() && started.elapsed() < JOIN_MAX {
+    let is_over = || planner.is_finished() && recording.as_ref().is_none_or(std::thread::JoinHandle::is_finished);
+    while !is_over() && started.elapsed() < JOIN_MAX {
         std::thread::sleep(Duration::from_millis(2));
     }
     if let Some(nvme) = nvme {

@@ -4,7 +4,9 @@
 use hashbrown::HashMap;
 use serde::Serialize;
 
-use super::Trace;
+use super::recording::RecordedHits;
+use super::spread::Spread;
+use super::{RequestView, Requests, Trace, TraceError};
 
 /// A trace in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -40,9 +42,12 @@ pub struct TraceInfo {
     pub prefix_depth_blocks: Option<Quantiles>,
     /// Blocks of a request.
     pub request_blocks: Option<Quantiles>,
+    /// What was hit when a daemon recorded it; absent for other formats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<RecordedHits>,
 }
 
-/// Quantiles by nearest rank: each is a value that occurs.
+/// Quantiles by nearest rank: each is a value that occurs, or, of more than a million values, off by a ten-thousandth at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Quantiles {
     /// The median.
@@ -66,28 +71,35 @@ impl Quantiles {
 }
 
 impl TraceInfo {
-    /// Goes over the trace once.
+    /// Of a trace in memory.
     #[must_use]
     pub fn of(trace: &Trace) -> Self {
-        let mut survey = Survey::default();
-        for (number, request) in trace.requests().enumerate() {
-            survey.prompt_tokens += request.input_length;
-            survey.output_tokens += request.output_length;
-            survey.block_references += request.blocks();
-            survey.request_blocks.push(request.blocks());
-            let run = request.hash_ids.iter().take_while(|id| survey.uses.contains_key(*id)).count() as u64;
-            survey.prefix_depths.push(run);
-            survey.hit_tokens += request.hit_tokens(run, trace.block_tokens());
-            survey.note_uses(number as u64, request.timestamp_ms, request.hash_ids);
+        let mut survey = Survey::new(trace.block_tokens());
+        trace.requests().for_each(|request| survey.add(&request));
+        survey.conclude()
+    }
+
+    /// Of a trace that is read as it comes. `progress` is called after each request with how many are done.
+    ///
+    /// # Errors
+    /// The first that can't be read.
+    pub fn of_requests(requests: &mut Requests, mut progress: impl FnMut(u64)) -> Result<Self, TraceError> {
+        let mut survey = Survey::new(requests.block_tokens());
+        for request in &mut *requests {
+            survey.add(&request?.view());
+            progress(survey.requests);
         }
-        let times = || trace.requests().map(|request| request.timestamp_ms);
-        let span_ms = times().next_back().unwrap_or(0) - times().next().unwrap_or(0);
-        survey.conclude(trace, span_ms)
+        Ok(Self { recorded: requests.recorded(), ..survey.conclude() })
     }
 }
 
+/// Counts requests, in order of time, in some 60 bytes a distinct block.
 #[derive(Default)]
-struct Survey {
+pub struct Survey {
+    block_tokens: u32,
+    requests: u64,
+    first_ms: u64,
+    last_ms: u64,
     prompt_tokens: u64,
     output_tokens: u64,
     hit_tokens: u64,
@@ -95,54 +107,95 @@ struct Survey {
     misplaced_references: u64,
     reused_blocks: u64,
     uses: HashMap<u64, Use>,
-    gaps_requests: Vec<u64>,
-    gaps_ms: Vec<u64>,
-    prefix_depths: Vec<u64>,
-    request_blocks: Vec<u64>,
+    gaps_requests: Spread,
+    gaps_ms: Spread,
+    prefix_depths: Spread,
+    request_blocks: Spread,
 }
 
+/// The last use of a block.
 struct Use {
-    parent: Option<u64>,
-    request: u64,
     at_ms: u64,
-    reused: bool,
+    /// The request's number, as far as it fits: gaps of four thousand million requests are none of a trace's.
+    request: u32,
+    /// Which block comes before it, as far as 31 bits tell, and whether it was used again.
+    parent_and_reused: u32,
+}
+
+/// Set in [`Use::parent_and_reused`] where it was.
+const REUSED: u32 = 1 << 31;
+
+impl Use {
+    fn parent(parent: Option<u64>) -> u32 {
+        let mixed = parent.map_or(0, |id| (id.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33);
+        u32::try_from(mixed).unwrap_or_default()
+    }
 }
 
 impl Survey {
-    fn note_uses(&mut self, request: u64, at_ms: u64, ids: &[u64]) {
-        let mut parent = None;
+    /// Of nothing yet.
+    #[must_use]
+    pub fn new(block_tokens: u32) -> Self {
+        Self { block_tokens, ..Self::default() }
+    }
+
+    /// Counts the next request.
+    pub fn add(&mut self, request: &RequestView<'_>) {
+        if self.requests == 0 {
+            self.first_ms = request.timestamp_ms;
+        }
+        self.last_ms = request.timestamp_ms;
+        self.prompt_tokens += request.input_length;
+        self.output_tokens += request.output_length;
+        self.block_references += request.blocks();
+        self.request_blocks.add(request.blocks());
+        let run = request.hash_ids.iter().take_while(|id| self.uses.contains_key(*id)).count() as u64;
+        self.prefix_depths.add(run);
+        self.hit_tokens += request.hit_tokens(run, self.block_tokens);
+        self.note_uses(request.timestamp_ms, request.hash_ids);
+        self.requests += 1;
+    }
+
+    fn note_uses(&mut self, at_ms: u64, ids: &[u64]) {
+        #[expect(clippy::cast_possible_truncation, reason = "see Use::request")]
+        let request = self.requests as u32;
+        let mut before = None;
         for id in ids {
-            let fresh = Use { parent, request, at_ms, reused: false };
-            let last = self.uses.entry(*id).or_insert(fresh);
-            if last.request < request {
-                self.gaps_requests.push(request - last.request);
-                self.gaps_ms.push(at_ms - last.at_ms);
-                self.reused_blocks += u64::from(!last.reused);
-                self.misplaced_references += u64::from(last.parent != parent);
-                (last.request, last.at_ms, last.reused) = (request, at_ms, true);
+            let parent = Use::parent(before);
+            let last = self.uses.entry(*id).or_insert(Use { at_ms, request, parent_and_reused: parent });
+            if last.request != request {
+                self.gaps_requests.add(u64::from(request.wrapping_sub(last.request)));
+                self.gaps_ms.add(at_ms.saturating_sub(last.at_ms));
+                self.reused_blocks += u64::from(last.parent_and_reused & REUSED == 0);
+                self.misplaced_references += u64::from(last.parent_and_reused & !REUSED != parent);
+                (last.request, last.at_ms) = (request, at_ms);
+                last.parent_and_reused |= REUSED;
             }
-            parent = Some(*id);
+            before = Some(*id);
         }
     }
 
-    fn conclude(self, trace: &Trace, span_ms: u64) -> TraceInfo {
-        let distinct_blocks = self.uses.len() as u64;
+    /// All are counted.
+    #[must_use]
+    pub fn conclude(self) -> TraceInfo {
+        let (distinct_blocks, span_ms) = (self.uses.len() as u64, self.last_ms - self.first_ms);
         TraceInfo {
-            requests: trace.len() as u64,
+            requests: self.requests,
             prompt_tokens: self.prompt_tokens,
             output_tokens: self.output_tokens,
-            block_tokens: trace.block_tokens(),
+            block_tokens: self.block_tokens,
             block_references: self.block_references,
             distinct_blocks,
             span_ms,
-            requests_per_second: (span_ms > 0).then(|| trace.len() as f64 * 1_000.0 / span_ms as f64),
+            requests_per_second: (span_ms > 0).then(|| self.requests as f64 * 1_000.0 / span_ms as f64),
             infinite_hit_rate: share(self.hit_tokens, self.prompt_tokens),
             reused_block_share: share(self.reused_blocks, distinct_blocks),
             misplaced_references: self.misplaced_references,
-            reuse_gap_requests: Quantiles::of(self.gaps_requests),
-            reuse_gap_ms: Quantiles::of(self.gaps_ms),
-            prefix_depth_blocks: Quantiles::of(self.prefix_depths),
-            request_blocks: Quantiles::of(self.request_blocks),
+            reuse_gap_requests: self.gaps_requests.quantiles(),
+            reuse_gap_ms: self.gaps_ms.quantiles(),
+            prefix_depth_blocks: self.prefix_depths.quantiles(),
+            request_blocks: self.request_blocks.quantiles(),
+            recorded: None,
         }
     }
 }

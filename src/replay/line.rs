@@ -29,8 +29,13 @@ struct Line {
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Milliseconds,
+    /// The same, where they may be absent.
+    MillisecondsOrNone,
     Seconds,
     Tokens,
+    /// The same, where it may be absent.
+    TokensOrNone,
+    Number,
     Ids,
 }
 
@@ -47,7 +52,7 @@ const FIELDS: [(&str, Kind); 4] = [
 /// Names the first field that breaks its rule.
 pub(super) fn parse(bytes: &[u8], block_tokens: u32) -> Result<TraceRequest, TraceFault> {
     let line: Line = serde_json::from_slice(bytes).map_err(|error| explain(bytes, &error, &FIELDS))?;
-    check("timestamp", line.timestamp, NUMBER_MAX, "a whole number of milliseconds")?;
+    check_time(line.timestamp)?;
     check_lengths(line.input_length, line.output_length, block_tokens)?;
     let blocks = line.input_length.div_ceil(u64::from(block_tokens));
     if line.hash_ids.len() as u64 != blocks {
@@ -55,9 +60,7 @@ pub(super) fn parse(bytes: &[u8], block_tokens: u32) -> Result<TraceRequest, Tra
         let rule = format!("{blocks} ids: input_length {tokens} in blocks of {block_tokens} tokens, rounded up");
         return Err(field("hash_ids", &format!("{} ids", line.hash_ids.len()), &rule));
     }
-    if let Some(twice) = repeated(&line.hash_ids) {
-        return Err(field("hash_ids", &format!("{twice} more than once"), "ids of whole prefixes, so each comes once"));
-    }
+    check_unique(&line.hash_ids)?;
     Ok(TraceRequest {
         timestamp_ms: line.timestamp,
         input_length: line.input_length,
@@ -68,6 +71,17 @@ pub(super) fn parse(bytes: &[u8], block_tokens: u32) -> Result<TraceRequest, Tra
 
 fn check(name: &str, number: u64, most: u64, what: &str) -> Result<(), TraceFault> {
     if number > most { Err(field(name, &number, &format!("{what} from 0 to {most}"))) } else { Ok(()) }
+}
+
+/// A time that is exact in every JSON reader.
+pub(super) fn check_time(ms: u64) -> Result<u64, TraceFault> {
+    check("timestamp", ms, NUMBER_MAX, "a whole number of milliseconds").map(|()| ms)
+}
+
+/// Ids that stand for whole prefixes come once in a request.
+pub(super) fn check_unique(ids: &[u64]) -> Result<(), TraceFault> {
+    let Some(twice) = repeated(ids) else { return Ok(()) };
+    Err(field("hash_ids", &format!("{twice} more than once"), "ids of whole prefixes, so each comes once"))
 }
 
 /// A request's output is bounded like its prompt, so that no sum over a trace overflows.
@@ -108,12 +122,16 @@ pub(super) fn explain(bytes: &[u8], error: &serde_json::Error, wanted: &[(&str, 
     };
     for (name, kind) in wanted {
         let (rule, is_good): (_, fn(&Value) -> bool) = match kind {
-            Kind::Milliseconds => ("a whole number of milliseconds, at least 0", Value::is_u64),
+            Kind::Milliseconds | Kind::MillisecondsOrNone => {
+                ("a whole number of milliseconds, at least 0", Value::is_u64)
+            }
             Kind::Seconds => ("a number of seconds, at least 0", Value::is_number),
-            Kind::Tokens => ("a whole number of tokens, at least 0", Value::is_u64),
+            Kind::Tokens | Kind::TokensOrNone => ("a whole number of tokens, at least 0", Value::is_u64),
+            Kind::Number => ("a whole number, at least 0", Value::is_u64),
             Kind::Ids => ("a list of block ids", Value::is_array),
         };
         match fields.get(*name) {
+            None if matches!(kind, Kind::TokensOrNone | Kind::MillisecondsOrNone) => {}
             None => return field(name, &"missing", rule),
             Some(found) if !is_good(found) => return field(name, found, rule),
             Some(Value::Array(ids)) => {

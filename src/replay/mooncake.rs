@@ -4,10 +4,12 @@
 //! All that stands after the reader may trust: numbers are in range, ids are as many as the prompt
 //! has blocks (the last one rounded up, as in both published traces), and none comes twice in a request.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, Read, Write};
 
-use super::{RequestView, TraceFormat, TraceRequest, bailian, line};
-use crate::vocab::limits::{SESSION_BYTES_MAX, TRACE_LINE_BYTES_MAX};
+use super::parser::Parser;
+use super::{RequestView, TraceRequest};
+use crate::vocab::limits::{SESSION_BYTES_MAX, TRACE_WINDOW_REQUESTS};
 
 /// A trace that can't be used, and where.
 #[derive(Debug, thiserror::Error)]
@@ -37,17 +39,31 @@ pub enum TraceFault {
     /// A session without end: some other kind of file.
     #[error("is longer than {SESSION_BYTES_MAX} bytes, it must be one session")]
     LongSession,
-    /// A session says how long its blocks are.
-    #[error("block_tokens is {said}, it must be {block}, as the session says: leave it out")]
+    /// A session, or a recording, says how long its blocks are.
+    #[error("block_tokens is {said}, it must be {block}, as the trace itself says: leave it out")]
     OtherBlockTokens {
         /// What was asked for.
         said: u32,
-        /// What the session says.
+        /// What it says.
         block: u32,
     },
     /// A line without end: some other kind of file.
-    #[error("is longer than {TRACE_LINE_BYTES_MAX} bytes, it must be one request")]
-    LongLine,
+    #[error("is longer than {0} bytes, it must be one request")]
+    LongLine(u64),
+    /// What text is to be tokenised with can't be used.
+    #[error("is no tokenizer: {0}")]
+    Tokenizer(String),
+    /// Farther out of order than a trace that is read as it comes may be.
+    #[error(
+        "timestamp is {ms}, {earlier} ms earlier than that of a request long before it ({TRACE_WINDOW_REQUESTS} requests, or fewer \
+         long ones): put the trace in order with `kvtier trace convert --sort`"
+    )]
+    OutOfOrder {
+        /// The request's time.
+        ms: u64,
+        /// How much earlier it is.
+        earlier: u64,
+    },
     /// A line that is not JSON.
     #[error("is not JSON: {0}")]
     Syntax(String),
@@ -69,9 +85,10 @@ pub struct TraceReader<R> {
     input: R,
     name: String,
     block_tokens: u32,
-    parse: fn(&[u8], u32) -> Result<TraceRequest, TraceFault>,
+    parser: Parser,
     line: u64,
     bytes: Vec<u8>,
+    ready: VecDeque<TraceRequest>,
     found_one: bool,
     over: bool,
 }
@@ -96,14 +113,13 @@ pub fn write_request(out: &mut impl Write, request: &RequestView<'_>) -> io::Res
 impl<R: BufRead> TraceReader<R> {
     /// Reads from `input` a trace in blocks of `block_tokens` (512 for Mooncake files).
     pub fn new(input: R, block_tokens: u32) -> Self {
-        Self::of(input, TraceFormat::Mooncake, block_tokens)
+        Self::of(input, Parser::Mooncake, block_tokens)
     }
 
-    /// Reads from `input` a trace of lines in this format; where it is none of lines, as Mooncake's.
-    pub fn of(input: R, format: TraceFormat, block_tokens: u32) -> Self {
-        let name = "trace".to_owned();
-        let parse = if format == TraceFormat::Bailian { bailian::parse } else { line::parse };
-        Self { input, name, block_tokens, parse, line: 0, bytes: Vec::new(), found_one: false, over: false }
+    /// Reads from `input` lines of another format.
+    pub(super) fn of(input: R, parser: Parser, block_tokens: u32) -> Self {
+        let (name, bytes, ready) = ("trace".to_owned(), Vec::new(), VecDeque::new());
+        Self { input, name, block_tokens, parser, line: 0, bytes, ready, found_one: false, over: false }
     }
 
     /// Names the trace in errors.
@@ -113,26 +129,64 @@ impl<R: BufRead> TraceReader<R> {
         self
     }
 
-    fn read_next(&mut self) -> Result<Option<TraceRequest>, TraceFault> {
+    /// Reads until a request is there, or there are no more.
+    ///
+    /// # Errors
+    /// See [`TraceError`].
+    pub(super) fn fill(&mut self) -> Result<(), TraceError> {
+        while self.ready.is_empty() && !self.over {
+            let read = self.read_line();
+            self.over = !matches!(read, Ok(true));
+            read.map_err(|fault| self.error(fault))?;
+        }
+        Ok(())
+    }
+
+    /// What reads its lines.
+    pub(super) fn parser(&self) -> &Parser {
+        &self.parser
+    }
+
+    /// A fault of the line that was read last.
+    pub(super) fn error(&self, fault: TraceFault) -> TraceError {
+        TraceError { trace: self.name.clone(), line: self.line, fault }
+    }
+
+    /// Whether there was one.
+    fn read_line(&mut self) -> Result<bool, TraceFault> {
         if self.block_tokens == 0 {
             return Err(TraceFault::BlockTokens);
         }
         loop {
             self.bytes.clear();
             self.line += 1;
-            let mut limited = (&mut self.input).take(TRACE_LINE_BYTES_MAX + 1);
-            let read = limited.read_until(b'\n', &mut self.bytes).map_err(TraceFault::Unreadable)?;
-            if read == 0 {
-                self.line = 0;
-                return if self.found_one { Ok(None) } else { Err(TraceFault::Empty) };
+            let most = self.parser.line_bytes_max();
+            let read = match (&mut self.input).take(most + 1).read_until(b'\n', &mut self.bytes) {
+                // What is packed ends with its writer, too.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.parser.may_be_torn() => 0,
+                read => read.map_err(TraceFault::Unreadable)?,
+            };
+            if read as u64 > most {
+                return Err(TraceFault::LongLine(most));
             }
-            if read as u64 > TRACE_LINE_BYTES_MAX {
-                return Err(TraceFault::LongLine);
+            if read > 0 && self.bytes.trim_ascii().is_empty() {
+                continue;
             }
-            if !self.bytes.trim_ascii().is_empty() {
-                self.found_one = true;
-                return (self.parse)(self.bytes.trim_ascii_end(), self.block_tokens).map(Some);
+            let is_torn = self.parser.may_be_torn() && !self.bytes.ends_with(b"\n");
+            if read > 0 {
+                match self.parser.parse(self.bytes.trim_ascii_end(), self.block_tokens, &mut self.ready) {
+                    Err(TraceFault::Syntax(_)) if is_torn => {}
+                    parsed => {
+                        parsed?;
+                        self.found_one |= !self.ready.is_empty();
+                        return Ok(true);
+                    }
+                }
             }
+            self.line = 0;
+            self.parser.finish(&mut self.ready);
+            self.found_one |= !self.ready.is_empty();
+            return if self.found_one { Ok(false) } else { Err(TraceFault::Empty) };
         }
     }
 }
@@ -141,12 +195,7 @@ impl<R: BufRead> Iterator for TraceReader<R> {
     type Item = Result<TraceRequest, TraceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.over {
-            return None;
-        }
-        let read = self.read_next();
-        self.over = !matches!(read, Ok(Some(_)));
-        read.map_err(|fault| TraceError { trace: self.name.clone(), line: self.line, fault }).transpose()
+        self.fill().map(|()| self.ready.pop_front()).transpose()
     }
 }
 
@@ -229,7 +278,7 @@ mod tests {
         let absent = read_trace(Path::new("/nowhere/x.jsonl"), &TraceOptions::default()).unwrap_err().to_string();
         assert!(absent.starts_with("/nowhere/x.jsonl: can't be read: No such file"), "{absent}");
         let endless = TraceReader::new(BufReader::new(io::repeat(b'1')), 512).next().unwrap().unwrap_err();
-        assert!(matches!(endless, TraceError { line: 1, fault: TraceFault::LongLine, .. }));
+        assert!(matches!(endless, TraceError { line: 1, fault: TraceFault::LongLine(_), .. }));
     }
 
     #[test]

@@ -1,121 +1,151 @@
 //! Opening a trace: from a file, a folder or standard input, compressed or not, in whichever format it is.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::Trace;
+use super::chats::Chats;
+use super::folder::{SessionFiles, files};
+use super::format::TraceFormat;
 use super::mooncake::{TraceError, TraceFault, TraceReader};
-use super::{Trace, TraceRequest, sessions};
-use crate::vocab::limits::{SESSION_BYTES_MAX, TRACE_READ_BYTES};
-
-/// A format that traces come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TraceFormat {
-    /// Mooncake's: lines of JSON, milliseconds, ids of whole prefixes.
-    Mooncake,
-    /// Alibaba's usage traces: lines of JSON, seconds, chats.
-    Bailian,
-    /// kv-cache-tester's: a file of JSON a session, a folder of them a trace.
-    Sessions,
-}
-
-impl TraceFormat {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Mooncake, Self::Bailian, Self::Sessions];
-
-    /// Its name on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Mooncake => "mooncake",
-            Self::Bailian => "bailian",
-            Self::Sessions => "sessions",
-        }
-    }
-
-    /// The one of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
-    }
-
-    /// Tokens of a block where nobody says otherwise: those of the published files.
-    #[must_use]
-    pub const fn block_tokens(self) -> u32 {
-        match self {
-            Self::Mooncake => 512,
-            Self::Bailian => 16,
-            Self::Sessions => 64,
-        }
-    }
-
-    /// By what only one of them has in its first bytes.
-    fn of(head: &[u8]) -> Self {
-        let has = |word: &[u8]| head.windows(word.len()).any(|part| part == word);
-        match (has(b"\"chat_id\""), has(b"\"requests\"") || has(b"\"block_size\"")) {
-            (true, _) => Self::Bailian,
-            (false, true) => Self::Sessions,
-            (false, false) => Self::Mooncake,
-        }
-    }
-}
+use super::parser::Parser;
+use super::recording::Recording;
+use super::requests::{Input, Ordered, Requests, Source, Watch};
+use super::tokens::Words;
+use crate::vocab::limits::TRACE_READ_BYTES;
 
 /// How to read a trace; what is absent is found out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceOptions {
     /// Its format.
     pub format: Option<TraceFormat>,
-    /// Tokens of a block; sessions say so themselves.
+    /// Tokens of a block; sessions and recordings say so themselves.
     pub block_tokens: Option<u32>,
-    /// Milliseconds from the start of one session of a folder to the start of the next: the files don't say when they began.
+    /// Milliseconds from the start of one session of a folder to the start of the next: the files don't say when they began. The same
+    /// between chats without times, and between their turns.
     pub session_every_ms: u64,
+    /// A `tokenizer.json` for chats of text.
+    pub tokenizer: Option<PathBuf>,
+    /// The namespace of a recording that is read; all where absent.
+    pub namespace: Option<u32>,
 }
 
 impl Default for TraceOptions {
     fn default() -> Self {
-        Self { format: None, block_tokens: None, session_every_ms: 60_000 }
+        Self { format: None, block_tokens: None, session_every_ms: 60_000, tokenizer: None, namespace: None }
     }
 }
 
-/// Reads a whole trace from the file or folder at `path`, or from standard input where it is `-`. Files may be gzip or zstd.
+/// Whether requests that come are put in order on the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    ByTime,
+    AsTheyCome,
+}
+
+/// Opens the file or folder at `path`, or standard input where it is `-`, to be read request by request. Files may be gzip or zstd.
 ///
 /// # Errors
-/// When it can't be read, is empty, or a line breaks a rule; the message names file, line, field, value and rule.
-pub fn read_trace(path: &Path, options: &TraceOptions) -> Result<Trace, TraceError> {
-    let name = path.display().to_string();
-    let named = |fault| TraceError { trace: name.clone(), line: 0, fault };
-    if path == Path::new("-") {
-        return read(Box::new(io::stdin().lock()), "standard input", options);
-    }
-    if path.is_dir() {
-        return read_sessions(&files(path).map_err(named)?, options);
-    }
-    let file = File::open(path).map_err(|error| named(TraceFault::Unreadable(error)))?;
-    read(Box::new(BufReader::with_capacity(TRACE_READ_BYTES, file)), &name, options)
+/// When it can't be read; the message names file, line, field, value and rule, as those of the requests do.
+pub fn open_trace(path: &Path, options: &TraceOptions) -> Result<Requests, TraceError> {
+    open(path, options, Order::ByTime)
 }
 
-fn read(packed: Box<dyn BufRead>, name: &str, options: &TraceOptions) -> Result<Trace, TraceError> {
+/// Reads a whole trace, in any order, into memory.
+///
+/// # Errors
+/// When it can't be read, is empty, or a line breaks a rule.
+pub fn read_trace(path: &Path, options: &TraceOptions) -> Result<Trace, TraceError> {
+    let requests = open(path, options, Order::AsTheyCome)?;
+    Trace::try_collect(requests.block_tokens(), requests)
+}
+
+fn open(path: &Path, options: &TraceOptions, order: Order) -> Result<Requests, TraceError> {
+    let name = path.display().to_string();
+    let named = |fault| TraceError { trace: name.clone(), line: 0, fault };
+    if path.is_dir() {
+        let files = files(path).map_err(named)?;
+        let bytes = files.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum();
+        let watch = Watch::of(Some(bytes));
+        let mut sessions = SessionFiles::new(&name, files, options, watch.clone());
+        return Ok(Requests::new(sessions.block_tokens()?, Source::Sessions(Box::new(sessions)), watch));
+    }
+    if path == Path::new("-") {
+        let watch = Watch::of(None);
+        let name = "standard input";
+        let input = unpacked(Box::new(BufReader::with_capacity(TRACE_READ_BYTES, watch.count(io::stdin()))));
+        let unreadable = |error| TraceError { trace: name.to_owned(), line: 0, fault: TraceFault::Unreadable(error) };
+        return read(input.map_err(unreadable)?, name, options, order, watch);
+    }
+    let watch = Watch::of(path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len()));
+    read(open_file(path, &watch)?, &name, options, order, watch)
+}
+
+/// Opens one file, whatever it is packed in.
+pub(super) fn open_file(path: &Path, watch: &Watch) -> Result<Input, TraceError> {
+    let unreadable =
+        |error| TraceError { trace: path.display().to_string(), line: 0, fault: TraceFault::Unreadable(error) };
+    let file = File::open(path).map_err(unreadable)?;
+    unpacked(Box::new(BufReader::with_capacity(TRACE_READ_BYTES, watch.count(file)))).map_err(unreadable)
+}
+
+fn read(
+    mut input: Input,
+    name: &str,
+    options: &TraceOptions,
+    order: Order,
+    watch: Watch,
+) -> Result<Requests, TraceError> {
     let unreadable = |error| TraceError { trace: name.to_owned(), line: 0, fault: TraceFault::Unreadable(error) };
-    let mut input = unpacked(packed).map_err(unreadable)?;
     let format = match options.format {
         Some(format) => format,
         None => TraceFormat::of(input.fill_buf().map_err(unreadable)?),
     };
-    if format == TraceFormat::Sessions {
-        let mut sessions = Sessions::default();
-        sessions.add(&mut input, name, options)?;
-        return sessions.trace(name);
+    let parser = match format {
+        TraceFormat::Mooncake => Parser::Mooncake,
+        TraceFormat::Bailian => Parser::Bailian,
+        TraceFormat::Chats => {
+            let words = options.tokenizer.as_deref().map(Words::open).transpose()?;
+            Parser::Chats(Box::new(Chats::new(words, options.session_every_ms)))
+        }
+        TraceFormat::Kvtier => Parser::Recording(Box::new(Recording::new(options.namespace))),
+        TraceFormat::Sessions => {
+            let mut sessions = SessionFiles::new(name, Vec::new(), options, watch.clone());
+            sessions.add(input, name)?;
+            return Ok(Requests::new(sessions.block_tokens()?, Source::Sessions(Box::new(sessions)), watch));
+        }
+    };
+    let said = options.block_tokens;
+    let mut block_tokens = said.unwrap_or(format.block_tokens());
+    let mut reader = TraceReader::of(input, parser, block_tokens).named(name);
+    let mut hits = None;
+    if let Parser::Recording(_) = reader.parser() {
+        reader.fill()?;
+        if let Parser::Recording(recording) = reader.parser() {
+            hits = Some(recording.hits());
+            block_tokens = recording.block_tokens().unwrap_or(block_tokens);
+            if let Some(said) = said.filter(|said| *said != block_tokens) {
+                return Err(reader.error(TraceFault::OtherBlockTokens { said, block: block_tokens }));
+            }
+        }
     }
-    let block_tokens = options.block_tokens.unwrap_or(format.block_tokens());
-    Trace::try_collect(block_tokens, TraceReader::of(input, format, block_tokens).named(name))
+    let source = match order {
+        Order::ByTime => Source::Ordered(Box::new(Ordered::new(reader))),
+        Order::AsTheyCome => Source::Lines(Box::new(reader)),
+    };
+    let requests = Requests::new(block_tokens, source, watch);
+    Ok(match hits {
+        Some(hits) => requests.with_hits(hits),
+        None => requests,
+    })
 }
 
 /// What is in it, whatever it is packed in.
-fn unpacked(mut packed: Box<dyn BufRead>) -> io::Result<Box<dyn BufRead>> {
-    let unpacked: Box<dyn Read> = match packed.fill_buf()? {
+fn unpacked(mut packed: Input) -> io::Result<Input> {
+    let unpacked: Box<dyn Read + Send> = match packed.fill_buf()? {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(packed)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(packed)?),
         _ => return Ok(packed),
@@ -123,75 +153,9 @@ fn unpacked(mut packed: Box<dyn BufRead>) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(TRACE_READ_BYTES, unpacked)))
 }
 
-/// The files of a folder of sessions, by name.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, TraceFault> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(TraceFault::Unreadable)? {
-        let path = entry.map_err(TraceFault::Unreadable)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if [".json", ".json.gz", ".json.zst"].iter().any(|end| name.ends_with(end)) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    if files.is_empty() { Err(TraceFault::Empty) } else { Ok(files) }
-}
-
-fn read_sessions(files: &[PathBuf], options: &TraceOptions) -> Result<Trace, TraceError> {
-    let mut sessions = Sessions::default();
-    let mut folder = String::new();
-    for path in files {
-        let name = path.display().to_string();
-        let unreadable = |error| TraceError { trace: name.clone(), line: 0, fault: TraceFault::Unreadable(error) };
-        let file = File::open(path).map_err(unreadable)?;
-        let mut input = unpacked(Box::new(BufReader::with_capacity(TRACE_READ_BYTES, file))).map_err(unreadable)?;
-        sessions.add(&mut input, &name, options)?;
-        folder = path.parent().unwrap_or(path).display().to_string();
-    }
-    sessions.trace(&folder)
-}
-
-/// Sessions, one after the other.
-#[derive(Default)]
-struct Sessions {
-    begun: u64,
-    requests: Vec<TraceRequest>,
-    sizes: HashMap<u32, String>,
-}
-
-impl Sessions {
-    fn add(&mut self, input: &mut dyn Read, name: &str, options: &TraceOptions) -> Result<(), TraceError> {
-        let refused = |fault| TraceError { trace: name.to_owned(), line: 0, fault };
-        let mut bytes = Vec::new();
-        let read = input.take(SESSION_BYTES_MAX + 1).read_to_end(&mut bytes);
-        read.map_err(|error| refused(TraceFault::Unreadable(error)))?;
-        if bytes.len() as u64 > SESSION_BYTES_MAX {
-            return Err(refused(TraceFault::LongSession));
-        }
-        let start_ms = self.begun.saturating_mul(options.session_every_ms);
-        let file = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
-        let (block, requests) = sessions::parse(&bytes, &file, start_ms).map_err(refused)?;
-        if options.block_tokens.is_some_and(|said| said != block) {
-            return Err(refused(TraceFault::OtherBlockTokens { said: options.block_tokens.unwrap_or(block), block }));
-        }
-        self.begun += 1;
-        self.sizes.entry(block).or_insert_with(|| name.to_owned());
-        self.requests.extend(requests);
-        Ok(())
-    }
-
-    fn trace(self, name: &str) -> Result<Trace, TraceError> {
-        let refused = |fault| TraceError { trace: name.to_owned(), line: 0, fault };
-        let block_tokens = sessions::one_size(&self.sizes).map_err(refused)?;
-        if self.requests.is_empty() {
-            return Err(refused(TraceFault::Empty));
-        }
-        Ok(Trace::collect(block_tokens, self.requests))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
 
     use super::*;
@@ -248,7 +212,10 @@ mod tests {
         )
         .unwrap();
         let mixed = read_trace(folder.path(), &options).unwrap_err().to_string();
-        assert!(mixed.contains("block_size is 64 in") && mixed.contains("it is 16 in"), "{mixed}");
+        assert!(
+            mixed.contains("c.json: block_size is 16, it must be the same in all sessions: it is 64 in"),
+            "{mixed}"
+        );
     }
 
     #[test]
@@ -258,12 +225,13 @@ mod tests {
         assert!(said(MOONCAKE.as_bytes(), &forced(TraceFormat::Bailian)).contains("line 1: hash_ids is 2 ids"));
         assert!(said(MOONCAKE.as_bytes(), &forced(TraceFormat::Sessions)).contains("is not JSON: missing field"));
         let other = TraceOptions { block_tokens: Some(16), ..TraceOptions::default() };
-        assert!(said(SESSION.as_bytes(), &other).contains("block_tokens is 16, it must be 64, as the session says"));
+        assert!(
+            said(SESSION.as_bytes(), &other).contains("block_tokens is 16, it must be 64, as the trace itself says")
+        );
         let cut = gzip(MOONCAKE);
         assert!(said(&cut[..cut.len() - 9], &TraceOptions::default()).contains("can't be read: "));
         let empty = tempfile::tempdir().unwrap();
         let nothing = read_trace(empty.path(), &TraceOptions::default()).unwrap_err().to_string();
         assert!(nothing.ends_with("is empty, it must have at least one request"), "{nothing}");
-        assert!(TraceFormat::ALL.into_iter().all(|format| TraceFormat::from_name(format.name()) == Some(format)));
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::live_report::{Histograms, TimelineRow};
-use super::{ReplayReport, Trace};
+use super::{ReplayReport, RequestView, Trace};
 use crate::vocab::Timestamp;
 
 /// A record's version. One that reads otherwise has a higher one.
@@ -51,16 +51,43 @@ impl RecordedTrace {
     /// A trace that was read from `name`.
     #[must_use]
     pub fn of(name: String, trace: &Trace) -> Self {
+        let mut digest = TraceDigest::new(trace.block_tokens());
+        trace.requests().for_each(|request| digest.add(&request));
+        digest.end(name)
+    }
+}
+
+/// Which trace it is whose requests come one by one.
+#[derive(Clone, Debug)]
+pub struct TraceDigest {
+    hash: blake3::Hasher,
+    requests: u64,
+    block_tokens: u32,
+}
+
+impl TraceDigest {
+    /// Of no request yet.
+    #[must_use]
+    pub fn new(block_tokens: u32) -> Self {
         let mut hash = blake3::Hasher::new();
-        hash.update(&trace.block_tokens().to_le_bytes());
-        for request in trace.requests() {
-            let lengths = [request.timestamp_ms, request.input_length, request.output_length, request.blocks()];
-            for number in lengths.iter().chain(request.hash_ids) {
-                hash.update(&number.to_le_bytes());
-            }
+        hash.update(&block_tokens.to_le_bytes());
+        Self { hash, requests: 0, block_tokens }
+    }
+
+    /// The next request.
+    pub fn add(&mut self, request: &RequestView<'_>) {
+        let lengths = [request.timestamp_ms, request.input_length, request.output_length, request.blocks()];
+        for number in lengths.iter().chain(request.hash_ids) {
+            self.hash.update(&number.to_le_bytes());
         }
-        let blake3 = hash.finalize().to_hex().to_string();
-        Self { name, blake3, requests: trace.len() as u64, block_tokens: trace.block_tokens() }
+        self.requests += 1;
+    }
+
+    /// All have come.
+    #[must_use]
+    pub fn end(self, name: String) -> RecordedTrace {
+        let Self { hash, requests, block_tokens } = self;
+        RecordedTrace { name, blake3: hash.finalize().to_hex().to_string(), requests, block_tokens }
     }
 }
 

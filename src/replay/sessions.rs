@@ -2,8 +2,6 @@
 //! requests by seconds from its start, ids of 64-token blocks that mean something within the session only (or everywhere, where it
 //! says so), and sub-agents as requests within requests, by seconds from theirs.
 
-use std::collections::HashMap;
-
 use serde::Deserialize;
 
 use super::TraceRequest;
@@ -96,23 +94,6 @@ fn flatten(entries: Vec<Entry>, path: &str, start_ms: u64, to: &mut Flat<'_>, de
     Ok(())
 }
 
-/// How many tokens the blocks of all sessions have: one number.
-///
-/// # Errors
-/// When two sessions differ.
-pub(super) fn one_size(sizes: &HashMap<u32, String>) -> Result<u32, TraceFault> {
-    let mut found: Vec<(u32, &String)> = sizes.iter().map(|(size, name)| (*size, name)).collect();
-    found.sort_unstable();
-    match found.as_slice() {
-        [] => Err(TraceFault::Empty),
-        [(size, _)] => Ok(*size),
-        [(one, first), (other, second), ..] => {
-            let rule = format!("the same in all sessions: it is {one} in {first}");
-            Err(line::field("block_size", &format!("{other} in {second}"), &rule))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +146,5 @@ mod tests {
         }
         let deep = message(format!(r#"{{"block_size":64,"requests":[{nested}]}}"#));
         assert!(deep.contains("it must be at most 8 sub-agents within each other"), "{deep}");
-        let sizes = HashMap::from([(64, "a".to_owned()), (16, "b".to_owned())]);
-        assert!(one_size(&sizes).unwrap_err().to_string().contains("block_size is 64 in a, it must be the same"));
     }
 }

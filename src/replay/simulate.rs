@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::crash::{REQUESTS_AFTER_CRASH, Rows};
 use super::report::CrashFigures;
-use super::{ReplayReport, RequestView, Tally, Trace};
+use super::{ReplayReport, RequestView, Requests, Tally, Trace, TraceError};
 use crate::plan::{
     AdmissionKind, Answer, Command, Event, InstanceNo, LeaseError, Offer, Options, Planner, PolicyKind, PutId, Transfer,
 };
@@ -244,6 +244,24 @@ pub fn simulate(trace: &Trace, options: SimulateOptions, mut progress: impl FnMu
         progress(done, simulation.tally());
     }
     simulation.report()
+}
+
+/// The same of a trace that is read as it comes, of any size.
+///
+/// # Errors
+/// The first request that can't be read.
+pub fn simulate_requests(
+    requests: Requests,
+    options: SimulateOptions,
+    mut progress: impl FnMut(u64, &RequestView<'_>, &Tally),
+) -> Result<ReplayReport, TraceError> {
+    let (mut simulation, block_tokens) = (Simulation::new(options), requests.block_tokens());
+    for (done, request) in (1..).zip(requests) {
+        let request = request?;
+        simulation.request(&request.view(), block_tokens);
+        progress(done, &request.view(), simulation.tally());
+    }
+    Ok(simulation.report())
 }
 
 /// The keys of a request's blocks.

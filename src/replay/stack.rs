@@ -7,7 +7,7 @@
 
 use hashbrown::HashMap;
 
-use super::Trace;
+use super::{RequestView, Trace};
 
 /// Hit tokens of an LRU of one tier, from cold, by how many blocks it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,29 +22,12 @@ impl HitCurve {
     /// Goes over the trace once. `progress` is called after each request with how many are done.
     #[must_use]
     pub fn of_lru(trace: &Trace, mut progress: impl FnMut(u64)) -> Self {
-        let mut stack = Stack::default();
-        let (mut gained, mut prompt_tokens): (HashMap<u64, u64>, _) = (HashMap::new(), 0);
+        let mut maker = CurveMaker::new(trace.block_tokens());
         for (done, request) in (1..).zip(trace.requests()) {
-            prompt_tokens += request.input_length;
-            let (mut deepest, mut hit) = (0, 0);
-            for (run, id) in (1..).zip(request.hash_ids) {
-                let Some(depth) = stack.depth(*id) else { break };
-                deepest = depth.max(deepest);
-                let with = request.hit_tokens(run, trace.block_tokens());
-                *gained.entry(deepest).or_default() += with - hit;
-                hit = with;
-            }
-            request.hash_ids.iter().rev().for_each(|id| stack.touch(*id));
+            maker.add(&request);
             progress(done);
         }
-        let mut steps: Vec<(u64, u64)> = gained.into_iter().collect();
-        steps.sort_unstable();
-        let mut sum = 0;
-        for (_, tokens) in &mut steps {
-            sum += *tokens;
-            *tokens = sum;
-        }
-        Self { prompt_tokens, steps }
+        maker.finish()
     }
 
     /// Tokens hit with so many blocks.
@@ -79,14 +62,76 @@ impl HitCurve {
     }
 }
 
+/// Makes the curve of requests that come one by one, in order of time, in some 60 bytes a distinct block.
+#[derive(Default)]
+pub struct CurveMaker {
+    block_tokens: u32,
+    stack: Stack,
+    /// What each depth adds to what is hit; as long as the deepest that was hit.
+    gained: Vec<u64>,
+    prompt_tokens: u64,
+}
+
+impl CurveMaker {
+    /// Of nothing yet.
+    #[must_use]
+    pub fn new(block_tokens: u32) -> Self {
+        Self { block_tokens, ..Self::default() }
+    }
+
+    /// Counts the next request.
+    pub fn add(&mut self, request: &RequestView<'_>) {
+        self.prompt_tokens += request.input_length;
+        let (mut deepest, mut hit) = (0, 0);
+        for (run, id) in (1..).zip(request.hash_ids) {
+            let Some(depth) = self.stack.depth(*id) else { break };
+            deepest = depth.max(deepest);
+            let with = request.hit_tokens(run, self.block_tokens);
+            self.gain(deepest, with - hit);
+            hit = with;
+        }
+        request.hash_ids.iter().rev().for_each(|id| self.stack.touch(*id));
+    }
+
+    fn gain(&mut self, depth: usize, tokens: u64) {
+        if self.gained.len() <= depth {
+            // Not twice as much each time: of many blocks that would be most of the memory.
+            let more = (depth + 1 - self.gained.len()).max(self.gained.len() / 8);
+            self.gained.reserve_exact(more);
+            self.gained.resize(depth + 1, 0);
+        }
+        self.gained[depth] += tokens;
+    }
+
+    /// All are counted.
+    #[must_use]
+    pub fn finish(self) -> HitCurve {
+        let Self { stack, gained, prompt_tokens, .. } = self;
+        drop(stack);
+        let mut sum = 0;
+        let mut steps = Vec::new();
+        for (blocks, tokens) in (0..).zip(gained).filter(|(_, tokens)| *tokens > 0) {
+            sum += tokens;
+            steps.push((blocks, sum));
+        }
+        HitCurve { prompt_tokens, steps }
+    }
+}
+
 /// Blocks by when they were touched last. Touches that were followed by another of the same block count nothing; when most of them are
 /// such, the others are numbered anew.
 #[derive(Default)]
 struct Stack {
-    touched: HashMap<u64, u32>,
+    /// By id, in halves: a place of 12 bytes and not 16.
+    touched: HashMap<[u32; 2], u32>,
     /// A Fenwick tree with a one for each touch that is its block's last.
     tree: Vec<u32>,
     next: u32,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "halves")]
+fn halves(id: u64) -> [u32; 2] {
+    [(id >> 32) as u32, id as u32]
 }
 
 /// Touches before the first renumbering.
@@ -94,9 +139,9 @@ const TOUCHES_MIN: usize = 1 << 16;
 
 impl Stack {
     /// How many blocks there are from the top to this one, itself included; nothing for one that was never touched.
-    fn depth(&self, id: u64) -> Option<u64> {
-        let at = *self.touched.get(&id)?;
-        Some(self.touched.len() as u64 - u64::from(self.before(at)))
+    fn depth(&self, id: u64) -> Option<usize> {
+        let at = *self.touched.get(&halves(id))?;
+        Some(self.touched.len() - self.before(at) as usize)
     }
 
     fn touch(&mut self, id: u64) {
@@ -105,7 +150,7 @@ impl Stack {
         }
         let at = self.next;
         self.next += 1;
-        if let Some(before) = self.touched.insert(id, at) {
+        if let Some(before) = self.touched.insert(halves(id), at) {
             self.add(before, u32::MAX);
         }
         self.add(at, 1);
@@ -130,10 +175,12 @@ impl Stack {
     }
 
     fn renumber(&mut self) {
-        let mut order: Vec<(u32, u64)> = self.touched.iter().map(|(id, at)| (*at, *id)).collect();
+        let mut order: Vec<(u32, [u32; 2])> = self.touched.iter().map(|(id, at)| (*at, *id)).collect();
         order.sort_unstable();
+        let places = (order.len() * 2).max(TOUCHES_MIN);
         self.tree.clear();
-        self.tree.resize((order.len() * 2).max(TOUCHES_MIN), 0);
+        self.tree.reserve_exact(places);
+        self.tree.resize(places, 0);
         self.next = 0;
         for (_, id) in order {
             self.touched.insert(id, self.next);

@@ -6,50 +6,95 @@ use std::io::{self, Write};
 use hashbrown::HashMap;
 use serde_json::json;
 
-use super::mooncake::write_request;
-use super::{RequestView, Trace, TraceFormat};
+use super::mooncake::{TraceError, write_request};
+use super::recording::{RecordLine, write_header, write_record};
+use super::{RequestView, TraceFormat, TraceRequest};
 
-/// Writes `trace` to `out`.
+/// Why a trace was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A request can't be read.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// What is written to can't be.
+    #[error("{0}")]
+    Out(#[from] io::Error),
+    /// The format has tokens.
+    #[error("tokens can't be made of a trace's ids, which are hashes of whole blocks")]
+    NoTokens,
+}
+
+/// Writes requests to `out`, one after the other as they come.
 ///
 /// # Errors
-/// When `out` can't be written.
-pub fn write_trace(out: &mut impl Write, trace: &Trace, format: TraceFormat) -> io::Result<()> {
+/// When a request does not come, `out` can't be written, or the format can't hold a trace.
+pub fn write_trace(
+    out: &mut impl Write,
+    block_tokens: u32,
+    requests: impl IntoIterator<Item = Result<TraceRequest, TraceError>>,
+    format: TraceFormat,
+) -> Result<(), WriteError> {
     let mut names = Names::default();
+    let requests = (0..).zip(requests);
     match format {
         TraceFormat::Mooncake => {
-            for request in trace.requests() {
-                let ids = names.of_all(&request, trace.block_tokens());
-                write_request(out, &RequestView { hash_ids: &ids, ..request })?;
+            for (_, request) in requests {
+                let request = request?;
+                let ids = names.of(&request, request.input_length.div_ceil(u64::from(block_tokens)));
+                write_request(out, &RequestView { hash_ids: &ids, ..request.view() })?;
             }
         }
         TraceFormat::Bailian => {
-            for (number, request) in trace.requests().enumerate() {
+            for (number, request) in requests {
+                let request = request?;
                 let line = json!({
                     "chat_id": number, "parent_chat_id": -1, "timestamp": seconds(request.timestamp_ms),
                     "input_length": request.input_length, "output_length": request.output_length, "type": "text", "turn": 1,
-                    "hash_ids": names.of(request.hash_ids),
+                    "hash_ids": names.of(&request, request.input_length / u64::from(block_tokens)),
                 });
                 writeln!(out, "{line}")?;
             }
         }
-        TraceFormat::Sessions => write_session(out, trace, &mut names)?,
+        TraceFormat::Sessions => write_session(out, block_tokens, requests, &mut names)?,
+        TraceFormat::Kvtier => {
+            write_header(out, 0)?;
+            for (number, request) in requests {
+                let request = request?;
+                let record = RecordLine {
+                    timestamp: request.timestamp_ms,
+                    request: number,
+                    block_tokens,
+                    input_length: request.input_length,
+                    output_length: request.output_length,
+                    hash_ids: names.of(&request, 0),
+                    ..RecordLine::default()
+                };
+                write_record(out, &record)?;
+            }
+        }
+        TraceFormat::Chats => return Err(WriteError::NoTokens),
     }
-    out.flush()
+    Ok(out.flush()?)
 }
 
 /// All of it as one session.
-fn write_session(out: &mut impl Write, trace: &Trace, names: &mut Names) -> io::Result<()> {
-    let block = trace.block_tokens();
+fn write_session(
+    out: &mut impl Write,
+    block: u32,
+    requests: impl Iterator<Item = (u64, Result<TraceRequest, TraceError>)>,
+    names: &mut Names,
+) -> Result<(), WriteError> {
     write!(out, "{{\"id\":\"converted\",\"models\":[],\"block_size\":{block},\"hash_id_scope\":\"global\",")?;
     write!(out, "\"tool_tokens\":0,\"system_tokens\":0,\"requests\":[")?;
-    for (number, request) in trace.requests().enumerate() {
+    for (number, request) in requests {
+        let request = request?;
         let entry = json!({
             "t": seconds(request.timestamp_ms), "type": "s", "model": "", "in": request.input_length,
-            "out": request.output_length, "hash_ids": names.of(request.hash_ids), "stop": "",
+            "out": request.output_length, "hash_ids": names.of(&request, request.input_length / u64::from(block)), "stop": "",
         });
         write!(out, "{}\n{entry}", if number == 0 { "" } else { "," })?;
     }
-    out.write_all(b"\n]}\n")
+    Ok(out.write_all(b"\n]}\n")?)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a reader rounds it back to the millisecond")]
@@ -65,22 +110,18 @@ struct Names {
 }
 
 impl Names {
-    fn of(&mut self, ids: &[u64]) -> Vec<u64> {
-        let name = |id: &u64| {
-            *self.known.entry(*id).or_insert_with(|| {
-                self.next += 1;
-                self.next - 1
-            })
+    /// The ids of a request, and more that nobody else has where there are fewer than the format must have: for a partial last block,
+    /// or where an engine asked for less than its prompt.
+    fn of(&mut self, request: &TraceRequest, least: u64) -> Vec<u64> {
+        let Self { known, next } = self;
+        let mut fresh = || {
+            *next += 1;
+            *next - 1
         };
-        ids.iter().map(name).collect()
-    }
-
-    /// The same, with an id for a partial last block that has none: one that nobody else has.
-    fn of_all(&mut self, request: &RequestView<'_>, block_tokens: u32) -> Vec<u64> {
-        let mut ids = self.of(request.hash_ids);
-        if (ids.len() as u64) < request.input_length.div_ceil(u64::from(block_tokens)) {
-            ids.push(self.next);
-            self.next += 1;
+        let mut ids: Vec<u64> =
+            request.hash_ids.iter().map(|id| *known.entry(*id).or_insert_with(&mut fresh)).collect();
+        while (ids.len() as u64) < least {
+            ids.push(fresh());
         }
         ids
     }
@@ -89,12 +130,19 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::{GenerateOptions, Generator, TraceInfo, TraceOptions, TraceRequest, read_trace};
+    use crate::replay::{GenerateOptions, Generator, Trace, TraceInfo, TraceOptions, read_trace};
+
+    const HOLD_A_TRACE: [TraceFormat; 4] =
+        [TraceFormat::Mooncake, TraceFormat::Bailian, TraceFormat::Sessions, TraceFormat::Kvtier];
+
+    fn written(out: &mut impl Write, trace: &Trace, format: TraceFormat) -> Result<(), WriteError> {
+        write_trace(out, trace.block_tokens(), trace.requests().map(|request| Ok(request.to_owned())), format)
+    }
 
     fn back(trace: &Trace, format: TraceFormat) -> Trace {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace");
-        write_trace(&mut std::fs::File::create(&path).unwrap(), trace, format).unwrap();
+        written(&mut std::fs::File::create(&path).unwrap(), trace, format).unwrap();
         let block_tokens = (format != TraceFormat::Sessions).then_some(trace.block_tokens());
         read_trace(&path, &TraceOptions { block_tokens, ..TraceOptions::default() }).unwrap()
     }
@@ -104,13 +152,19 @@ mod tests {
         let options = GenerateOptions { requests: 200, block_tokens: 64, ..GenerateOptions::default() };
         let trace = Trace::collect(64, Generator::new(options).unwrap());
         let info = TraceInfo::of(&trace);
-        for one in TraceFormat::ALL {
+        for one in HOLD_A_TRACE {
             let written = back(&trace, one);
             assert_eq!(TraceInfo::of(&written), info, "{one:?}");
-            for other in TraceFormat::ALL {
+            for other in HOLD_A_TRACE {
                 assert_eq!(TraceInfo::of(&back(&written, other)), info, "{one:?} {other:?}");
             }
         }
+    }
+
+    #[test]
+    fn tokens_can_not_be_made_of_hashes() {
+        let said = written(&mut Vec::new(), &Trace::collect(64, []), TraceFormat::Chats).unwrap_err().to_string();
+        assert_eq!(said, "tokens can't be made of a trace's ids, which are hashes of whole blocks");
     }
 
     #[test]
@@ -121,5 +175,8 @@ mod tests {
         let written = back(&trace, TraceFormat::Mooncake);
         let ids: Vec<&[u64]> = written.requests().map(|request| request.hash_ids).collect();
         assert_eq!(ids, [&[0, 1, 2][..], &[0, 1, 3]]);
+        let asked_for_less = Trace::collect(64, [request(vec![7])]);
+        let lengths = HOLD_A_TRACE.map(|format| back(&asked_for_less, format).block_references());
+        assert_eq!(lengths, [3, 2, 2, 1]);
     }
 }

@@ -304,6 +304,26 @@ pub const SUBAGENTS_NESTED_MAX: usize = 8;
 pub const SESSION_BYTES_MAX: u64 = 256 << 20;
 /// Bytes read from a trace at a time.
 pub const TRACE_READ_BYTES: usize = 256 << 10;
+/// Bytes of a line of chats: the text of a few million tokens.
+pub const CHAT_LINE_BYTES_MAX: u64 = 64 << 20;
+/// Requests of a trace that are held back to put them in order of time, and block ids of them: 32 MiB.
+pub const TRACE_WINDOW_REQUESTS: usize = 65_536;
+/// See [`TRACE_WINDOW_REQUESTS`].
+pub const TRACE_WINDOW_IDS: usize = 4 << 20;
+/// Values of which a trace's quantiles are exact: 8 MiB of them each.
+pub const TRACE_EXACT_VALUES: usize = 1 << 20;
+/// Bytes of a recording of lookups, where nothing is said.
+pub const RECORD_BYTES: u64 = 16 << 30;
+/// Fewer would not hold one large request.
+pub const RECORD_BYTES_MIN: u64 = 4 << 20;
+/// Lookups that wait to be recorded: past it they are dropped, since a lookup does not wait.
+pub const RECORD_QUEUE_REQUESTS: usize = 4_096;
+/// Blocks of the lookups that wait to be recorded: 32 MiB of keys.
+pub const RECORD_QUEUE_BLOCKS: usize = 1 << 20;
+/// Requests that a recording remembers, so that one that looks up again is one line.
+pub const RECORD_REMEMBERED: usize = 65_536;
+/// How often a recording is flushed.
+pub const RECORD_FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Foreground jobs that a device thread takes in a row while background ones wait: reads go first, but a drive that is
 /// read without pause must not keep written blocks in RAM for ever.
 pub const DEVICE_FOREGROUND_RUN: u32 = 16;

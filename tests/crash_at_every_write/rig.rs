@@ -50,6 +50,7 @@ impl Rig {
             policy: PolicyKind::Lru,
             admission: AdmissionKind::Always,
             wear_bytes_per_day: None,
+            recorder: None,
             clock: Arc::new(SystemClock),
         };
         let (cache, planner) = Cache::start(parts).unwrap();

@@ -56,6 +56,7 @@ impl Host {
             policy: PolicyKind::Lru,
             admission: AdmissionKind::Always,
             wear_bytes_per_day: None,
+            recorder: None,
             clock,
         };
         let (cache, planner) = Cache::start(parts).unwrap();

@@ -26,6 +26,7 @@ mod planned_stop;
 mod process;
 mod python_client;
 mod rank;
+mod recorded;
 mod scrubbed;
 mod settled;
 mod several_drives;
