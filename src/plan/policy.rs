@@ -43,6 +43,9 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
+    /// All of them, the default first.
+    pub const ALL: [Self; 1] = [Self::Lru];
+
     /// A new policy of this kind.
     #[must_use]
     pub fn build(self) -> Box<dyn Policy> {
