@@ -89,7 +89,8 @@ impl Rates<'_> {
                 let at = rates.iter().position(|known| *known >= rate)?;
                 let (low, from) = before(capacities, rates, at);
                 let part = if rates[at] > from { (rate - from) / (rates[at] - from) } else { 1.0 };
-                Some(low + ((capacities[at] - low) as f64 * part.max(0.0)).ceil() as u64)
+                // A share that is a whole number of blocks but for the last bit is that many.
+                Some(low + ((capacities[at] - low) as f64 * part.max(0.0) - 1e-6).ceil() as u64)
             }
         }
     }

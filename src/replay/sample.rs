@@ -2,16 +2,18 @@
 //! FAST 2015). What is kept or left out by a hash is a whole conversation, because a hit is an unbroken run of blocks; a cache of so
 //! many blocks is then one of as many times the rate.
 //!
-//! A conversation is known by the first of its blocks that few others share: system prompts are at the head of many, or all (each
-//! request of Mooncake's traces begins with the same block), and a hash of the first block would keep everything or nothing.
+//! A conversation is known by a block near its head, and not by the first: system prompts are at the head of many, or all (each request
+//! of Mooncake's traces begins with the same block), and a hash of the first block would keep everything or nothing.
 
 use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::{RequestView, Trace};
 
-/// A block is shared, and no conversation's own, where more than one in so many requests have it.
-const SHARED_ONE_IN: usize = 200;
+/// A block that more than one in so many requests have is the head of several conversations, if they part below it.
+const CROWD_ONE_IN: usize = 50;
+/// Conversations part at a block that is followed by more than so many different ones; fewer are a conversation that forks.
+const FORKS_MAX: u32 = 8;
 
 /// Some conversations of a trace.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,20 +42,13 @@ impl Sample {
     /// Keeps about `rate` of all conversations, from 0 to 1: the same ones each time.
     #[must_use]
     pub fn of(trace: &Trace, rate: f64) -> Self {
-        let mut uses: HashMap<u64, u32> = HashMap::new();
-        for id in trace.requests().flat_map(|request| request.hash_ids) {
-            *uses.entry(*id).or_default() += 1;
-        }
-        let shared = trace.len() / SHARED_ONE_IN;
-        let is_kept = |request: &RequestView<'_>| {
-            let own = request.hash_ids.iter().find(|id| uses.get(*id).is_none_or(|uses| *uses as usize <= shared));
-            // One with no block of its own is as good as another.
-            own.or(request.hash_ids.last()).is_some_and(|id| place(*id) < rate)
-        };
+        let tree = Tree::of(trace);
+        let is_kept =
+            |request: &RequestView<'_>| tree.conversation(request.hash_ids).is_some_and(|id| place(id) < rate);
         let kept =
             Trace::collect(trace.block_tokens(), trace.requests().filter(is_kept).map(|request| request.to_owned()));
         let distinct: HashSet<u64> = kept.requests().flat_map(|request| request.hash_ids.iter().copied()).collect();
-        Self { trace: kept, rate: distinct.len() as f64 / uses.len().max(1) as f64 }
+        Self { trace: kept, rate: distinct.len() as f64 / tree.blocks.len().max(1) as f64 }
     }
 
     /// How many blocks of the sample stand for so many of the trace.
@@ -61,6 +56,48 @@ impl Sample {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the blocks of the trace")]
     pub fn blocks(&self, blocks: u64) -> u64 {
         ((blocks as f64 * self.rate).round() as u64).max(1)
+    }
+}
+
+/// How a trace's blocks follow each other.
+struct Tree {
+    /// Requests that have a block, and how many different blocks follow it.
+    blocks: HashMap<u64, (u32, u32)>,
+    /// In more requests than this is a crowd.
+    crowd: usize,
+}
+
+impl Tree {
+    fn of(trace: &Trace) -> Self {
+        let mut blocks: HashMap<u64, (u32, u32)> = HashMap::new();
+        for request in trace.requests() {
+            let mut before = None;
+            for id in request.hash_ids {
+                let (uses, _) = blocks.entry(*id).or_default();
+                *uses += 1;
+                // An id stands for its whole prefix, so it follows one other.
+                if let (1, Some((_, followers))) = (*uses, before.and_then(|before| blocks.get_mut(&before))) {
+                    *followers += 1;
+                }
+                before = Some(*id);
+            }
+        }
+        Self { blocks, crowd: trace.len() / CROWD_ONE_IN }
+    }
+
+    /// The block by which a request's conversation is known: its first, or, while a crowd has that, the first below the next parting.
+    fn conversation(&self, ids: &[u64]) -> Option<u64> {
+        let of = |id: &u64| self.blocks.get(id).copied().unwrap_or_default();
+        let mut known_by = ids.first()?;
+        for (block, next) in ids.iter().zip(ids.iter().skip(1)) {
+            if of(known_by).0 as usize <= self.crowd {
+                break;
+            }
+            if of(block).1 > FORKS_MAX {
+                known_by = next;
+            }
+        }
+        Some(*known_by)
     }
 }
 

@@ -106,10 +106,11 @@ fn drawn(plot: &Plot, width: Width, head: &str) -> String {
             bottom - top
         ),
     );
-    plot.marks.iter().for_each(|mark| marked(&mut svg, plot, &frame, mark));
+    plot.marks.iter().for_each(|mark| mark_line(&mut svg, plot, &frame, mark));
     for (at, curve) in plot.curves.iter().enumerate() {
         curve_of(&mut svg, plot, &frame, (at, curve));
     }
+    plot.marks.iter().for_each(|mark| mark_words(&mut svg, plot, &frame, mark));
     if width != Width::Narrow {
         names(&mut svg, plot, &frame);
     }
@@ -124,6 +125,9 @@ fn axes(svg: &mut String, plot: &Plot, frame: &Frame) {
         line(svg, class, (left, y), (right, y));
         text(svg, "tick end", (left - 8.0, y + 4.0), &plot.y.tick(tick));
     }
+    if plot.y.place(0.0) < 0.0 {
+        line(svg, "zero", (left, bottom), (right, bottom));
+    }
     for tick in plot.x.ticks(ticks) {
         let x = frame.x(plot, tick);
         line(svg, "zero", (x, bottom), (x, bottom + 5.0));
@@ -133,20 +137,31 @@ fn axes(svg: &mut String, plot: &Plot, frame: &Frame) {
     text(svg, "label", (10.0, top - 16.0), &plot.y.label);
 }
 
-fn marked(svg: &mut String, plot: &Plot, frame: &Frame, mark: &Mark) {
+/// The line of a mark, which lies below the curves.
+fn mark_line(svg: &mut String, plot: &Plot, frame: &Frame, mark: &Mark) {
     match mark {
-        Mark::Vertical(value, words) => {
+        Mark::Vertical(value, _) => {
             let x = frame.x(plot, *value);
             line(svg, "mark", (x, frame.top - 8.0), (x, frame.bottom));
+        }
+        Mark::Horizontal(value, _) => {
+            let y = frame.y(plot, *value);
+            line(svg, "mark", (frame.left, y), (frame.right, y));
+        }
+    }
+}
+
+/// Its words, which lie above them.
+fn mark_words(svg: &mut String, plot: &Plot, frame: &Frame, mark: &Mark) {
+    match mark {
+        Mark::Vertical(value, words) => {
             // Beside its line, on the side where there is room.
-            let room = words.chars().count() as f64 * CHARACTER;
+            let (x, room) = (frame.x(plot, *value), words.chars().count() as f64 * CHARACTER);
             let (class, at) = if x + room + 6.0 < frame.right { ("marked", x + 6.0) } else { ("marked end", x - 6.0) };
             text(svg, class, (at, frame.top - 2.0), words);
         }
         Mark::Horizontal(value, words) => {
-            let y = frame.y(plot, *value);
-            line(svg, "mark", (frame.left, y), (frame.right, y));
-            text(svg, "marked", (frame.left + 8.0, y + 16.0), words);
+            text(svg, "marked", (frame.left + 8.0, frame.y(plot, *value) + 16.0), words);
         }
     }
 }

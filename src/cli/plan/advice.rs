@@ -25,9 +25,9 @@ pub(super) struct Advice {
 pub(super) enum Reason {
     /// The cheapest that reaches the target.
     Target,
-    /// What is left a day is most.
+    /// The net of a day is highest.
     Net,
-    /// Nothing is left a day at any size.
+    /// The net of a day is below zero at any size.
     NothingPays,
     /// More brings least for what it takes.
     Knee,

@@ -56,7 +56,7 @@ fn facts(report: &Report) -> String {
     facts.extend(knee.map(|(knee, size)| (sized(report, knee), format!("is the knee: {} hit", percent(size.lru)))));
     let best = report.size(report.advice.blocks());
     let left = best.and_then(|size| size.net_per_day);
-    facts.extend(left.map(|left| (summary::money(report, left), "is left a day at the size to buy".to_owned())));
+    facts.extend(left.map(|left| (summary::money(report, left), "net a day at the size to buy".to_owned())));
     let cost = report.target.as_ref().and_then(|target| target.mixes.first());
     facts.extend(cost.map(|mix| (summary::money(report, mix.cost_month), "a month for the cheapest tiers".to_owned())));
     facts.iter().fold(String::new(), |mut html, (figure, words)| {

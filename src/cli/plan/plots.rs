@@ -102,7 +102,7 @@ fn shares(report: &Report) -> Option<Plot> {
 fn money(report: &Report) -> Option<Plot> {
     let parts: [(&str, usize, Style, fn(&Size) -> Option<f64>); 4] = [
         ("prefill saved", 0, Style::Line, |size| size.saved_per_day),
-        ("left", 2, Style::Line, |size| size.net_per_day),
+        ("net", 2, Style::Line, |size| size.net_per_day),
         ("customers pay less", 3, Style::Line, |size| size.forgone_per_day),
         ("NVMe costs", 1, Style::Dashed, |size| size.nvme_per_day),
     ];
@@ -115,16 +115,13 @@ fn money(report: &Report) -> Option<Plot> {
     let curves: Vec<Curve> = parts.into_iter().filter_map(curve).collect();
     let currency = report.prices.currency().map_or_else(String::new, |currency| format!("{currency} "));
     let best = Some(report.advice).filter(|advice| advice.reason == Reason::Net).map(|advice| {
-        Mark::Vertical(
-            place(report, advice.nvme_blocks),
-            format!("most is left: {}", sized(report, advice.nvme_blocks)),
-        )
+        Mark::Vertical(place(report, advice.nvme_blocks), format!("pays most: {}", sized(report, advice.nvme_blocks)))
     });
     Some(Plot {
         id: "money",
         width: Width::Half,
         title: "What each size is worth a day".to_owned(),
-        note: "At the trace's pace. What is left is the prefill saved, less what the drives cost and what customers pay less for hits."
+        note: "At the trace's pace. Net is the prefill saved, less what the drives cost and, by a price book, what customers pay less for hits."
             .to_owned(),
         x: size_axis(report, "size of NVMe", report.sizes.iter().map(|size| size.blocks)),
         y: Axis::over(format!("{currency}a day"), (Unit::Money, Scale::Linear), heights(&curves)),

@@ -70,7 +70,7 @@ pub(super) fn money(report: &Report) -> Option<Sheet> {
         cells.filter(|(at, _)| *at != 3 || has_book).map(|(_, cell)| cell).collect::<Vec<String>>()
     };
     let header =
-        ["size", "tokens hit a day", "prefill saved", "customers pay less", "NVMe costs", "left", "left by a TB more"];
+        ["size", "tokens hit a day", "prefill saved", "customers pay less", "NVMe costs", "net", "net of a TB more"];
     let row = |size: &Size| {
         let money = |amount| or_dash(amount, Unit::Money);
         with_book([

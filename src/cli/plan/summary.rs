@@ -26,7 +26,7 @@ pub(super) fn advice(report: &Report) -> String {
     let costs = costs.filter(|_| saved_per_day.is_some() || reason == Reason::Target).unwrap_or_default();
     match reason {
         Reason::Target => format!("Buy {bought}, the cheapest for the target: {hits}{saves}{costs}."),
-        Reason::Net => format!("Buy {bought}, of which most is left: {hits}{saves}{costs}."),
+        Reason::Net => format!("Buy {bought}, the size that pays most: {hits}{saves}{costs}."),
         Reason::Knee => format!("Buy {bought}, the knee: {hits}{saves}."),
         Reason::NinetyPercent => format!("Buy {bought}, for nine tenths of what can be hit: {hits}{saves}."),
         Reason::NothingPays => nothing_pays(report),
@@ -66,7 +66,7 @@ pub(super) fn sample(report: &Report) -> Option<String> {
     let sample = report.sample?;
     Some(format!(
         "lru is exact. The others are estimated from {} requests with {} of the blocks; lru, estimated in the same way, is off by {} on \
-         average and {} at most.",
+         average and {} at most; what is less like it may be off by more.",
         thousands(sample.requests),
         percent(sample.rate),
         points(sample.lru_error_mean),

@@ -28,7 +28,7 @@ pub(super) struct Size {
     pub(super) forgone_per_day: Option<f64>,
     /// What so much NVMe costs.
     pub(super) nvme_per_day: Option<f64>,
-    /// What is left.
+    /// What is saved, less what the NVMe costs and what customers pay less.
     pub(super) net_per_day: Option<f64>,
     /// What a TB between the capacity before and this one saves.
     pub(super) saved_per_tb_day: Option<f64>,
