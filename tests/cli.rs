@@ -290,6 +290,11 @@ fn a_plan_says_what_each_size_would_hit() {
     let sizes = json(&["plan", trace, "--bytes-per-token", "1000", "--size", "100MB", "--size", "10MB", "--json"]);
     let blocks: Vec<&Value> = sizes["sizes"].as_array().unwrap().iter().map(|size| &size["blocks"]).collect();
     assert_eq!(blocks, [19, 195]);
+    let said = kvtier(&["plan", trace, "--model", "llama-3.1-8b", "--prefill-cost", "0.05"]).stdout;
+    let said = String::from_utf8_lossy(&said);
+    for words in ["A TB more than the knee saves", "the size that pays most: it hits", "(a placeholder where"] {
+        assert!(said.contains(words), "{words} is not in\n{said}");
+    }
     let sampled = json(&["plan", trace, "--sample", "0.5", "--points", "3", "--json"]);
     has(&sampled["sample"], &["rate", "requests", "lru_error_max", "lru_error_mean"]);
     assert!(

@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn plot(names: &[&str]) -> Plot {
-        let points = vec![(1e9, 0.1), (4e9, 0.3), (16e9, 0.374)];
+        let points = [(1e9, 0.1), (4e9, 0.3), (16e9, 0.374)];
         let curve = |(color, name): (usize, &&str)| {
             let points = points.iter().map(|(x, y)| (*x, y - 0.01 * color as f64)).collect();
             Curve { name: (*name).to_owned(), color, style: Style::Line, points }

@@ -28,8 +28,8 @@ use crate::vocab::ByteCount;
 
 /// The smallest capacity that is looked at, as a share of all distinct blocks.
 const LEAST_SHARE: u64 = 500;
-/// So many block accesses a core are replayed at most before a trace is sampled: 20 s at the two million a second that the planner makes.
-const ACCESSES_PER_CORE: u64 = 40_000_000;
+/// So many block accesses a core are replayed at most before a trace is sampled: 30 s at the two million a second that the planner makes.
+const ACCESSES_PER_CORE: u64 = 60_000_000;
 /// The smallest sample that is taken without being asked for.
 const LEAST_SAMPLE: f64 = 0.02;
 

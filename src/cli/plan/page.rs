@@ -57,6 +57,8 @@ fn facts(report: &Report) -> String {
     let best = report.size(report.advice.blocks());
     let left = best.and_then(|size| size.net_per_day);
     facts.extend(left.map(|left| (summary::money(report, left), "net a day at the size to buy".to_owned())));
+    let next = summary::beyond_knee(report).and_then(|size| size.net_per_tb_day);
+    facts.extend(next.map(|net| (summary::money(report, net), "net a day of a TB more than the knee".to_owned())));
     let cost = report.target.as_ref().and_then(|target| target.mixes.first());
     facts.extend(cost.map(|mix| (summary::money(report, mix.cost_month), "a month for the cheapest tiers".to_owned())));
     facts.iter().fold(String::new(), |mut html, (figure, words)| {

@@ -57,7 +57,7 @@ fn heights(curves: &[Curve]) -> impl Iterator<Item = f64> + '_ {
 fn rates(report: &Report) -> Plot {
     let curves = by_policy(report, |_, rate| rate);
     let ceiling = report.infinite_hit_rate;
-    let mut marks = vec![Mark::Horizontal(ceiling, format!("the most any size hits: {}", percent(ceiling)))];
+    let mut marks = vec![Mark::Horizontal(ceiling, format!("ceiling: {}", percent(ceiling)))];
     let knee =
         report.knee_blocks.map(|knee| Mark::Vertical(place(report, knee), format!("knee: {}", sized(report, knee))));
     marks.extend(knee);
@@ -65,7 +65,7 @@ fn rates(report: &Report) -> Plot {
         id: "hit-rate",
         width: Width::Full,
         title: "Hit rate by size".to_owned(),
-        note: "Share of all prompt tokens that need not be computed. The optimum knows the future; no policy can exceed it.".to_owned(),
+        note: "Share of all prompt tokens that need not be computed. No size exceeds the ceiling, and no policy the optimum, which knows the future.".to_owned(),
         x: size_axis(report, "size of the cache", report.sizes.iter().map(|size| size.blocks)),
         // Room above for the ceiling's words.
         y: Axis::over("hit rate", (Unit::Percent, Scale::Linear), heights(&curves).chain([ceiling * 1.06])),
@@ -100,19 +100,19 @@ fn shares(report: &Report) -> Option<Plot> {
 
 /// Nothing without a price of prefill, or where a block's size is not known.
 fn money(report: &Report) -> Option<Plot> {
-    let parts: [(&str, usize, Style, fn(&Size) -> Option<f64>); 4] = [
-        ("prefill saved", 0, Style::Line, |size| size.saved_per_day),
-        ("net", 2, Style::Line, |size| size.net_per_day),
-        ("customers pay less", 3, Style::Line, |size| size.forgone_per_day),
-        ("NVMe costs", 1, Style::Dashed, |size| size.nvme_per_day),
-    ];
     report.sizes.first()?.net_per_day?;
-    let curve = |(name, color, style, of): (&str, usize, Style, fn(&Size) -> Option<f64>)| {
+    let curve = |name: &str, color, style, of: fn(&Size) -> Option<f64>| {
         let points = report.sizes.iter().map(|size| Some((place(report, size.blocks), of(size)?)));
         let points = points.collect::<Option<Vec<(f64, f64)>>>()?;
         Some(Curve { name: name.to_owned(), color, style, points })
     };
-    let curves: Vec<Curve> = parts.into_iter().filter_map(curve).collect();
+    let curves = [
+        curve("prefill saved", 0, Style::Line, |size| size.saved_per_day),
+        curve("net", 2, Style::Line, |size| size.net_per_day),
+        curve("customers pay less", 3, Style::Line, |size| size.forgone_per_day),
+        curve("NVMe costs", 1, Style::Dashed, |size| size.nvme_per_day),
+    ];
+    let curves: Vec<Curve> = curves.into_iter().flatten().collect();
     let currency = report.prices.currency().map_or_else(String::new, |currency| format!("{currency} "));
     let best = Some(report.advice).filter(|advice| advice.reason == Reason::Net).map(|advice| {
         Mark::Vertical(place(report, advice.nvme_blocks), format!("pays most: {}", sized(report, advice.nvme_blocks)))

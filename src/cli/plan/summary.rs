@@ -6,6 +6,7 @@ use super::Both;
 use super::advice::{Advice, Reason};
 use super::report::Report;
 use super::sheets::{self, Sheet, sized};
+use super::worth::Size;
 
 /// What to buy, what it hits, and what that saves.
 pub(super) fn advice(report: &Report) -> String {
@@ -126,8 +127,21 @@ pub(super) fn knee(report: &Report) -> String {
     let knee = report.knee_blocks.map(|blocks| {
         format!("The knee is at {}: more than that brings least for what it takes. ", sized(report, blocks))
     });
-    knee.unwrap_or_default()
-        + &format!("Nine tenths of what can be hit takes {}.", sized(report, report.blocks_for_90_percent))
+    let ninety = format!("Nine tenths of what can be hit takes {}.", sized(report, report.blocks_for_90_percent));
+    knee.unwrap_or_default() + &ninety + &next_tb(report).unwrap_or_default()
+}
+
+/// The first size beyond the knee.
+pub(super) fn beyond_knee(report: &Report) -> Option<&Size> {
+    let knee = report.knee_blocks?;
+    report.sizes.iter().find(|size| size.blocks > knee)
+}
+
+/// What a TB more than the knee is worth.
+fn next_tb(report: &Report) -> Option<String> {
+    let next = beyond_knee(report)?;
+    let [saved, net] = [next.saved_per_tb_day?, next.net_per_tb_day?].map(|amount| money(report, amount));
+    Some(format!(" A TB more than the knee saves {saved} a day of prefill; its net is {net} a day."))
 }
 
 impl Both {
