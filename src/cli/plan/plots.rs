@@ -65,7 +65,7 @@ fn rates(report: &Report) -> Plot {
         id: "hit-rate",
         width: Width::Full,
         title: "Hit rate by size".to_owned(),
-        note: "Share of all prompt tokens that need not be computed. No size exceeds the ceiling, and no policy the optimum, which knows the future.".to_owned(),
+        note: "Share of all prompt tokens that need not be computed. No size exceeds the ceiling. The optimum knows the future.".to_owned(),
         x: size_axis(report, "size of the cache", report.sizes.iter().map(|size| size.blocks)),
         // Room above for the ceiling's words.
         y: Axis::over("hit rate", (Unit::Percent, Scale::Linear), heights(&curves).chain([ceiling * 1.06])),
@@ -83,6 +83,8 @@ fn shares(report: &Report) -> Option<Plot> {
     let curves: Vec<Curve> =
         by_policy(report, share).into_iter().filter(|curve| curve.style != Style::Dashed).collect();
     let least = heights(&curves).filter(|share| *share > 0.0).fold(1.0, f64::min);
+    // A sample may have a policy above it.
+    let most = heights(&curves).fold(1.0, f64::max);
     (report.infinite_hit_rate > 0.0).then(|| Plot {
         id: "optimum",
         width: Width::Half,
@@ -92,7 +94,7 @@ fn shares(report: &Report) -> Option<Plot> {
             .to_owned(),
         x: size_axis(report, "size of the cache", report.sizes.iter().map(|size| size.blocks)),
         y: Axis::over("of the optimum's hits", (Unit::Percent, Scale::Linear), heights(&curves))
-            .between((least * 10.0 - 0.5).floor().max(0.0) / 10.0, 1.0),
+            .between((least * 10.0 - 0.5).floor().max(0.0) / 10.0, (most * 10.0 - 1e-9).ceil() / 10.0),
         curves,
         marks: Vec::new(),
     })
