@@ -15,6 +15,10 @@ help: ## Lists what can be made
 setup: ## Sees to the system packages that the build needs
 	@tools/setup.sh
 
+.PHONY: browser
+browser: ## Sees to a Chromium, for the test of plan's page
+	@tools/setup.sh --browser
+
 .PHONY: demo
 demo: setup ## An embedded server, a generated trace through real gRPC, and its bill
 	$(CARGO) run --release --bin kvtier -- demo

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sees to what the build needs from the system: cargo, a C++ compiler, and libclang with its headers (RocksDB is
 # compiled from source, and its Rust bindings are generated). Says nothing when all is there.
+# With --browser, instead, to a Chromium for the test of plan's page, which skips without one: this never fails.
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -63,12 +64,28 @@ missing() {
     if ! has_libclang || ! has_clang_headers; then echo libclang-dev; fi
 }
 
-install() { # packages
-    local as=()
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null && sudo -n true 2>/dev/null || return 1
-        as=(sudo -n)
+as=() # what makes a command root's
+root() {
+    [ "$(id -u)" -eq 0 ] && return
+    command -v sudo >/dev/null && sudo -n true 2>/dev/null || return 1
+    as=(sudo -n)
+}
+
+browser() {
+    local name get
+    for name in chromium chromium-browser google-chrome chrome; do command -v "$name" >/dev/null && return; done
+    get=(env DEBIAN_FRONTEND=noninteractive timeout 240 apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20)
+    if command -v apt-get >/dev/null && root; then
+        say "installing chromium"
+        { ${as[@]+"${as[@]}"} "${get[@]}" install -y --no-install-recommends chromium ||
+            { ${as[@]+"${as[@]}"} "${get[@]}" update &&
+                ${as[@]+"${as[@]}"} "${get[@]}" install -y --no-install-recommends chromium; }; } >/dev/null 2>&1 && return
     fi
+    say "no Chromium here: the test of plan's page will skip"
+}
+
+install() { # packages
+    root || return 1
     local command=(env DEBIAN_FRONTEND=noninteractive apt-get)
     say "installing $*"
     # Lists that are missing or old are the usual reason to fail, and a good one to fetch them and try once more.
@@ -76,6 +93,11 @@ install() { # packages
         { ${as[@]+"${as[@]}"} "${command[@]}" update >&2 &&
             ${as[@]+"${as[@]}"} "${command[@]}" install -y --no-install-recommends "$@" >&2; }
 }
+
+if [ "${1:-}" = --browser ]; then
+    browser
+    exit 0
+fi
 
 if ! command -v cargo >/dev/null; then
     say "cargo is not on the PATH. Install Rust from https://rustup.rs, open a new shell, and try again."

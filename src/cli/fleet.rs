@@ -3,10 +3,14 @@
 use serde::Serialize;
 
 use super::table::{numbers, percent, thousands};
-use crate::replay::{CapacityPoint, Day, Fleet};
+use crate::replay::{Day, Fleet};
 
 /// By how many points the hit rate is moved, from the day as it is said to be.
 const MOVES: [f64; 5] = [-0.2, -0.1, 0.0, 0.1, 0.2];
+
+/// What the columns of the days are.
+pub(super) const HEADER: [&str; 8] =
+    ["hit rate", "nodes", "for prefill", "at peak", "least", "cost a day", "revenue a day", "margin"];
 
 /// Days of a fleet. Field names are a contract: add, never rename.
 #[derive(Debug, Serialize)]
@@ -26,12 +30,25 @@ impl Sheet {
     }
 
     /// Its day, and the same at the hit rate of each size.
-    pub(super) fn of_sizes(fleet: &Fleet, points: &[CapacityPoint]) -> Self {
-        Self { day: fleet.day(), days: points.iter().map(|point| fleet.day_at(point.lru)).collect() }
+    pub(super) fn of_sizes(fleet: &Fleet, rates: &[f64]) -> Self {
+        Self { day: fleet.day(), days: rates.iter().map(|rate| fleet.day_at(*rate)).collect() }
     }
 
     pub(super) fn text(&self) -> String {
-        let row = |day: &Day| {
+        format!("{}\n{}", self.sentence(), numbers(HEADER, self.rows()))
+    }
+
+    /// The day in a sentence.
+    pub(super) fn sentence(&self) -> String {
+        let Day { nodes_average, cost, revenue, margin_percent, .. } = self.day;
+        let margin = margin_percent.map_or_else(String::new, |margin| format!(", a margin of {margin:.0} %"));
+        let said = format!("{} nodes, {} a day against {}{margin}", nodes(nodes_average), money(cost), money(revenue));
+        format!("The day at {} hits: {said}.", percent(self.day.hit_rate))
+    }
+
+    /// The days, one a row below [`HEADER`].
+    pub(super) fn rows(&self) -> impl Iterator<Item = [String; 8]> + '_ {
+        self.days.iter().map(|day| {
             [
                 percent(day.hit_rate),
                 nodes(day.nodes_average),
@@ -42,13 +59,7 @@ impl Sheet {
                 money(day.revenue),
                 day.margin_percent.map_or_else(|| "-".to_owned(), |margin| format!("{margin:.1} %")),
             ]
-        };
-        let header = ["hit rate", "nodes", "for prefill", "at peak", "least", "cost a day", "revenue a day", "margin"];
-        let table = numbers(header, self.days.iter().map(row));
-        let Day { nodes_average, cost, revenue, margin_percent, .. } = self.day;
-        let margin = margin_percent.map_or_else(String::new, |margin| format!(", a margin of {margin:.0} %"));
-        let said = format!("{} nodes, {} a day against {}{margin}", nodes(nodes_average), money(cost), money(revenue));
-        format!("The day at {} hits: {said}.\n{table}", percent(self.day.hit_rate))
+        })
     }
 }
 

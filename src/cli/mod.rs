@@ -8,6 +8,7 @@ mod audit;
 mod bench;
 mod block;
 mod chain;
+mod chart;
 mod compare;
 mod correct;
 mod demo;

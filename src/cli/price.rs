@@ -67,7 +67,8 @@ struct Report {
     margin_percent: Option<String>,
 }
 
-fn day(text: &str) -> Result<Date, String> {
+/// A day as it is written in a flag.
+pub(super) fn day(text: &str) -> Result<Date, String> {
     let date = text.parse().ok().filter(|_| text.len() == 10);
     date.ok_or_else(|| "it must be a date such as 2026-01-31".to_owned())
 }
@@ -158,7 +159,8 @@ impl Price {
     }
 }
 
-fn read_book(path: &Path) -> Result<Book, CliError> {
+/// Reads a price book.
+pub(super) fn read_book(path: &Path) -> Result<Book, CliError> {
     let fail = |source| CliError::File { path: path.to_owned(), source };
     if fs::metadata(path).map_err(fail)?.len() > BOOK_BYTES_MAX as u64 {
         return Err(CliError::Config {

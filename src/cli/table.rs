@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, ColumnConstraint, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, Row, Table};
 
 use crate::replay::TraceInfo;
 use crate::replay::info::Quantiles;
@@ -14,7 +14,7 @@ const BAR_CHARS: usize = 24;
 
 /// A table whose first column is words and whose other columns are numbers.
 #[must_use]
-pub fn numbers<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Table {
+pub fn numbers(header: impl Into<Row>, rows: impl IntoIterator<Item = impl Into<Row>>) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED.with_rounded_corners()).set_header(header);
     table.add_rows(rows);

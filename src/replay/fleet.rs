@@ -151,6 +151,19 @@ impl Fleet {
         Ok(self)
     }
 
+    /// Which share of the day's tokens falls on each hour.
+    fn by_hour(&self) -> [f64; HOURS] {
+        let by_hour = &self.demand.by_hour;
+        let weights: f64 = by_hour.iter().sum();
+        std::array::from_fn(|hour| by_hour.get(hour).map_or(1.0 / HOURS as f64, |weight| weight / weights))
+    }
+
+    /// Prompt tokens that are asked for in each hour.
+    #[must_use]
+    pub fn input_by_hour(&self) -> [f64; HOURS] {
+        self.by_hour().map(|share| share * self.demand.input_tokens)
+    }
+
     /// The day as it is said to be.
     #[must_use]
     pub fn day(&self) -> Day {
@@ -160,12 +173,10 @@ impl Fleet {
     /// The same day with another hit rate.
     #[must_use]
     pub fn day_at(&self, hit_rate: f64) -> Day {
-        let Demand { input_tokens, output_tokens, by_hour, .. } = &self.demand;
-        let weights: f64 = by_hour.iter().sum();
-        let share = |hour: usize| by_hour.get(hour).map_or(1.0 / HOURS as f64, |weight| weight / weights);
+        let Demand { input_tokens, output_tokens, .. } = &self.demand;
         let (mut prefill, mut all) = (0.0, Vec::new());
-        for hour in 0..HOURS {
-            let per_second = share(hour) / SECONDS;
+        for share in self.by_hour() {
+            let per_second = share / SECONDS;
             let (input, output) = (input_tokens * per_second, output_tokens * per_second);
             let loading = self.prefill.loaded_per_second.map_or(0.0, |loaded| input * hit_rate / loaded);
             let computing = input * (1.0 - hit_rate) / self.prefill.computed_per_second;

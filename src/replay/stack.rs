@@ -57,6 +57,13 @@ impl HitCurve {
         self.steps.get(at).or(self.steps.last()).map_or(0, |(blocks, _)| *blocks)
     }
 
+    /// The fewest blocks that hit at least this share of all prompt tokens; nothing where no capacity does.
+    #[must_use]
+    pub fn blocks_to_hit(&self, rate: f64) -> Option<u64> {
+        let at = self.steps.partition_point(|(_, tokens)| self.rate(*tokens) < rate);
+        self.steps.get(at).map(|(blocks, _)| *blocks)
+    }
+
     fn rate(&self, tokens: u64) -> f64 {
         super::info::share(tokens, self.prompt_tokens)
     }

@@ -13,6 +13,7 @@ mod invoice;
 mod money;
 mod parse;
 mod tally;
+mod week;
 
 pub use book::Book;
 pub use calendar::Days;
@@ -20,6 +21,7 @@ pub use error::{BookError, PriceError};
 pub use invoice::{Invoice, InvoiceLine, TenantInvoice, token_hours};
 pub use money::{Money, Price};
 pub use tally::Tally;
+pub use week::MeanPrices;
 
 #[cfg(test)]
 mod tests;
