@@ -148,7 +148,18 @@ fn a_simulated_replay_reports_the_promised_fields() {
     has(&report["by_tier"], &["ram", "nvme"]);
     let hit = report["by_tier"]["ram"].as_u64().unwrap() + report["by_tier"]["nvme"].as_u64().unwrap();
     assert_eq!(report["hit_tokens"], hit);
-    let two = json(&["replay", &path, "--simulate", "--ram-blocks", "100", "--nvme-blocks", "500", "--json"]);
+    let two = json(&[
+        "replay",
+        &path,
+        "--simulate",
+        "--policy",
+        "lru",
+        "--ram-blocks",
+        "100",
+        "--nvme-blocks",
+        "500",
+        "--json",
+    ]);
     assert_eq!((&two["hit_tokens"], &two["ram_blocks"]), (&report["hit_tokens"], &100.into()));
     let sizes =
         json(&["replay", &path, "--simulate", "--ram", "16MiB", "--nvme", "64MiB", "--block-bytes", "1MiB", "--json"]);
@@ -271,7 +282,16 @@ fn the_conversation_trace_hits_what_two_other_programs_computed() {
     if !path.is_file() {
         return;
     }
-    let report = json(&["replay", path.to_str().unwrap(), "--simulate", "--capacity-blocks", "10000", "--json"]);
+    let report = json(&[
+        "replay",
+        path.to_str().unwrap(),
+        "--simulate",
+        "--policy",
+        "lru",
+        "--capacity-blocks",
+        "10000",
+        "--json",
+    ]);
     assert!((report["hit_rate"].as_f64().unwrap() - 0.2157).abs() < 0.000_05, "{report}");
 }
 
@@ -449,7 +469,18 @@ fn a_plan_finds_the_cheapest_tiers_for_a_target_or_says_what_is_the_most() {
     }
     let both = mixes.iter().find(|mix| mix["policy"] == "lru" && mix["tiers"] == "ram+nvme").unwrap();
     let [ram, nvme] = ["ram_blocks", "nvme_blocks"].map(|field| both[field].to_string());
-    let replayed = json(&["replay", trace, "--simulate", "--ram-blocks", &ram, "--nvme-blocks", &nvme, "--json"]);
+    let replayed = json(&[
+        "replay",
+        trace,
+        "--simulate",
+        "--policy",
+        "lru",
+        "--ram-blocks",
+        &ram,
+        "--nvme-blocks",
+        &nvme,
+        "--json",
+    ]);
     assert_eq!(replayed["hit_rate"], both["hit_rate"], "what two simulated tiers of these sizes hit");
     assert_eq!(found["advice"]["reason"], "target");
     // A slow drive leaves more to RAM.

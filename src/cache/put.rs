@@ -229,7 +229,7 @@ impl PutWalk {
                 let crc = PayloadCrc::new(&self.keys[at]);
                 self.receiving = Some(Receiving { at, block, writer, crc, length: piece.length, received: 0 });
             }
-            None => self.refuse("RAM has no room: everything in it is leased or being moved"),
+            None => self.refuse("RAM has no room: everything in it is leased, being moved, or worth more"),
         }
         Ok(())
     }

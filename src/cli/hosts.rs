@@ -26,12 +26,9 @@ pub(super) struct HostsArgs {
     /// [default: cache-aware].
     #[arg(long, value_name = "NAME", requires = "hosts", value_parser = routing)]
     routing: Option<Rules>,
-    /// Requests come so many times as fast as they were recorded.
-    #[arg(long, value_name = "X", requires = "hosts", conflicts_with = "load", value_parser = positive)]
-    speed: Option<f64>,
     /// Requests come as fast as keeps the hosts busy for this share of the time if nothing is cached (0.8; more than 1 is more than they
     /// can do without a cache).
-    #[arg(long, value_name = "SHARE", requires = "hosts", value_parser = positive)]
+    #[arg(long, value_name = "SHARE", requires = "hosts", conflicts_with = "speed", value_parser = positive)]
     load: Option<f64>,
 }
 
@@ -84,11 +81,12 @@ impl HostsArgs {
         machine: &MachineArgs,
         tiers: SimulateOptions,
         trace: &Trace,
+        speed: Option<f64>,
     ) -> Result<HostsReports, CliError> {
         let extent = Extent::of(trace.requests());
         let rate = machine.prefill_rate().unwrap_or(f64::INFINITY);
         let speed = match self.load {
-            None => self.speed.unwrap_or(1.0),
+            None => speed.unwrap_or(1.0),
             Some(load) => {
                 let rule = "for a trace whose requests come at different times, and have tokens";
                 extent.speed_for(load, hosts, rate).ok_or_else(|| CliError::usage("--load", &load, rule))?

@@ -34,9 +34,6 @@ pub(super) struct Live {
     /// too.
     #[arg(long, conflicts_with_all = ["simulate", "workers", "quiesce"])]
     open_loop: bool,
-    /// Divide the trace's times by this in an open loop: at 60, an hour takes a minute.
-    #[arg(long, value_name = "X", default_value_t = 1.0, requires = "open_loop", value_parser = speed)]
-    speed: f64,
     /// Requests under way at a time in an open loop, at most: what has to wait for that is counted.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1024))]
     #[arg(requires = "open_loop")]
@@ -64,13 +61,13 @@ pub(super) struct Live {
 
 impl Live {
     /// How to replay blocks of so many bytes.
-    pub(super) fn options(&self, block_bytes: u32) -> Result<LiveOptions, CliError> {
+    pub(super) fn options(&self, block_bytes: u32, speed: Option<f64>) -> Result<LiveOptions, CliError> {
         let embedded = self.server.is_none();
         // An embedded server asks nobody.
         let credentials = if embedded { Credentials::default() } else { self.shown.credentials()? };
         Ok(LiveOptions {
             block_bytes,
-            pace: self.pace(),
+            pace: self.pace(speed),
             quiesce_between: self.quiesce,
             settle: self.settle,
             billing_prefix: billing_prefix(),
@@ -82,21 +79,26 @@ impl Live {
         })
     }
 
-    fn pace(&self) -> Pace {
+    /// Whether requests come at their times.
+    pub(super) const fn is_open(&self) -> bool {
+        self.open_loop
+    }
+
+    fn pace(&self, speed: Option<f64>) -> Pace {
         if self.open_loop {
-            Pace::Open { speed: self.speed, in_flight: self.in_flight.into() }
+            Pace::Open { speed: speed.unwrap_or(1.0), in_flight: self.in_flight.into() }
         } else {
             Pace::Closed { workers: self.workers.into() }
         }
     }
 
     /// What a record says of these flags.
-    pub(super) fn recorded(&self) -> Map<String, Value> {
+    pub(super) fn recorded(&self, speed: Option<f64>) -> Map<String, Value> {
         let mut options = Map::new();
         let mut say = |name: &str, value: Value| drop(options.insert(name.to_owned(), value));
         say("mode", "live".into());
         say("server", if self.server.is_some() { "another process" } else { "embedded" }.into());
-        match self.pace() {
+        match self.pace(speed) {
             Pace::Closed { workers } => say("workers", workers.into()),
             Pace::Open { speed, in_flight } => {
                 say("speed", speed.into());
@@ -174,7 +176,8 @@ pub(super) fn billing_prefix() -> String {
     format!("replay-{:016x}-", rand::random::<u64>())
 }
 
-fn speed(text: &str) -> Result<f64, String> {
+/// `--speed`.
+pub(super) fn speed(text: &str) -> Result<f64, String> {
     let speed: Option<f64> = text.parse().ok();
     let rule = || format!("--speed is {text}, it must be a number from 0.001 to 1000000");
     speed.filter(|speed| (0.001..=1e6).contains(speed)).ok_or_else(rule)

@@ -48,6 +48,9 @@ pub(super) struct Replay {
     hosts: HostsArgs,
     #[command(flatten)]
     live: Live,
+    /// Divide the trace's times by this, of an open loop or of several hosts: at 60, an hour takes a minute [default: 1].
+    #[arg(long, value_name = "X", value_parser = live::speed)]
+    speed: Option<f64>,
     /// Payload of a block.
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = block_bytes)]
     block_bytes: u32,
@@ -141,6 +144,9 @@ impl Replay {
             return compare.run(output);
         }
         let path = self.trace.clone().ok_or_else(|| CliError::usage("TRACE", &"absent", "the name of a trace"))?;
+        if let Some(speed) = self.speed.filter(|_| !self.live.is_open() && self.hosts.count().is_none()) {
+            return Err(CliError::usage("--speed", &speed, "with --open-loop or --hosts: no other replay has times"));
+        }
         if self.machine.is_given() {
             return self.run_machine(&path, output);
         }
@@ -182,7 +188,7 @@ impl Replay {
         options.wear_blocks_per_day = tiers.wear_budget.map(budget);
         let note = self.machine.note();
         if let Some(hosts) = self.hosts.count() {
-            let reports = self.hosts.run(hosts, &self.machine, options, &trace)?;
+            let reports = self.hosts.run(hosts, &self.machine, options, &trace, self.speed)?;
             return if self.json { output.json(&reports) } else { output.text(reports.text(note)) };
         }
         let predicted = simulate::predicted(&trace, options, machine);
@@ -191,7 +197,7 @@ impl Replay {
 
     /// What a record says of the flags.
     fn recorded(&self) -> Map<String, Value> {
-        let mut options = if self.simulate { self.tiers.recorded() } else { self.live.recorded() };
+        let mut options = if self.simulate { self.tiers.recorded() } else { self.live.recorded(self.speed) };
         options.insert("block_bytes".to_owned(), self.block_bytes.into());
         options
     }
@@ -243,7 +249,7 @@ impl Replay {
 
     fn lived(self, path: &Path) -> Result<(RecordedTrace, ReplayReport), CliError> {
         daemon::telemetry::init("warn");
-        let options = self.live.options(self.block_bytes)?;
+        let options = self.live.options(self.block_bytes, self.speed)?;
         let policy = self.tiers.daemons_policy()?;
         let Self { tiers: Tiers { admission, ram, nvme, data_dir, .. }, live, block_bytes, how, .. } = self;
         if let Some(address) = &live.server {

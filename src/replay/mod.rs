@@ -42,6 +42,8 @@ mod crash;
 mod folder;
 mod line;
 mod parser;
+#[cfg(test)]
+mod policy_tests;
 mod sessions;
 #[cfg(test)]
 mod shared;

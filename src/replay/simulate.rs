@@ -32,13 +32,19 @@ pub struct SimulateOptions {
 }
 
 impl SimulateOptions {
-    /// Tiers of so many blocks with the daemon's defaults.
+    /// The same with LRU, whose order is known from elsewhere.
     #[must_use]
     pub fn lru(ram_blocks: u64, nvme_blocks: u64) -> Self {
+        Self { policy: PolicyKind::Lru, ..Self::new(ram_blocks, nvme_blocks) }
+    }
+
+    /// Tiers of so many blocks with the daemon's defaults.
+    #[must_use]
+    pub fn new(ram_blocks: u64, nvme_blocks: u64) -> Self {
         Self {
             ram_blocks,
             nvme_blocks,
-            policy: PolicyKind::Lru,
+            policy: PolicyKind::default(),
             admission: AdmissionKind::default(),
             wear_blocks_per_day: None,
             crash_after: None,

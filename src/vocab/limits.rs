@@ -108,8 +108,8 @@ pub const PUT_IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Messages waiting for the planner. Each is handled in microseconds; past this, callers wait, and so do their clients.
 pub const PLANNER_INBOX: usize = 4_096;
-/// Blocks of used chains that are touched between two looks at the inbox: about 20 microseconds.
-pub const TOUCHED_AT_ONCE: usize = 256;
+/// Blocks of used chains that are touched between two looks at the inbox: at most 50 microseconds, by the slowest policy.
+pub const TOUCHED_AT_ONCE: usize = 32;
 /// Used chains that wait to be touched: past it, the next event touches them, whatever it is about.
 pub const UNTOUCHED_CHAINS_MAX: usize = 64;
 /// Long chains that are offered in parts at the same time: past it, no message is taken in before one is through.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvtier::plan::{
-    Answer, BlockRef, Command, Event, Filter, InstanceNo, Leased, Offer, Options, Planner, PutId, Transfer,
+    Answer, BlockRef, Command, Event, Filter, InstanceNo, Leased, Offer, Options, Planner, PolicyKind, PutId, Transfer,
 };
 use kvtier::vocab::{AccountId, BlockKey, Hints, LeaseId, Owner, OwnerPath, Retention, TierShape, Timestamp};
 
@@ -70,7 +70,8 @@ impl Cache {
     }
 
     pub(crate) fn of(options: Options) -> Self {
-        let planner = Planner::new(options);
+        // The tests name who goes first: by LRU.
+        let planner = Planner::new(Options { policy: PolicyKind::Lru, ..options });
         Self {
             planner,
             puts: 0,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvtier::plan::{
-    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PutId, Residence,
-    Transfer, Write,
+    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PolicyKind, PutId,
+    Residence, Transfer, Write,
 };
 use kvtier::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE};
 use kvtier::vocab::{BlockKey, LeaseId, Promise, SlotClass, SlotId, TierShape, Timestamp};
@@ -153,6 +153,7 @@ impl World {
             wear_bytes_per_day,
             pin_grace,
             offered_at_once,
+            policy: PolicyKind::ALL[seed as usize % PolicyKind::ALL.len()],
             ..Options::new(ram, nvme)
         };
         let temper = Temper {

@@ -48,7 +48,7 @@ async fn a_quiesced_replay_counts_exactly_what_its_simulation_does() {
     let (ram, nvme) = if std::env::var("KVTIER_TRACE").is_ok() { (1024, 8192) } else { (3, 6) };
     let live = replayed(&trace, (ram, nvme), &LiveOptions { quiesce_between: true, ..options() }).await;
     let blocks = |mib: u64| mib * MIB / u64::from(BLOCK);
-    let simulated = simulate(&trace, SimulateOptions::lru(blocks(ram), blocks(nvme)), |_, _| {});
+    let simulated = simulate(&trace, SimulateOptions::new(blocks(ram), blocks(nvme)), |_, _| {});
     assert_eq!(live.live.as_ref().unwrap().mismatched_blocks, 0);
     assert_eq!((live.ram_blocks, live.nvme_blocks), (Some(blocks(ram)), Some(blocks(nvme))));
     assert_eq!((live.hit_tokens, live.by_tier), (simulated.hit_tokens, simulated.by_tier));

@@ -55,7 +55,7 @@ async fn a_recording_simulated_hits_what_the_trace_behind_it_does() {
     assert_eq!(counters["recording_dropped"], 0);
     server.stop().await;
     let blocks = |mib: u64| mib * MIB / u64::from(BLOCK);
-    let options = SimulateOptions::lru(blocks(3), blocks(6));
+    let options = SimulateOptions::new(blocks(3), blocks(6));
     let open = || open_trace(&record, &TraceOptions::default()).unwrap();
     let recorded = simulate_requests(open(), options, |_, _, _| {}).unwrap();
     assert_eq!(recorded, simulate(&trace, options, |_, _| {}));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kvtier::media::{Faults, FaultyDevice};
-use kvtier::plan::{AdmissionKind, Answer, Event, InstanceNo, Options, Planner, Residence};
+use kvtier::plan::{AdmissionKind, Answer, Event, InstanceNo, Options, Planner, PolicyKind, Residence};
 use kvtier::replay::payload;
 use kvtier::tiers::{Catalog, NvmeShelf, RamShelf, Row, SlotPin};
 use kvtier::vocab::{BlockKey, SlotId, TierShape, Timestamp};
@@ -109,7 +109,8 @@ impl World {
         let wear_bytes_per_day = chance.pick(&[None, None, None, Some(86_400 * slot / 4)]);
         // Leases that are ended to make room are the planner's own tests' affair.
         let pin_grace = Duration::from_secs(1 << 30);
-        let options = Options { boot: 1, admission, wear_bytes_per_day, pin_grace, ..Options::new(ram, nvme) };
+        let policy = PolicyKind::ALL[seed as usize % PolicyKind::ALL.len()];
+        let options = Options { boot: 1, policy, admission, wear_bytes_per_day, pin_grace, ..Options::new(ram, nvme) };
         let temper = Temper {
             faults: faults(&mut chance),
             haste: chance.pick(&[30, 50, 50, 70]),

@@ -115,7 +115,6 @@ pub trait Policy: Send + Sync {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
     /// Least recently used goes first. With chains touched from tail to head, leaves always go before their ancestors.
-    #[default]
     Lru,
     /// Three queues: what is used once leaves a small first one quickly. Yang et al., "FIFO queues are all you need for cache
     /// eviction" (SOSP 2023).
@@ -133,6 +132,7 @@ pub enum PolicyKind {
     Gdsf,
     /// What is known of a block and its age say how likely it is to be used in the time that it would take: see
     /// `gittins/mod.rs`.
+    #[default]
     Gittins,
 }
 

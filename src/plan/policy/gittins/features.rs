@@ -14,7 +14,8 @@ const AGAIN: u16 = 3;
 /// Classes that are told by what comes in a trace, too.
 pub(super) const PLAIN_CLASSES: u16 = USES * LAST * FRESH * OUTPUT;
 /// All classes.
-pub(super) const CLASSES: u16 = PLAIN_CLASSES * WHO * AGAIN;
+#[cfg(test)]
+const CLASSES: u16 = PLAIN_CLASSES * WHO * AGAIN;
 /// Levels of what is known, from all blocks to those of one class.
 pub(super) const LEVELS: usize = 6;
 /// Tables of the levels above those of classes: of all, by uses, by place in the chain, by fresh blocks.

@@ -1,12 +1,14 @@
 //! Whether LRU would do better: both orders on the keys alone, with as many as the tier has blocks, or on a sample of them.
 
+use std::collections::VecDeque;
+
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
+use super::DOUBT;
 use super::learner::Learner;
 pub(super) use super::shadow::Seen;
 use super::shadow::Shadow;
-use super::{DOUBT, DRAWS};
 use crate::vocab::limits::SHADOW_BLOCKS;
 
 /// Hits are looked at over so many times the tier's blocks.
@@ -15,15 +17,30 @@ const WINDOW: f64 = 16.0;
 /// loses as good as nothing by a few requests of LRU.
 const BEHIND: f64 = 0.000_1;
 /// And no more once it is behind by this share.
-const AHEAD: f64 = 0.000_5;
+const AHEAD: f64 = 0.001;
+
+/// Leaves that an eviction from our shadow looks at: half as many as one from the tier decide as often which order leads.
+const SHADOW_DRAWS: usize = 32;
+/// Steps for each block that is shown: two in each shadow, and some for their ends.
+const STEPS: usize = 8;
+
+/// A request that the shadows follow.
+struct Pass {
+    chain: Vec<Seen>,
+    clock: u32,
+    begun: bool,
+    /// Whether LRU's shadow and ours have yet to follow it.
+    left: [bool; 2],
+}
 
 /// See above.
 #[derive(Default)]
 pub(super) struct Guard {
     lru: Shadow,
     own: Shadow,
-    /// The request that is being shown.
+    /// The request that is being shown, and those that both orders have yet to follow.
     chain: Vec<Seen>,
+    pending: VecDeque<Pass>,
     /// Blocks that the tier has room for, once that is known.
     capacity: Option<usize>,
     /// One key in 2^`sampled` is looked at.
@@ -63,12 +80,43 @@ impl Guard {
         (key >> 32) & ((1 << self.sampled) - 1) == 0
     }
 
-    /// The request was shown: what would either order have hit, and which of them leads?
-    pub(super) fn judge(&mut self, learner: &mut Learner, random: &mut Pcg64Mcg) {
+    /// All of a request's blocks were shown.
+    pub(super) fn end(&mut self, clock: u32) {
         let mut chain = std::mem::take(&mut self.chain);
         chain.sort_unstable_by_key(|seen| seen.depth);
-        let capacity = self.capacity.map_or(usize::MAX, |blocks| (blocks >> self.sampled).max(1));
-        let (ours, lrus, asked) = (self.own.run(&chain) as f64, self.lru.run(&chain) as f64, chain.len() as f64);
+        self.pending.push_back(Pass { chain, clock, begun: false, left: [true, true] });
+    }
+
+    /// Goes on with the requests that were shown, a few steps: for each block shown as many as it takes.
+    pub(super) fn work(&mut self, learner: &mut Learner, random: &mut Pcg64Mcg) {
+        for _ in 0..STEPS {
+            let Some(mut pass) = self.pending.pop_front() else { return };
+            let capacity = self.capacity.map_or(usize::MAX, |blocks| (blocks >> self.sampled).max(1));
+            if !pass.begun {
+                pass.begun = true;
+                self.judge(&pass.chain, capacity);
+            }
+            let Pass { chain, clock, left: [lru, own], .. } = &mut pass;
+            if *lru {
+                *lru = !self.lru.step(chain, *clock, capacity, |shadow, _| shadow.oldest());
+            } else {
+                let (clock, refuses) = (*clock, self.refuses);
+                *own = !self.own.step(chain, clock, capacity, |shadow, seen| {
+                    let (victim, lowest) = lowest(shadow, learner, random)?;
+                    (!refuses || learner.index_at(seen.class, clock) >= lowest).then_some(victim)
+                });
+            }
+            if pass.left == [false, false] {
+                self.thin();
+            } else {
+                self.pending.push_front(pass);
+            }
+        }
+    }
+
+    /// What either order would have hit of a request, and so which of them leads.
+    fn judge(&mut self, chain: &[Seen], capacity: usize) {
+        let (ours, lrus, asked) = (self.own.run(chain) as f64, self.lru.run(chain) as f64, chain.len() as f64);
         let window = WINDOW * capacity.min(SHADOW_BLOCKS) as f64;
         let keeps = (1.0 - asked / window).max(0.0);
         (self.lead, self.asked) = (self.lead * keeps + ours - lrus, self.asked * keeps + asked);
@@ -77,14 +125,10 @@ impl Guard {
         } else if self.lead > AHEAD * self.asked {
             self.lru_leads = false;
         }
-        let (clock, refuses) = (learner.clock(), self.refuses);
-        self.lru.visit(&chain, clock, capacity, |shadow, _| shadow.oldest());
-        self.own.visit(&chain, clock, capacity, |shadow, seen| {
-            let (victim, lowest) = lowest(shadow, learner, random)?;
-            (!refuses || learner.index_at(seen.class, clock) >= lowest).then_some(victim)
-        });
-        chain.clear();
-        self.chain = chain;
+    }
+
+    /// Looks at half of the keys where there are too many.
+    fn thin(&mut self) {
         while self.own.len().max(self.lru.len()) > SHADOW_BLOCKS {
             self.sampled += 1;
             let mask = (1 << self.sampled) - 1;
@@ -96,7 +140,8 @@ impl Guard {
 
     /// Bytes of memory that it takes.
     pub(super) fn bytes(&self) -> usize {
-        self.lru.bytes() + self.own.bytes() + self.chain.capacity() * size_of::<Seen>()
+        let pending: usize = self.pending.iter().map(|pass| pass.chain.capacity()).sum();
+        self.lru.bytes() + self.own.bytes() + (self.chain.capacity() + pending) * size_of::<Seen>()
     }
 }
 
@@ -108,7 +153,7 @@ fn lowest(shadow: &mut Shadow, learner: &mut Learner, random: &mut Pcg64Mcg) -> 
     };
     let mut lowest = shadow.oldest().map(|oldest| (oldest, DOUBT * index(shadow, oldest)));
     let leaves = shadow.leaves().len();
-    for _ in 0..if leaves > 0 { DRAWS } else { 0 } {
+    for _ in 0..if leaves > 0 { SHADOW_DRAWS } else { 0 } {
         let number = shadow.leaves()[random.random_range(0..leaves)];
         let index = index(shadow, number);
         if lowest.is_none_or(|(_, least)| index < least) {

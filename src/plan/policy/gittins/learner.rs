@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use super::features::{CLASSES, Features, LEVELS, SHARED_TABLES};
+use super::features::{Features, LEVELS, PLAIN_CLASSES, SHARED_TABLES};
 
 /// Bins of ages: from one request to four million, which is the last one's begin.
 const BINS: usize = 23;
@@ -22,6 +22,8 @@ const STALE_AFTER: u32 = 16;
 const FORGETS_AT: f32 = 80_000.0;
 /// Uses are counted up to this: more make no class of their own.
 const USES_COUNTED: u8 = 7;
+/// What must have been seen before anything is made of it: some 250 requests.
+const SEASONED: f32 = 400.0;
 /// Not yet in the first bin: the request goes on, or the next has not begun.
 const FILLING: u8 = u8::MAX;
 
@@ -58,11 +60,14 @@ struct Indices {
     at: Option<u32>,
 }
 
+const UNREAD: Indices = Indices { of: [0.0; BINS], at: None };
+
 /// See above.
 #[derive(Debug)]
 pub(super) struct Learner {
     /// Requests so far.
     clock: u32,
+    seasoned: bool,
     groups: Vec<Members>,
     vacant: Vec<u32>,
     /// Groups that will enter each bin, by when they will.
@@ -73,19 +78,22 @@ pub(super) struct Learner {
     tables: Vec<Table>,
     beyond: HashMap<u16, u32>,
     indices: Vec<Indices>,
+    indices_beyond: HashMap<u16, Indices>,
 }
 
 impl Default for Learner {
     fn default() -> Self {
         Self {
             clock: 0,
+            seasoned: false,
             groups: Vec::new(),
             vacant: Vec::new(),
             ageing: Default::default(),
             open: Vec::new(),
-            tables: vec![BLANK; usize::from(SHARED_TABLES + super::features::PLAIN_CLASSES)],
+            tables: vec![BLANK; usize::from(SHARED_TABLES + PLAIN_CLASSES)],
             beyond: HashMap::new(),
-            indices: vec![Indices { of: [0.0; BINS], at: None }; usize::from(CLASSES)],
+            indices: vec![UNREAD; usize::from(PLAIN_CLASSES)],
+            indices_beyond: HashMap::new(),
         }
     }
 }
@@ -99,6 +107,7 @@ impl Learner {
     pub(super) fn tick(&mut self) {
         self.clock = self.clock.wrapping_add(1);
         self.open.clear();
+        self.seasoned |= self.tables[0].reach[0] > SEASONED;
         if self.tables[0].reach[0] > FORGETS_AT {
             for table in &mut self.tables {
                 table.reach.iter_mut().chain(&mut table.uses).for_each(|seen| *seen /= 2.0);
@@ -137,7 +146,7 @@ impl Learner {
 
     /// Where a table is.
     fn place(&mut self, table: u16) -> usize {
-        let known = usize::from(SHARED_TABLES + super::features::PLAIN_CLASSES);
+        let known = usize::from(SHARED_TABLES + PLAIN_CLASSES);
         if usize::from(table) < known {
             return table.into();
         }
@@ -147,6 +156,11 @@ impl Learner {
             self.tables.push(BLANK);
         }
         place as usize
+    }
+
+    /// Whether enough was seen to go by it: ages that nobody has reached yet would look better than those that were.
+    pub(super) fn is_seasoned(&self) -> bool {
+        self.seasoned
     }
 
     /// What is known of a group's blocks.
@@ -228,18 +242,37 @@ impl Learner {
     }
 
     /// What a block is worth that was used last by request `at`: chance of a use by expected requests kept, interpolated
-    /// between the begins of two bins.
+    /// between the begins of two bins. An eviction asks for more than a hundred of these.
+    #[inline]
     pub(super) fn index_at(&mut self, class: u16, at: u32) -> f32 {
-        let known = self.indices[usize::from(class)].at;
-        if known.is_none_or(|known| self.clock.wrapping_sub(known) >= STALE_AFTER) {
-            self.indices[usize::from(class)] = Indices { of: self.work_out(class), at: Some(self.clock) };
-        }
-        let of = &self.indices[usize::from(class)].of;
-        let age = self.clock.wrapping_sub(at).max(1);
+        let clock = self.clock;
+        let known = self.indices.get(usize::from(class));
+        let of = match known.filter(|known| known.at.is_some_and(|at| clock.wrapping_sub(at) < STALE_AFTER)) {
+            Some(known) => &known.of,
+            None => self.read(class),
+        };
+        let age = clock.wrapping_sub(at).max(1);
         let bin = age.ilog2() as usize;
         let Some(next) = of.get(bin + 1) else { return of[BINS - 1] };
-        let into = (age - begin(bin)) as f32 / begin(bin) as f32;
-        of[bin] * (1.0 - into) + next * into
+        // A division by a power of two, as a multiplication.
+        let into = age as f32 * f32::from_bits((127 - bin as u32) << 23) - 1.0;
+        of[bin] + (next - of[bin]) * into
+    }
+
+    /// The indices of a class, worked out anew where they are stale, or where it is one that few daemons have.
+    #[cold]
+    fn read(&mut self, class: u16) -> &[f32; BINS] {
+        let is_plain = usize::from(class) < self.indices.len();
+        let known = if is_plain { self.indices[usize::from(class)].at } else { self.beyond_indices(class).at };
+        if known.is_none_or(|known| self.clock.wrapping_sub(known) >= STALE_AFTER) {
+            let new = Indices { of: self.work_out(class), at: Some(self.clock) };
+            *(if is_plain { &mut self.indices[usize::from(class)] } else { self.beyond_indices(class) }) = new;
+        }
+        if is_plain { &self.indices[usize::from(class)].of } else { &self.beyond_indices(class).of }
+    }
+
+    fn beyond_indices(&mut self, class: u16) -> &mut Indices {
+        self.indices_beyond.entry(class).or_insert(UNREAD)
     }
 
     fn work_out(&mut self, class: u16) -> [f32; BINS] {
@@ -264,6 +297,7 @@ impl Learner {
             + self.tables.capacity() * size_of::<Table>()
             + self.indices.capacity() * size_of::<Indices>()
             + self.beyond.allocation_size()
+            + self.indices_beyond.allocation_size()
     }
 }
 
@@ -281,4 +315,59 @@ fn best_ratio(hazard: &[f32; BINS], from: usize) -> f32 {
         best = best.max(chance / time);
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Facts, Visit};
+    use super::*;
+
+    #[test]
+    fn the_best_ratio_waits_for_what_is_worth_it() {
+        let mut hazard = [0.0; BINS];
+        // Half are used in the bin of ages 4 to 8, none else.
+        hazard[2] = 0.5;
+        let ratio = |from| best_ratio(&hazard, from);
+        // From age 1: through bins of 1, 2 and 4 requests, the last of which ends half of the time after 2.
+        assert!((ratio(0) - 0.5 / (1.0 + 2.0 + 4.0 * 0.75)).abs() < 1e-6, "{}", ratio(0));
+        assert!((ratio(2) - 0.5 / 3.0).abs() < 1e-6 && ratio(1) < ratio(2) && ratio(3) == 0.0);
+    }
+
+    #[test]
+    fn ages_of_use_are_learnt_and_blocks_past_them_are_worth_less() {
+        let (mut learner, facts) = (Learner::default(), Facts::default());
+        let features = Features::of_new(1, 0, &facts, &Visit::default());
+        let mut waiting = VecDeque::new();
+        for _ in 0..400 {
+            learner.tick();
+            waiting.push_back(learner.enter(features, 1));
+            if waiting.len() > 20 {
+                let group = waiting.pop_front().unwrap();
+                assert_eq!(learner.used(group), 2);
+            }
+        }
+        let index = |learner: &mut Learner, age| {
+            let at = learner.clock() - age;
+            learner.index_at(features.class(), at)
+        };
+        let [young, due, past] = [1, 16, 40].map(|age| index(&mut learner, age));
+        assert!(young < due && past < due / 4.0, "{young} {due} {past}");
+        waiting.into_iter().for_each(|group| learner.leave(group));
+        (0..100).for_each(|_| learner.tick());
+        assert_eq!(learner.vacant.len(), learner.groups.len(), "groups without blocks are used again");
+    }
+
+    #[test]
+    fn what_was_learnt_is_forgotten_by_halves() {
+        let (mut learner, features) =
+            (Learner::default(), Features::of_new(1, 0, &Facts::default(), &Visit::default()));
+        for _ in 0..200_000 {
+            learner.tick();
+            let group = learner.enter(features, 1);
+            learner.leave(group);
+            learner.enter(features, 1);
+        }
+        assert!(learner.tables[0].reach[0] <= FORGETS_AT * 1.01, "{}", learner.tables[0].reach[0]);
+        assert!(learner.tables[0].reach[0] > FORGETS_AT / 4.0);
+    }
 }

@@ -12,6 +12,8 @@ mod features;
 mod guard;
 mod learner;
 mod shadow;
+#[cfg(test)]
+mod tests;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -84,6 +86,11 @@ impl Gittins {
         self.groups[block] & CHILLED != 0
     }
 
+    /// Whether LRU's order is the one to follow now.
+    fn is_lru(&self) -> bool {
+        self.guard.lru_leads() || !self.learner.is_seasoned()
+    }
+
     /// The leaf with the lowest index, of LRU's own and of a sample, and that index.
     fn lowest(&mut self, list: u16, own: Option<u32>, evictable: &mut dyn FnMut(u32) -> bool) -> Option<(u32, f32)> {
         let mut lowest = own.map(|block| (block, DOUBT * self.learner.index(self.group(block))));
@@ -129,8 +136,9 @@ impl Gittins {
     fn show(&mut self, facts: &Facts, features: Features) {
         self.guard.see(Seen { key: facts.key, depth: facts.depth, class: features.class() });
         if facts.depth == 0 {
-            self.guard.judge(&mut self.learner, &mut self.random);
+            self.guard.end(self.learner.clock());
         }
+        self.guard.work(&mut self.learner, &mut self.random);
     }
 }
 
@@ -149,7 +157,7 @@ impl Policy for Gittins {
 
     fn admits(&mut self, list: u16, facts: &Facts, visit: &Visit) -> bool {
         self.guard.refuses();
-        if self.guard.lru_leads() {
+        if self.is_lru() {
             return true;
         }
         let uses = self.ghosts.get(facts.key).map_or(1, |group| self.learner.uses(*group).saturating_add(1));
@@ -235,7 +243,7 @@ impl Policy for Gittins {
     fn victim(&mut self, list: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
         self.guard.full_at(self.held);
         let own = self.lru.victim(list, evictable)?;
-        if self.guard.lru_leads() || self.is_chilled(own) {
+        if self.is_lru() || self.is_chilled(own) {
             return Some(own);
         }
         if let Some((_, drawn)) = self.drawn.take().filter(|(of, drawn)| *of == list && evictable(*drawn)) {

@@ -1,5 +1,6 @@
 //! What a tier would hold under another order: keys and their tree, without blocks.
 
+use super::super::super::gallop;
 use super::super::ghosts::ByKey;
 use super::super::leaves::Leaves;
 use super::super::lru::Lru;
@@ -36,6 +37,10 @@ pub(super) struct Shadow {
     vacant: Vec<u32>,
     leaves: Leaves,
     order: Lru,
+    /// Of the chain that is being shown: the blocks that have come in and not yet become hot.
+    held: Vec<u32>,
+    /// All of it that there is room for has come in.
+    is_in: bool,
 }
 
 impl Shadow {
@@ -43,9 +48,10 @@ impl Shadow {
         self.known.len()
     }
 
-    /// How many of a chain's blocks, from the first on, are held.
+    /// How many of a chain's blocks, from the first on, are held. What is held of a chain is so from its first block on, or nearly
+    /// so where only some keys are looked at.
     pub(super) fn run(&self, chain: &[Seen]) -> usize {
-        chain.iter().take_while(|seen| self.known.contains_key(&seen.key)).count()
+        gallop(chain.len(), |at| self.known.contains_key(&chain[at].key))
     }
 
     pub(super) fn leaves(&self) -> &[u32] {
@@ -62,35 +68,48 @@ impl Shadow {
         order.victim(LIST, &mut |number| nodes[number as usize].children == 0)
     }
 
-    /// A request uses a chain by its `clock`: what is not held comes in, for each the leaf that `choose` names, and not where
-    /// it names none.
-    pub(super) fn visit(
+    /// One step of a request's use of a chain, by its `clock`: what is not held comes in, from the first block on, for each the leaf
+    /// that `choose` names, and not from where it names none on; then, back to the first, each becomes the hottest. Whether that
+    /// was the last step. A chain is shown to its end before another one is.
+    pub(super) fn step(
         &mut self,
         chain: &[Seen],
         clock: u32,
         capacity: usize,
-        mut choose: impl FnMut(&mut Self, &Seen) -> Option<u32>,
-    ) {
-        let (mut held, mut parent) = (Vec::with_capacity(chain.len()), NONE);
-        'chain: for seen in chain {
-            let known = self.known.get(&seen.key).copied();
-            if known.is_none() {
-                while self.len() >= capacity {
-                    let Some(victim) = choose(self, seen) else { break 'chain };
-                    self.evict(victim);
-                }
-            }
-            let number = known.unwrap_or_else(|| self.insert(seen, parent));
-            (self.nodes[number as usize].class, self.nodes[number as usize].at) = (seen.class, clock);
-            // What the request needs does not go for it.
-            self.hold(number);
-            held.push(number);
-            parent = number;
-        }
-        for number in held.into_iter().rev() {
+        choose: impl FnMut(&mut Self, &Seen) -> Option<u32>,
+    ) -> bool {
+        if !self.is_in {
+            let next = chain.get(self.held.len());
+            self.is_in = !next.is_some_and(|seen| self.take_in(seen, clock, capacity, choose));
+        } else if let Some(number) = self.held.pop() {
             self.let_go(number);
             self.order.warm(LIST, number);
         }
+        let ends = self.is_in && self.held.is_empty();
+        self.is_in &= !ends;
+        ends
+    }
+
+    /// The next block of a request's chain. False where there is no room for it.
+    fn take_in(
+        &mut self,
+        seen: &Seen,
+        clock: u32,
+        capacity: usize,
+        mut choose: impl FnMut(&mut Self, &Seen) -> Option<u32>,
+    ) -> bool {
+        let parent = self.held.last().copied().unwrap_or(NONE);
+        let known = self.known.get(&seen.key).copied();
+        while known.is_none() && self.len() >= capacity {
+            let Some(victim) = choose(self, seen) else { return false };
+            self.evict(victim);
+        }
+        let number = known.unwrap_or_else(|| self.insert(seen, parent));
+        (self.nodes[number as usize].class, self.nodes[number as usize].at) = (seen.class, clock);
+        // What the request needs does not go for it.
+        self.hold(number);
+        self.held.push(number);
+        true
     }
 
     /// Keeps only the keys that `keeps` accepts, in their order.
@@ -178,7 +197,7 @@ mod tests {
     fn lru(keys: &[&[u64]], capacity: usize) -> Shadow {
         let mut shadow = Shadow::default();
         for (clock, keys) in (1..).zip(keys) {
-            shadow.visit(&chain(keys), clock, capacity, |shadow, _| shadow.oldest());
+            while !shadow.step(&chain(keys), clock, capacity, |shadow, _| shadow.oldest()) {}
         }
         shadow
     }

@@ -1,0 +1,67 @@
+//! What policies hit: the figures that the default was chosen by, and that it is nowhere much worse than LRU.
+
+use super::{GenerateOptions, Generator, PolicyKind, SimulateOptions, Trace, Workload, shared, simulate};
+
+fn hit_rate(trace: &Trace, policy: PolicyKind, blocks: u64) -> f64 {
+    simulate(trace, SimulateOptions { policy, ..SimulateOptions::lru(blocks, 0) }, |_, _| {}).hit_rate
+}
+
+/// The first requests of a workload; fewer where they are long.
+fn sample(kind: Workload, requests: u64) -> Trace {
+    let options = kind.options();
+    let requests = if kind == Workload::Agent { requests / 6 } else { requests };
+    let generator = Generator::new(GenerateOptions { requests, ..options.clone() }).unwrap();
+    Trace::collect(options.block_tokens, generator)
+}
+
+/// Capacities, the share of the way from LRU to the optimum that is to be gone at least, and what LRU and the optimum hit
+/// (`reference/policies.md` and the golden figures).
+const CONVERSATION: [(u64, f64, f64, f64); 4] = [
+    (1_000, 0.25, 0.0454, 0.1944),
+    (3_000, 0.30, 0.0666, 0.3003),
+    (10_000, 0.17, 0.2157, 0.3736),
+    (30_000, 0.2, 0.3322, 0.3736),
+];
+const SYNTHETIC: [(u64, f64, f64, f64); 4] = [
+    (1_000, 0.10, 0.0857, 0.2819),
+    (3_000, 0.14, 0.1942, 0.4549),
+    (10_000, 0.30, 0.4318, 0.6292),
+    (30_000, 0.5, 0.6356, 0.6512),
+];
+
+#[test]
+fn the_default_goes_a_good_part_of_the_way_from_lru_to_the_optimum() {
+    for (name, points) in [("conversation", CONVERSATION), ("synthetic", SYNTHETIC)] {
+        let Some(trace) = shared::mooncake(name) else { return };
+        for (blocks, least, lru, optimum) in points {
+            let share = (hit_rate(&trace, PolicyKind::default(), blocks) - lru) / (optimum - lru);
+            assert!(share >= least, "{name}, {blocks} blocks: {share:.3} of the way, at least {least}");
+        }
+    }
+}
+
+#[test]
+fn the_default_is_nowhere_worse_than_lru_by_more_than_a_tenth_of_a_point() {
+    for kind in Workload::ALL {
+        let trace = sample(kind, 1_200);
+        for blocks in [100, 400, 1_500, 6_000, 25_000] {
+            let [own, lru] = [PolicyKind::default(), PolicyKind::Lru].map(|policy| hit_rate(&trace, policy, blocks));
+            assert!(own > lru - 0.001, "{kind:?}, {blocks} blocks: {own:.4}, LRU {lru:.4}");
+        }
+    }
+}
+
+#[test]
+fn every_policy_keeps_the_planners_invariants() {
+    let trace = sample(Workload::Chat, 150);
+    for policy in PolicyKind::ALL {
+        for (ram_blocks, nvme_blocks) in [(120, 0), (60, 300)] {
+            let options = SimulateOptions { policy, ..SimulateOptions::lru(ram_blocks, nvme_blocks) };
+            let mut simulation = super::Simulation::new(options);
+            for request in trace.requests() {
+                simulation.request(&request, trace.block_tokens());
+                simulation.planner().check().unwrap();
+            }
+        }
+    }
+}
