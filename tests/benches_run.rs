@@ -23,18 +23,30 @@ mod tests {
     use kvtier::cache::{Chain, Keys};
     use kvtier::vocab::{BlockKey, Owner, TenantName};
 
+    use kvtier::plan::PolicyKind;
+
     use super::{hashing, lookup, planner, reopen};
 
     #[test]
     fn the_planner_bench_replays_its_trace() {
         let workload = planner::Workload::generate(60);
-        let (run, simulation) = workload.through_the_planner();
-        assert_eq!(run.accesses, workload.accesses());
-        assert!(run.hits > 0 && run.hits < run.accesses, "{run:?}");
-        simulation.planner().check().unwrap();
-        assert!(simulation.planner().is_quiet());
-        let counters = simulation.planner().counters();
-        assert!(counters.ram_evicted > 0 && counters.nvme_evicted > 0 && counters.promoted > 0, "{counters:?}");
+        for policy in [PolicyKind::Lru, PolicyKind::default()] {
+            let (run, simulation) = workload.through_the_planner(policy);
+            assert_eq!(run.accesses, workload.accesses());
+            assert!(run.hits > 0 && run.hits < run.accesses, "{run:?}");
+            simulation.planner().check().unwrap();
+            assert!(simulation.planner().is_quiet());
+            let counters = simulation.planner().counters();
+            assert!(counters.ram_evicted > 0 && counters.nvme_evicted > 0 && counters.promoted > 0, "{counters:?}");
+        }
+    }
+
+    #[test]
+    fn the_stack_and_the_planner_hit_the_same_tokens() {
+        let workload = planner::Workload::generate(60);
+        let hit = workload.through_the_stack();
+        assert!(hit > 0);
+        assert_eq!(hit, workload.through_one_tier());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use kvtier::plan::{Ask, Facts, Heat, Policy, PolicyKind, Use, Visit};
-use kvtier::replay::{GenerateOptions, Generator, SimulateOptions, Simulation};
+use kvtier::replay::{GenerateOptions, Generator, HitCurve, SimulateOptions, Simulation, Trace, simulate};
 use kvtier::vocab::{BlockKey, Hints, Timestamp};
 use lru::LruCache;
 
@@ -14,6 +14,8 @@ const NOBODY: Ask<'_> = &Facts::default;
 /// Requests with their keys computed.
 pub(crate) struct Workload {
     requests: Vec<(Timestamp, Arc<[BlockKey]>)>,
+    /// The same, as a trace.
+    trace: Trace,
     /// The same blocks as small numbers, in the order of access.
     accesses: Vec<u32>,
     /// Distinct blocks.
@@ -32,8 +34,9 @@ impl Workload {
     pub(crate) fn generate(requests: u64) -> Self {
         let options = GenerateOptions { requests, block_tokens: 64, ..GenerateOptions::default() };
         let Ok(generator) = Generator::new(options) else { unreachable!("the default options are good") };
-        let mut made = Self { requests: Vec::new(), accesses: Vec::new(), distinct: 0 };
-        for request in generator {
+        let trace = Trace::collect(64, generator);
+        let mut made = Self { requests: Vec::new(), trace: trace.clone(), accesses: Vec::new(), distinct: 0 };
+        for request in trace.requests() {
             let keys =
                 request.hash_ids.iter().map(|id| BlockKey::from_bytes(*blake3::hash(&id.to_le_bytes()).as_bytes()));
             made.requests.push((Timestamp(request.timestamp_ms), keys.collect()));
@@ -56,9 +59,10 @@ impl Workload {
     }
 
     /// Two tiers, of an eighth and a half of the distinct blocks; every command is consumed.
-    pub(crate) fn through_the_planner(&self) -> (Run, Simulation) {
+    pub(crate) fn through_the_planner(&self, policy: PolicyKind) -> (Run, Simulation) {
         let (ram_blocks, nvme_blocks) = (u64::from(self.distinct / 8), u64::from(self.distinct / 2));
-        let mut simulation = Simulation::new(SimulateOptions::lru(ram_blocks, nvme_blocks));
+        let mut simulation =
+            Simulation::new(SimulateOptions { policy, ..SimulateOptions::new(ram_blocks, nvme_blocks) });
         let mut run = Run { accesses: 0, hits: 0 };
         for (now, keys) in &self.requests {
             let counts = simulation.visit(*now, keys, Hints::default());
@@ -66,6 +70,16 @@ impl Workload {
             run.hits += u64::from(counts.hit());
         }
         (run, simulation)
+    }
+
+    /// LRU at every capacity, from one pass: what it would hit with a quarter of the distinct blocks, in tokens.
+    pub(crate) fn through_the_stack(&self) -> u64 {
+        HitCurve::of_lru(&self.trace, |_| {}).hit_tokens(u64::from(self.distinct / 4))
+    }
+
+    /// The same from the planner, at one capacity.
+    pub(crate) fn through_one_tier(&self) -> u64 {
+        simulate(&self.trace, SimulateOptions::lru(u64::from(self.distinct / 4), 0), |_, _| {}).hit_tokens
     }
 
     /// The planner's own list: numbers in two arrays.

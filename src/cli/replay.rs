@@ -72,7 +72,8 @@ enum Other {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Embedded or simulated server")]
 struct Tiers {
-    /// What is evicted first: lru, or, simulated on one tier, belady, the offline optimum. The daemon's default where absent.
+    /// What is evicted first: lru, s3-fifo, sieve, w-tinylfu, arc, gdsf, gittins, or, simulated on one tier, belady, the offline
+    /// optimum. The daemon's default, gittins, where absent.
     #[arg(long, value_parser = names::replay_policy, value_name = "NAME", conflicts_with = "server")]
     policy: Option<ReplayPolicy>,
     /// What is written to NVMe: always, second-use or ram-eviction. The daemon's default where absent.

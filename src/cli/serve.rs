@@ -45,7 +45,7 @@ pub(super) struct Serve {
     /// Once for each drive; losing one loses its blocks and no others. 0 for none [default: 8GiB].
     #[arg(long, value_name = "[DIR=]SIZE", value_parser = drive::parse)]
     nvme: Vec<DriveSpec>,
-    /// What is evicted first: lru.
+    /// What is evicted first: lru, s3-fifo, sieve, w-tinylfu, arc, gdsf or gittins (the default).
     #[arg(long, value_name = "NAME", value_parser = names::policy)]
     policy: Option<PolicyKind>,
     /// What is written to NVMe: always (at once: the warmest after a crash), second-use (what is used again) or

@@ -13,11 +13,15 @@ use crate::vocab::limits::SHADOW_BLOCKS;
 
 /// Hits are looked at over so many times the tier's blocks.
 const WINDOW: f64 = 16.0;
+/// And over so many requests at least: some are as long as a tier.
+const REQUESTS: f64 = 256.0;
 /// LRU leads once it is ahead by this share of the blocks asked for: at once, since each loss counts, and an order that is better
 /// loses as good as nothing by a few requests of LRU.
 const BEHIND: f64 = 0.000_1;
 /// And no more once it is behind by this share.
 const AHEAD: f64 = 0.001;
+/// And by so many requests' blocks: where requests are as long as the tier, one of them is luck.
+const LUCK: f64 = 2.0;
 
 /// Leaves that an eviction from our shadow looks at: half as many as one from the tier decide as often which order leads.
 const SHADOW_DRAWS: usize = 32;
@@ -118,12 +122,13 @@ impl Guard {
     fn judge(&mut self, chain: &[Seen], capacity: usize) {
         let (ours, lrus, asked) = (self.own.run(chain) as f64, self.lru.run(chain) as f64, chain.len() as f64);
         let window = WINDOW * capacity.min(SHADOW_BLOCKS) as f64;
-        let keeps = (1.0 - asked / window).max(0.0);
+        let keeps = (1.0 - asked / window).max(1.0 - 1.0 / REQUESTS);
         (self.lead, self.asked) = (self.lead * keeps + ours - lrus, self.asked * keeps + asked);
-        if self.lead < -BEHIND * self.asked {
-            self.lru_leads = true;
-        } else if self.lead > AHEAD * self.asked {
+        if self.lead > AHEAD * self.asked + LUCK * asked {
             self.lru_leads = false;
+        } else if self.lead < -BEHIND * self.asked || asked > capacity as f64 / 2.0 {
+            // A request that takes half of the tier leaves little to choose.
+            self.lru_leads = true;
         }
     }
 

@@ -283,6 +283,10 @@ impl Learner {
             let weight = if level == 0 { 1.0 } else { WEIGHT_OF_PARENT };
             let Table { reach, uses } = &self.tables[place];
             for bin in 0..BINS {
+                if level == 0 && bin > 0 {
+                    // An age that few have reached is no better than the one before it, as far as anybody knows.
+                    hazard[bin] = hazard[bin].min(hazard[bin - 1]);
+                }
                 hazard[bin] = (uses[bin] + weight * hazard[bin]) / (reach[bin].max(uses[bin]) + weight);
             }
         }
