@@ -21,7 +21,8 @@ use crate::support::{Gate, chain, payload, spec};
 
 const MIB: u64 = 1 << 20;
 /// Room for 256 blocks in RAM and 512 on the drive. What a scrub reads is not let go, and here each block counts.
-const TIERS: [&str; 6] = ["--ram", "1MiB", "--nvme", "2MiB", "--scrub", "0"];
+// By LRU: what came last is there.
+const TIERS: [&str; 8] = ["--ram", "1MiB", "--nvme", "2MiB", "--scrub", "0", "--policy", "lru"];
 /// Blocks of a prompt.
 const BLOCKS: u32 = 16;
 /// Prompts that RAM holds.

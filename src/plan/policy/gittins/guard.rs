@@ -20,8 +20,8 @@ const REQUESTS: f64 = 256.0;
 const BEHIND: f64 = 0.000_1;
 /// And no more once it is behind by this share.
 const AHEAD: f64 = 0.001;
-/// And by so many requests' blocks: where requests are as long as the tier, one of them is luck.
-const LUCK: f64 = 2.0;
+/// And by so many requests' blocks: where requests are long, one more or less is luck.
+const LUCK: f64 = 4.0;
 
 /// Leaves that an eviction from our shadow looks at: half as many as one from the tier decide as often which order leads.
 const SHADOW_DRAWS: usize = 32;

@@ -22,8 +22,10 @@ const STALE_AFTER: u32 = 16;
 const FORGETS_AT: f32 = 80_000.0;
 /// Uses are counted up to this: more make no class of their own.
 const USES_COUNTED: u8 = 7;
-/// What must have been seen before anything is made of it: some 250 requests.
+/// What must have been seen before anything is made of it: some 100 requests.
 const SEASONED: f32 = 400.0;
+/// And of these uses: of a daemon into which blocks are only put, nothing is known.
+const SEASONED_USES: f32 = 40.0;
 /// Not yet in the first bin: the request goes on, or the next has not begun.
 const FILLING: u8 = u8::MAX;
 
@@ -107,7 +109,8 @@ impl Learner {
     pub(super) fn tick(&mut self) {
         self.clock = self.clock.wrapping_add(1);
         self.open.clear();
-        self.seasoned |= self.tables[0].reach[0] > SEASONED;
+        let uses = || self.tables[0].uses.iter().sum::<f32>();
+        self.seasoned |= self.tables[0].reach[0] > SEASONED && uses() > SEASONED_USES;
         if self.tables[0].reach[0] > FORGETS_AT {
             for table in &mut self.tables {
                 table.reach.iter_mut().chain(&mut table.uses).for_each(|seen| *seen /= 2.0);
