@@ -1,5 +1,4 @@
 //! `kvtier plan` as scripts rely on it: the shape of its JSON, its sums, and sentences about bad input.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

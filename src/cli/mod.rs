@@ -109,7 +109,7 @@ enum Command {
     /// Look at a trace, or make one.
     Trace(trace::Trace),
     /// Replay a trace: simulated on the planner, or live with real bytes.
-    Replay(replay::Replay),
+    Replay(Box<replay::Replay>),
     /// What tiers of which size would hit, from a trace: before the drives are bought.
     Plan(plan::Plan),
     /// This machine's limits, and kvtier's share of each, measured in turn.

@@ -9,9 +9,10 @@ fn hit_rate(trace: &Trace, policy: PolicyKind, blocks: u64) -> f64 {
 /// The first requests of a workload; fewer where they are long.
 fn sample(kind: Workload, requests: u64) -> Trace {
     let options = kind.options();
+    let block_tokens = options.block_tokens;
     let requests = if kind == Workload::Agent { requests / 6 } else { requests };
-    let generator = Generator::new(GenerateOptions { requests, ..options.clone() }).unwrap();
-    Trace::collect(options.block_tokens, generator)
+    let generator = Generator::new(GenerateOptions { requests, ..options }).unwrap();
+    Trace::collect(block_tokens, generator)
 }
 
 /// Capacities, the share of the way from LRU to the optimum that is to be gone at least, and what LRU and the optimum hit

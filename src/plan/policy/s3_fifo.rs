@@ -56,7 +56,7 @@ impl S3Fifo {
     }
 
     /// Puts a block at the hot end of the main queue of its list.
-    fn to_main(&mut self, block: u32) {
+    fn move_to_main(&mut self, block: u32) {
         let State { list, .. } = self.states[block];
         let held = &mut self.list(list).held;
         (held[0], held[1]) = (held[0] - 1, held[1] + 1);
@@ -129,7 +129,7 @@ impl Policy for S3Fifo {
             let state = &mut self.states[block];
             match (main, state.uses) {
                 (false, 2..) => {
-                    self.to_main(block);
+                    self.move_to_main(block);
                     stuck = [0, 0];
                     continue;
                 }
