@@ -55,7 +55,7 @@ fn the_default_is_nowhere_worse_than_lru_by_more_than_a_tenth_of_a_point() {
 
 #[test]
 fn every_policy_keeps_the_planners_invariants() {
-    let trace = sample(Workload::Chat, 700);
+    let trace = sample(Workload::Retrieval, 900);
     for policy in PolicyKind::ALL {
         for (ram_blocks, nvme_blocks) in [(120, 0), (60, 300)] {
             let options = SimulateOptions { policy, ..SimulateOptions::lru(ram_blocks, nvme_blocks) };
