@@ -171,6 +171,11 @@ impl Learner {
         Features::of_class(self.groups[group.0 as usize].class)
     }
 
+    /// Whether a group's blocks were used by the request that is going on.
+    pub(super) fn is_of_now(&self, group: Group) -> bool {
+        self.groups[group.0 as usize].at == self.clock
+    }
+
     /// How often each of a group's blocks was used.
     pub(super) fn uses(&self, group: Group) -> u8 {
         self.groups[group.0 as usize].uses

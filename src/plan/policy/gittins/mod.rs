@@ -101,7 +101,12 @@ impl Gittins {
         for _ in 0..ROUNDS {
             for _ in 0..DRAWS {
                 let block = leaves[self.random.random_range(0..leaves.len())];
-                let index = self.learner.index(Group(self.groups[block] & !CHILLED));
+                let group = Group(self.groups[block] & !CHILLED);
+                if self.learner.is_of_now(group) {
+                    // What the request has just read or loaded does not go for the rest of it.
+                    continue;
+                }
+                let index = self.learner.index(group);
                 if lowest.is_none_or(|(_, least)| index < least) && evictable(block) {
                     lowest = Some((block, index));
                 }
