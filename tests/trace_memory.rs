@@ -4,9 +4,12 @@
 #![expect(clippy::print_stderr, reason = "figures of a run belong beside its result")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kvtier::replay::{CurveMaker, RequestView, Survey};
+use kvtier::replay::{CurveMaker, RequestView, SimulateOptions, Survey, TraceOptions, open_trace, simulate_requests};
 
 struct Counting;
 
@@ -56,8 +59,22 @@ fn bytes_a_block(job: impl FnOnce()) -> f64 {
     bytes
 }
 
+/// As a file in Mooncake's format.
+fn write(path: &Path) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    requests(|request| {
+        let RequestView { timestamp_ms, input_length, output_length, hash_ids } = request;
+        let ids = hash_ids.iter().map(|id| (id >> 1).to_string()).collect::<Vec<_>>().join(",");
+        writeln!(
+            file,
+            r#"{{"timestamp":{timestamp_ms},"input_length":{input_length},"output_length":{output_length},"hash_ids":[{ids}]}}"#
+        )
+        .unwrap();
+    });
+}
+
 #[test]
-fn a_survey_and_a_curve_take_at_most_100_bytes_a_distinct_block() {
+fn a_survey_a_curve_and_a_simulated_lru_take_at_most_100_bytes_a_distinct_block() {
     let survey = bytes_a_block(|| {
         let mut survey = Survey::new(16);
         requests(|request| survey.add(request));
@@ -68,6 +85,14 @@ fn a_survey_and_a_curve_take_at_most_100_bytes_a_distinct_block() {
         requests(|request| maker.add(request));
         assert_eq!(maker.finish().hit_tokens(BLOCKS), BLOCKS * 16);
     });
-    eprintln!("bytes a distinct block: trace info {survey:.1}, LRU's curve {curve:.1}");
-    assert!(survey <= 100.0 && curve <= 100.0, "{survey} {curve}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trace.jsonl");
+    write(&path);
+    let lru = bytes_a_block(|| {
+        let trace = open_trace(&path, &TraceOptions { block_tokens: Some(16), ..TraceOptions::default() }).unwrap();
+        let report = simulate_requests(trace, SimulateOptions::lru(BLOCKS, 0), |_, _, _| {}).unwrap();
+        assert_eq!(report.hit_tokens, BLOCKS * 16);
+    });
+    eprintln!("bytes a distinct block: trace info {survey:.1}, LRU's curve {curve:.1}, a simulated LRU {lru:.1}");
+    assert!(survey <= 100.0 && curve <= 100.0 && lru <= 100.0, "{survey} {curve} {lru}");
 }

@@ -122,7 +122,7 @@ impl Planner {
     /// The block of this key under `parent`. `None` where the chain contradicts what is known: a key stands for its
     /// whole prefix, so it has one parent and one depth. (Depth that grows along each edge also rules out rings.)
     fn link(&mut self, key: BlockKey, parent: u32, depth: u32) -> Option<u32> {
-        let Some(number) = self.catalog.find(&key) else { return self.catalog.add(key, parent, depth) };
+        let Some(number) = self.catalog.find_below(parent, &key) else { return self.catalog.add(key, parent, depth) };
         let entry = &self.catalog[number];
         if entry.depth != depth || entry.doomed {
             return None;

@@ -1,21 +1,11 @@
 //! Small traces whose hosts, hits and times one can work out by hand, and generated ones that are held to what must always be so.
 
+use super::super::machine::EXAMPLE;
 use super::super::{GenerateOptions, Generator, Trace, TraceRequest, Workload, shared, simulate};
 use super::*;
 
-/// A token is 1 kB and takes a millisecond to compute, 0.1 ms from RAM, 0.4 ms from the drive.
-const MACHINE: Machine = Machine {
-    bytes_per_token: 1_000.0,
-    prefill_rate: Some(1_000.0),
-    ram: 10e6,
-    nvme_read: 2.5e6,
-    nvme_write: None,
-    network: None,
-    load_latency_s: 0.0,
-};
-
 fn options(hosts: usize, routing: Routing) -> HostsOptions {
-    HostsOptions { hosts, routing, queued: true, ..HostsOptions::alone(SimulateOptions::lru(1_000, 0), MACHINE) }
+    HostsOptions { hosts, routing, queued: true, ..HostsOptions::alone(SimulateOptions::lru(1_000, 0), EXAMPLE) }
 }
 
 /// Requests of whole blocks of 100 tokens.
@@ -108,15 +98,15 @@ fn a_drive_that_is_too_slow_is_left_alone_and_one_that_is_busy_waited_for() {
         let times = prediction.times.unwrap();
         (hosts.first_tokens_us[2] / 1_000, times.hit_tokens_not_worth_loading, prediction.nvme_bytes_read)
     };
-    assert_eq!(alone(MACHINE), (80 + 100, 0, 200_000));
-    assert_eq!(alone(Machine { nvme_read: 0.9e6, ..MACHINE }), (300, 200, 0));
+    assert_eq!(alone(EXAMPLE), (80 + 100, 0, 200_000));
+    assert_eq!(alone(Machine { nvme_read: 0.9e6, ..EXAMPLE }), (300, 200, 0));
 }
 
 #[test]
 fn bytes_and_wear_are_what_one_works_out_by_hand() {
     let tiers = SimulateOptions::lru(10, 100);
     let requests: &[(u64, &[u64])] = &[(0, &[1, 2]), (43_200_000, &[1, 2, 3]), (86_400_000, &[1, 2, 3])];
-    let machine = Machine { nvme_write: Some(1e6), ..MACHINE };
+    let machine = Machine { nvme_write: Some(1e6), ..EXAMPLE };
     let prediction = ran(HostsOptions::alone(tiers, machine), &trace(requests)).prediction();
     // Three blocks of 100 kB are written in a day, to a drive of a hundred; 500 tokens are hit in RAM.
     assert_eq!((prediction.bytes_loaded, prediction.bytes_stored), (500_000, 300_000));
@@ -137,7 +127,7 @@ fn chat(requests: u64) -> Trace {
 
 /// Hosts that are busy for this share of the time without a cache.
 fn loaded(hosts: usize, routing: Routing, tiers: SimulateOptions, load: f64, trace: &Trace) -> HostsOptions {
-    let machine = Machine { bytes_per_token: 70_272.0, prefill_rate: Some(30e3), ram: 12e9, nvme_read: 6e9, ..MACHINE };
+    let machine = Machine { bytes_per_token: 70_272.0, prefill_rate: Some(30e3), ram: 12e9, nvme_read: 6e9, ..EXAMPLE };
     let speed = super::super::Extent::of(trace.requests()).speed_for(load, hosts, 30e3).unwrap();
     HostsOptions { hosts, routing, queued: true, speed, ..HostsOptions::alone(tiers, machine) }
 }
@@ -153,7 +143,7 @@ fn one_host_hits_what_a_plain_simulation_does_under_every_rule() {
             let report = one.report();
             assert_eq!((report.duplicated, report.imbalance.requests.max_over_mean), (0.0, 1.0));
         }
-        assert_eq!(ran(HostsOptions::alone(tiers, MACHINE), &trace).replay(), plain);
+        assert_eq!(ran(HostsOptions::alone(tiers, EXAMPLE), &trace).replay(), plain);
     }
 }
 

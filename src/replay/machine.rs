@@ -91,20 +91,21 @@ impl Machine {
     }
 }
 
+/// A token is 1 kB and takes a millisecond to compute, 0.1 ms from RAM, 0.4 ms from the drive.
+#[cfg(test)]
+pub(super) const EXAMPLE: Machine = Machine {
+    bytes_per_token: 1_000.0,
+    prefill_rate: Some(1_000.0),
+    ram: 10e6,
+    nvme_read: 2.5e6,
+    nvme_write: None,
+    network: None,
+    load_latency_s: 0.0,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A token is 1 kB and takes a millisecond to compute, 0.1 ms from RAM, 0.4 ms from the drive.
-    const MACHINE: Machine = Machine {
-        bytes_per_token: 1_000.0,
-        prefill_rate: Some(1_000.0),
-        ram: 10e6,
-        nvme_read: 2.5e6,
-        nvme_write: None,
-        network: None,
-        load_latency_s: 0.0,
-    };
 
     fn served(machine: Machine, hit: TierTokens, busy: Busy) -> (TierTokens, i64) {
         let served = machine.serve(10.0, 1_000, hit, busy);
@@ -123,18 +124,18 @@ mod tests {
             (hit(500, 250), 100 + 250),
             (hit(900, 100), 100),
         ] {
-            assert_eq!(served(MACHINE, hit, idle), (hit, ms), "{hit:?}");
+            assert_eq!(served(EXAMPLE, hit, idle), (hit, ms), "{hit:?}");
         }
-        let later = Machine { load_latency_s: 0.010, ..MACHINE };
+        let later = Machine { load_latency_s: 0.010, ..EXAMPLE };
         assert_eq!(served(later, hit(500, 0), idle).1, 560);
         assert_eq!(served(later, hit(0, 0), idle).1, 1_000, "nothing is loaded");
-        let elsewhere = Machine { network: Some(2e6), ..MACHINE };
+        let elsewhere = Machine { network: Some(2e6), ..EXAMPLE };
         assert_eq!(served(elsewhere, hit(500, 0), idle).1, 250 + 500);
     }
 
     #[test]
     fn a_hit_slower_than_computing_is_no_hit() {
-        let slow = Machine { nvme_read: 0.5e6, ..MACHINE };
+        let slow = Machine { nvme_read: 0.5e6, ..EXAMPLE };
         let hit = TierTokens { ram: 400, nvme: 100 };
         assert_eq!(served(slow, hit, Busy::default()), (TierTokens { ram: 400, nvme: 0 }, 40 + 600));
         let slower = Machine { ram: 0.9e6, ..slow };
@@ -143,18 +144,18 @@ mod tests {
         assert_eq!(unasked.serve(0.0, 1_000, hit, Busy::default()).loaded, hit);
         // What a busy drive has in front of it counts, and what the engine has to do first is time to load.
         let queue = Busy { drive_s: 10.3, engine_s: 0.0 };
-        assert_eq!(served(MACHINE, TierTokens { ram: 0, nvme: 100 }, queue), (TierTokens::default(), 1_000));
+        assert_eq!(served(EXAMPLE, TierTokens { ram: 0, nvme: 100 }, queue), (TierTokens::default(), 1_000));
         let both = Busy { drive_s: 10.3, engine_s: 12.0 };
-        assert_eq!(served(MACHINE, TierTokens { ram: 0, nvme: 100 }, both), (TierTokens { ram: 0, nvme: 100 }, 2_900));
+        assert_eq!(served(EXAMPLE, TierTokens { ram: 0, nvme: 100 }, both), (TierTokens { ram: 0, nvme: 100 }, 2_900));
     }
 
     #[test]
     fn reads_wait_for_reads_and_what_is_not_read_makes_nobody_wait() {
-        let first = MACHINE.serve(10.0, 1_000, TierTokens { ram: 0, nvme: 500 }, Busy::default());
+        let first = EXAMPLE.serve(10.0, 1_000, TierTokens { ram: 0, nvme: 500 }, Busy::default());
         assert!((first.busy.drive_s - 10.2).abs() < 1e-9, "{first:?}");
-        let second = MACHINE.serve(10.1, 1_000, TierTokens { ram: 0, nvme: 500 }, Busy { engine_s: 0.0, ..first.busy });
+        let second = EXAMPLE.serve(10.1, 1_000, TierTokens { ram: 0, nvme: 500 }, Busy { engine_s: 0.0, ..first.busy });
         assert!((second.busy.drive_s - 10.4).abs() < 1e-9 && (second.first_token_s - 10.9).abs() < 1e-9, "{second:?}");
-        let none = MACHINE.serve(10.1, 1_000, TierTokens { ram: 500, nvme: 0 }, first.busy);
+        let none = EXAMPLE.serve(10.1, 1_000, TierTokens { ram: 500, nvme: 0 }, first.busy);
         assert_eq!(none.busy.drive_s, first.busy.drive_s);
     }
 }

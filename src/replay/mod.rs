@@ -41,6 +41,7 @@ mod chats;
 mod crash;
 mod folder;
 mod line;
+mod lru;
 mod parser;
 #[cfg(test)]
 mod policy_tests;

@@ -1,6 +1,7 @@
 //! What policies hit: the figures that the default was chosen by, and that it is nowhere much worse than LRU.
 
-use super::{GenerateOptions, Generator, PolicyKind, SimulateOptions, Trace, Workload, shared, simulate};
+use super::chance::Chance;
+use super::{GenerateOptions, Generator, PolicyKind, SimulateOptions, Trace, TraceRequest, Workload, shared, simulate};
 
 fn hit_rate(trace: &Trace, policy: PolicyKind, blocks: u64) -> f64 {
     simulate(trace, SimulateOptions { policy, ..SimulateOptions::lru(blocks, 0) }, |_, _| {}).hit_rate
@@ -45,10 +46,41 @@ fn the_default_goes_a_good_part_of_the_way_from_lru_to_the_optimum() {
 fn the_default_is_nowhere_worse_than_lru_by_more_than_a_tenth_of_a_point() {
     for kind in Workload::ALL {
         let trace = sample(kind, 1_200);
-        // An agent's prompts are a thousand blocks long: a tier that holds none of them says nothing.
-        for blocks in [100, 400, 1_500, 6_000, 25_000].into_iter().skip(if kind == Workload::Agent { 2 } else { 0 }) {
+        // An agent's prompts are a thousand blocks long: the smaller tiers hold none of them.
+        for blocks in [100, 400, 1_500, 6_000, 25_000] {
             let [own, lru] = [PolicyKind::default(), PolicyKind::Lru].map(|policy| hit_rate(&trace, policy, blocks));
             assert!(own > lru - 0.001, "{kind:?}, {blocks} blocks: {own:.4}, LRU {lru:.4}");
+        }
+    }
+}
+
+/// Prompts of some eight blocks that come back by how recently they were used, about `depth` prompts later, and by nothing else.
+fn recency(seed: u64, depth: f64) -> Trace {
+    let mut chance = Chance::new(seed);
+    let (mut stack, mut blocks) = (Vec::<Vec<u64>>::new(), 0);
+    let request = |number: u64| {
+        let back = (chance.exponential() * depth) as usize;
+        let hash_ids = if chance.below(10) < 3 || back >= stack.len() {
+            let first = blocks;
+            blocks += 2 + chance.below(14);
+            (first..blocks).collect()
+        } else {
+            stack.remove(stack.len() - 1 - back)
+        };
+        stack.push(hash_ids.clone());
+        let (input_length, output_length) = (512 * hash_ids.len() as u64, 1 + chance.below(1_000));
+        TraceRequest { timestamp_ms: 100 * number, input_length, output_length, hash_ids }
+    };
+    Trace::collect(512, (0..10_000).map(request))
+}
+
+#[test]
+fn where_recency_is_all_there_is_the_default_loses_next_to_nothing_to_lru() {
+    for (seed, depth) in [(1, 100.0), (2, 100.0), (3, 400.0)] {
+        let trace = recency(seed, depth);
+        for blocks in [300, 1_000, 3_000] {
+            let [own, lru] = [PolicyKind::default(), PolicyKind::Lru].map(|policy| hit_rate(&trace, policy, blocks));
+            assert!(own > lru - 0.001, "depth {depth}, {blocks} blocks: {own:.4}, LRU {lru:.4}");
         }
     }
 }

@@ -3,15 +3,19 @@
 //! It sends the planner the events that a live replay causes, in the same order, so that both count the same hits:
 //! lease what is readable, promote what of it is not in RAM, offer the whole chain, fill what is wanted, release.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::crash::{REQUESTS_AFTER_CRASH, Rows};
+use super::lru::LruTier;
 use super::report::CrashFigures;
 use super::{ReplayReport, RequestView, Requests, Tally, Trace, TraceError};
 use crate::plan::{
-    AdmissionKind, Answer, Command, Event, InstanceNo, LeaseError, Offer, Options, Planner, PolicyKind, PutId, Transfer,
+    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, LeaseError, Offer, Options, Planner, PolicyKind,
+    PutId, Transfer,
 };
+use crate::vocab::limits::PUT_AHEAD;
 use crate::vocab::{BlockKey, Hints, Owner, OwnerPath, Retention, SlotClass, TierCounts, TierShape, Timestamp};
 
 /// What to simulate.
@@ -51,6 +55,11 @@ impl SimulateOptions {
         }
     }
 
+    /// Whether nothing but the order of touches decides what is hit.
+    fn is_lru_of_one_tier(&self) -> bool {
+        self.policy == PolicyKind::Lru && self.nvme_blocks == 0 && self.crash_after.is_none()
+    }
+
     fn planner(&self) -> Planner {
         let tier = |blocks| {
             SlotClass::of_bytes(SLOT_BYTES).map_or(TierShape::NONE, |class| TierShape::of_slots(blocks, class))
@@ -71,6 +80,8 @@ pub struct Simulation {
     options: SimulateOptions,
     commands: Vec<Command>,
     pending: Vec<Event>,
+    /// Blocks of the put that have their slots and not yet their bytes, in order.
+    slots: VecDeque<BlockRef>,
     requests: u64,
     tally: Tally,
     /// Blocks written to NVMe before the last crash.
@@ -92,6 +103,7 @@ impl Simulation {
             options,
             commands: Vec::new(),
             pending: Vec::new(),
+            slots: VecDeque::new(),
             requests: 0,
             tally: Tally::default(),
             written: 0,
@@ -165,17 +177,29 @@ impl Simulation {
             }
             answer = self.on(now, Event::OfferMore { put });
         }
-        for block in all_wanted {
-            if self.on(now, Event::Need { block }) == Answer::NoRoom {
-                // As a daemon drops the rest of a chain.
-                break;
-            }
-        }
+        self.fill(now, &all_wanted);
         self.on(now, Event::PutEnded { put });
+        self.slots.clear();
         if let Answer::Leased(Ok::<_, LeaseError>(Some(leased))) = leased {
             self.on(now, Event::Release { instance, lease: leased.lease });
         }
         counts
+    }
+
+    /// Fills the blocks that a put wants, in order, with slots asked for as far ahead as a daemon does, and drops the rest of
+    /// the chain from the first one on that gets none.
+    fn fill(&mut self, now: Timestamp, wanted: &[BlockRef]) {
+        let mut needed = 0;
+        for (at, block) in wanted.iter().enumerate() {
+            while needed < wanted.len().min(at + PUT_AHEAD) {
+                self.on(now, Event::Need { block: wanted[needed] });
+                needed += 1;
+            }
+            if self.slots.pop_front_if(|slot| slot == block).is_none() {
+                return;
+            }
+            self.on(now, Event::Filled { block: *block, generation: 0, length: SLOT_BYTES, crc: 0 });
+        }
     }
 
     /// Tells the planner, and does at once whatever it commands.
@@ -185,7 +209,12 @@ impl Simulation {
             if let Some(rows) = &mut self.rows {
                 self.commands.iter().for_each(|command| rows.follow(command, now));
             }
-            self.pending.extend(self.commands.drain(..).filter_map(done));
+            for command in self.commands.drain(..) {
+                match command {
+                    Command::Fill { block, .. } => self.slots.push_back(block),
+                    command => self.pending.extend(done(command)),
+                }
+            }
             for event in self.pending.drain(..) {
                 self.planner.on(now, event, &mut self.commands);
             }
@@ -228,12 +257,12 @@ impl Simulation {
 /// The event with which a command ends, in a world where everything succeeds at once.
 fn done(command: Command) -> Option<Event> {
     match command {
-        Command::Fill { block, .. } => Some(Event::Filled { block, generation: 0, length: SLOT_BYTES, crc: 0 }),
         Command::Write(write) => Some(Event::Wrote { block: write.block, outcome: Transfer::Done(0) }),
         Command::Load(load) => Some(Event::Loaded { block: load.block, outcome: Transfer::Done(0) }),
         Command::Erase { slot, .. } => Some(Event::Erased { slot }),
         Command::Retire { slot, .. } => Some(Event::RamFreed { slot }),
-        Command::Publish { .. }
+        Command::Fill { .. }
+        | Command::Publish { .. }
         | Command::Unpublish { .. }
         | Command::Unloadable { .. }
         | Command::Refuse { .. }
@@ -252,7 +281,7 @@ pub fn simulate(trace: &Trace, options: SimulateOptions, mut progress: impl FnMu
     simulation.report()
 }
 
-/// The same of a trace that is read as it comes, of any size.
+/// The same of a trace that is read as it comes, of any size. LRU of one tier needs no planner to count the same.
 ///
 /// # Errors
 /// The first request that can't be read.
@@ -261,7 +290,17 @@ pub fn simulate_requests(
     options: SimulateOptions,
     mut progress: impl FnMut(u64, &RequestView<'_>, &Tally),
 ) -> Result<ReplayReport, TraceError> {
-    let (mut simulation, block_tokens) = (Simulation::new(options), requests.block_tokens());
+    let block_tokens = requests.block_tokens();
+    if options.is_lru_of_one_tier() {
+        let (mut tier, mut tally) = (LruTier::new(options.ram_blocks), Tally::default());
+        for (done, request) in (1..).zip(requests) {
+            let request = request?;
+            tally.add(&request.view(), tier.visit(&request.view()), block_tokens);
+            progress(done, &request.view(), &tally);
+        }
+        return Ok(tally.report(options.policy.name(), options.ram_blocks));
+    }
+    let mut simulation = Simulation::new(options);
     for (done, request) in (1..).zip(requests) {
         let request = request?;
         simulation.request(&request.view(), block_tokens);

@@ -44,8 +44,9 @@ async fn replayed(trace: &Trace, tiers: (u64, u64), options: &LiveOptions) -> Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiesced_replay_counts_exactly_what_its_simulation_does() {
-    let trace = trace(300);
-    let (ram, nvme) = if std::env::var("KVTIER_TRACE").is_ok() { (1024, 8192) } else { (3, 6) };
+    // Enough requests for the default policy to have learnt, and to let go what RAM still has.
+    let trace = trace(1_500);
+    let (ram, nvme) = if std::env::var("KVTIER_TRACE").is_ok() { (256, 1024) } else { (4, 16) };
     let live = replayed(&trace, (ram, nvme), &LiveOptions { quiesce_between: true, ..options() }).await;
     let blocks = |mib: u64| mib * MIB / u64::from(BLOCK);
     let simulated = simulate(&trace, SimulateOptions::new(blocks(ram), blocks(nvme)), |_, _| {});
@@ -53,6 +54,8 @@ async fn a_quiesced_replay_counts_exactly_what_its_simulation_does() {
     assert_eq!((live.ram_blocks, live.nvme_blocks), (Some(blocks(ram)), Some(blocks(nvme))));
     assert_eq!((live.hit_tokens, live.by_tier), (simulated.hit_tokens, simulated.by_tier));
     assert!(live.by_tier.ram > 0 && live.by_tier.nvme > 0, "both tiers were hit");
+    let lru = simulate(&trace, SimulateOptions::lru(blocks(ram), blocks(nvme)), |_, _| {});
+    assert_ne!(lru.hit_tokens, live.hit_tokens, "it was not LRU all the time");
     // The server itself says with which sizes and rules to predict it.
     let predicted = predict(&trace, &live, |_| {}).unwrap();
     assert_eq!((predicted.hit_tokens, predicted.by_tier), (live.hit_tokens, live.by_tier));

@@ -4,6 +4,7 @@
 use super::super::column::Column;
 use super::ghosts::Ghosts;
 use super::lru::PASSED_OVER_MAX;
+use super::per_list::PerList;
 use super::queues::Queues;
 use super::{Ask, Heat, Policy, Use, Visit};
 
@@ -22,25 +23,17 @@ struct List {
 #[derive(Debug)]
 pub(super) struct Arc {
     queues: Queues<2>,
-    lists: Vec<List>,
+    lists: PerList<List>,
     states: Column<(u16, bool)>,
 }
 
 impl Default for Arc {
     fn default() -> Self {
-        Self { queues: Queues::default(), lists: Vec::new(), states: Column::new((0, false)) }
+        Self { queues: Queues::default(), lists: PerList::default(), states: Column::new((0, false)) }
     }
 }
 
 impl Arc {
-    fn list(&mut self, list: u16) -> &mut List {
-        let at = usize::from(list);
-        if self.lists.len() <= at {
-            self.lists.resize_with(at + 1, List::default);
-        }
-        &mut self.lists[at]
-    }
-
     fn queue(&self, block: u32) -> u32 {
         let (list, again) = self.states[block];
         Queues::<2>::of(list, again.into())
@@ -48,7 +41,7 @@ impl Arc {
 
     /// The first block of a queue that may go, from its cold end on.
     fn first(&mut self, list: u16, which: usize, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        let most = self.list(list).held[which].min(PASSED_OVER_MAX);
+        let most = self.lists.of(list).held[which].min(PASSED_OVER_MAX);
         let queue = Queues::<2>::of(list, which);
         for _ in 0..most {
             let block = self.queues.coldest(queue)?;
@@ -84,8 +77,8 @@ impl Policy for Arc {
     }
 
     fn insert(&mut self, list: u16, block: u32, heat: Heat, ask: Ask<'_>, _visit: &Visit) {
-        let again = self.list(list).returns(ask().key);
-        self.list(list).held[usize::from(again)] += 1;
+        let again = self.lists.of(list).returns(ask().key);
+        self.lists.of(list).held[usize::from(again)] += 1;
         self.states.reach(block);
         self.states[block] = (list, again);
         match heat {
@@ -97,7 +90,7 @@ impl Policy for Arc {
     fn touch(&mut self, list: u16, block: u32, _ask: Ask<'_>, why: Use) {
         if why == Use::Read && !self.states[block].1 {
             self.states[block].1 = true;
-            let held = &mut self.list(list).held;
+            let held = &mut self.lists.of(list).held;
             (held[ONCE], held[AGAIN]) = (held[ONCE] - 1, held[AGAIN] + 1);
         }
         self.queues.warm(self.queue(block), block);
@@ -110,7 +103,7 @@ impl Policy for Arc {
     fn remove(&mut self, block: u32, ask: Ask<'_>) {
         let (list, again) = self.states[block];
         self.queues.unlink(block);
-        let list = self.list(list);
+        let list = self.lists.of(list);
         let all: usize = list.held.iter().sum();
         list.held[usize::from(again)] -= 1;
         list.ghosts[usize::from(again)].put(ask().key, ());
@@ -126,23 +119,23 @@ impl Policy for Arc {
     }
 
     fn victim(&mut self, list: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        let List { held, target, .. } = self.list(list);
+        let List { held, target, .. } = self.lists.of(list);
         let order = if held[ONCE] > *target { [ONCE, AGAIN] } else { [AGAIN, ONCE] };
         order.into_iter().find_map(|which| self.first(list, which, evictable))
     }
 
     fn relist(&mut self, from: u16, to: u16, moves: &mut dyn FnMut(u32) -> bool) {
         for which in [ONCE, AGAIN] {
-            let (mut moved, Self { queues, states, .. }) = (0, &mut *self);
-            queues.relist(Queues::<2>::of(from, which), Queues::<2>::of(to, which), &mut |block| {
+            let Self { queues, states, .. } = self;
+            let moved = queues.relist(Queues::<2>::of(from, which), Queues::<2>::of(to, which), |block| {
                 let does = moves(block);
                 if does {
-                    (states[block].0, moved) = (to, moved + 1);
+                    states[block].0 = to;
                 }
                 does
             });
-            self.list(from).held[which] -= moved;
-            self.list(to).held[which] += moved;
+            self.lists.of(from).held[which] -= moved;
+            self.lists.of(to).held[which] += moved;
         }
     }
 

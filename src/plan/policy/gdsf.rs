@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::super::column::Column;
 use super::lru::PASSED_OVER_MAX;
+use super::per_list::PerList;
 use super::queues::Queues;
 use super::{Ask, Heat, Policy, Use, Visit};
 
@@ -33,31 +34,23 @@ struct List {
 /// An order of leaves a list, and all blocks by their last use for those who ask for the oldest.
 #[derive(Debug)]
 pub(super) struct Gdsf {
-    lists: Vec<List>,
+    lists: PerList<List>,
     states: Column<State>,
     queues: Queues<1>,
 }
 
 impl Default for Gdsf {
     fn default() -> Self {
-        Self { lists: Vec::new(), states: Column::new(State::default()), queues: Queues::default() }
+        Self { lists: PerList::default(), states: Column::new(State::default()), queues: Queues::default() }
     }
 }
 
 impl Gdsf {
-    fn list(&mut self, list: u16) -> &mut List {
-        let at = usize::from(list);
-        if self.lists.len() <= at {
-            self.lists.resize_with(at + 1, List::default);
-        }
-        &mut self.lists[at]
-    }
-
     fn set(&mut self, block: u32, worth: f64) {
         let State { worth: before, list, leaf, .. } = self.states[block];
         self.states[block].worth = worth;
         if leaf {
-            let leaves = &mut self.list(list).leaves;
+            let leaves = &mut self.lists.of(list).leaves;
             leaves.remove(&(before.to_bits(), block));
             leaves.insert((worth.to_bits(), block));
         }
@@ -71,10 +64,10 @@ impl Policy for Gdsf {
 
     fn insert(&mut self, list: u16, block: u32, heat: Heat, ask: Ask<'_>, _visit: &Visit) {
         let cost = 1.0 + f64::from(ask().depth) / EVEN_DEPTH;
-        let worth = if heat == Heat::Hot { self.list(list).age + cost } else { 0.0 };
+        let worth = if heat == Heat::Hot { self.lists.of(list).age + cost } else { 0.0 };
         self.states.reach(block);
         self.states[block] = State { worth, cost: cost as f32, uses: 1, list, leaf: true };
-        self.list(list).leaves.insert((worth.to_bits(), block));
+        self.lists.of(list).leaves.insert((worth.to_bits(), block));
         self.queues.link_hot(Queues::<1>::of(list, 0), block);
     }
 
@@ -85,7 +78,7 @@ impl Policy for Gdsf {
             state.uses = state.uses.saturating_add(1);
         }
         let worth = f64::from(state.uses) * f64::from(state.cost);
-        let worth = worth + self.list(list).age;
+        let worth = worth + self.lists.of(list).age;
         self.set(block, worth);
     }
 
@@ -96,14 +89,14 @@ impl Policy for Gdsf {
 
     fn remove(&mut self, block: u32, _ask: Ask<'_>) {
         let State { worth, list, .. } = self.states[block];
-        self.list(list).leaves.remove(&(worth.to_bits(), block));
+        self.lists.of(list).leaves.remove(&(worth.to_bits(), block));
         self.queues.unlink(block);
     }
 
     fn leaf(&mut self, list: u16, block: u32, leaf: bool) {
         let State { worth, .. } = self.states[block];
         self.states[block].leaf = leaf;
-        let leaves = &mut self.list(list).leaves;
+        let leaves = &mut self.lists.of(list).leaves;
         if leaf {
             leaves.insert((worth.to_bits(), block));
         } else {
@@ -116,7 +109,7 @@ impl Policy for Gdsf {
     }
 
     fn victim(&mut self, list: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        let list = self.list(list);
+        let list = self.lists.of(list);
         let mut inspected = list.leaves.iter().take(PASSED_OVER_MAX);
         let (worth, block) = inspected.find(|(_, block)| evictable(*block)).copied()?;
         list.age = list.age.max(f64::from_bits(worth));
@@ -125,7 +118,7 @@ impl Policy for Gdsf {
 
     fn relist(&mut self, from: u16, to: u16, moves: &mut dyn FnMut(u32) -> bool) {
         let mut moved = Vec::new();
-        self.queues.relist(Queues::<1>::of(from, 0), Queues::<1>::of(to, 0), &mut |block| {
+        self.queues.relist(Queues::<1>::of(from, 0), Queues::<1>::of(to, 0), |block| {
             let does = moves(block);
             moved.extend(does.then_some(block));
             does
@@ -134,8 +127,8 @@ impl Policy for Gdsf {
             let State { worth, leaf, .. } = self.states[block];
             self.states[block].list = to;
             if leaf {
-                self.list(from).leaves.remove(&(worth.to_bits(), block));
-                self.list(to).leaves.insert((worth.to_bits(), block));
+                self.lists.of(from).leaves.remove(&(worth.to_bits(), block));
+                self.lists.of(to).leaves.insert((worth.to_bits(), block));
             }
         }
     }

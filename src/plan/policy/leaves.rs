@@ -3,11 +3,12 @@
 use hashbrown::HashMap;
 
 use super::ghosts::Taken;
+use super::per_list::PerList;
 
 /// Leaves by list. Few blocks are leaves, so where each stands is kept in a map and not in a column.
 #[derive(Debug, Default)]
 pub(super) struct Leaves {
-    lists: Vec<Vec<u32>>,
+    lists: PerList<Vec<u32>>,
     places: HashMap<u32, (u16, u32), std::hash::BuildHasherDefault<Spread>>,
 }
 
@@ -31,11 +32,7 @@ impl std::hash::Hasher for Spread {
 
 impl Leaves {
     pub(super) fn add(&mut self, list: u16, block: u32) {
-        let at = usize::from(list);
-        if self.lists.len() <= at {
-            self.lists.resize_with(at + 1, Vec::new);
-        }
-        let leaves = &mut self.lists[at];
+        let leaves = self.lists.of(list);
         let place = u32::try_from(leaves.len()).unwrap_or(u32::MAX);
         if self.places.insert(block, (list, place)).is_none() {
             leaves.push(block);
@@ -47,7 +44,7 @@ impl Leaves {
     /// Takes a block out, if it is a leaf.
     pub(super) fn remove(&mut self, block: u32) -> bool {
         let Some((list, place)) = self.places.remove(&block) else { return false };
-        let leaves = &mut self.lists[usize::from(list)];
+        let leaves = self.lists.of(list);
         leaves.swap_remove(place as usize);
         if let Some(moved) = leaves.get(place as usize) {
             self.places.insert(*moved, (list, place));
@@ -57,7 +54,7 @@ impl Leaves {
 
     /// The leaves of a list.
     pub(super) fn of(&self, list: u16) -> &[u32] {
-        self.lists.get(usize::from(list)).map_or(&[], Vec::as_slice)
+        self.lists.find(list).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn relist(&mut self, from: u16, to: u16, moves: &mut dyn FnMut(u32) -> bool) {
@@ -71,6 +68,6 @@ impl Leaves {
     /// Bytes of memory that they take.
     pub(super) fn bytes(&self) -> usize {
         let lists: usize = self.lists.iter().map(|list| list.capacity() * size_of::<u32>()).sum();
-        lists + self.places.allocation_size()
+        self.lists.bytes() + lists + self.places.allocation_size()
     }
 }

@@ -11,6 +11,7 @@ mod ghosts;
 mod gittins;
 mod leaves;
 mod lru;
+mod per_list;
 mod queues;
 mod s3_fifo;
 mod sieve;

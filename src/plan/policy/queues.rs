@@ -103,15 +103,18 @@ impl<const K: usize> Queues<K> {
         node.checked_sub(Self::ENDS)
     }
 
-    /// Takes the blocks that `moves` accepts from one queue to another, where they are in the same order.
-    pub(super) fn relist(&mut self, from: u32, to: u32, moves: &mut dyn FnMut(u32) -> bool) {
+    /// Takes the blocks that `moves` accepts from one queue to another, where they are in the same order. How many they are.
+    pub(super) fn relist(&mut self, from: u32, to: u32, mut moves: impl FnMut(u32) -> bool) -> usize {
+        let mut moved = 0;
         let mut next = self.coldest(from);
         while let Some(block) = next {
             next = self.hotter(block);
             if moves(block) {
                 self.warm(to, block);
+                moved += 1;
             }
         }
+        moved
     }
 
     /// Bytes of memory that they take.

@@ -3,6 +3,7 @@
 use super::super::column::Column;
 use super::ghosts::Ghosts;
 use super::lru::PASSED_OVER_MAX;
+use super::per_list::PerList;
 use super::queues::Queues;
 use super::{Ask, Heat, Policy, Use, Visit};
 
@@ -31,25 +32,17 @@ struct List {
 #[derive(Debug)]
 pub(super) struct S3Fifo {
     queues: Queues<2>,
-    lists: Vec<List>,
+    lists: PerList<List>,
     states: Column<State>,
 }
 
 impl Default for S3Fifo {
     fn default() -> Self {
-        Self { queues: Queues::default(), lists: Vec::new(), states: Column::new(State::default()) }
+        Self { queues: Queues::default(), lists: PerList::default(), states: Column::new(State::default()) }
     }
 }
 
 impl S3Fifo {
-    fn list(&mut self, list: u16) -> &mut List {
-        let at = usize::from(list);
-        if self.lists.len() <= at {
-            self.lists.resize_with(at + 1, List::default);
-        }
-        &mut self.lists[at]
-    }
-
     fn queue(&self, block: u32) -> u32 {
         let State { list, main, .. } = self.states[block];
         Queues::<2>::of(list, main.into())
@@ -58,7 +51,7 @@ impl S3Fifo {
     /// Puts a block at the hot end of the main queue of its list.
     fn move_to_main(&mut self, block: u32) {
         let State { list, .. } = self.states[block];
-        let held = &mut self.list(list).held;
+        let held = &mut self.lists.of(list).held;
         (held[0], held[1]) = (held[0] - 1, held[1] + 1);
         (self.states[block].main, self.states[block].uses) = (true, 0);
         self.queues.warm(Queues::<2>::of(list, 1), block);
@@ -71,8 +64,8 @@ impl Policy for S3Fifo {
     }
 
     fn insert(&mut self, list: u16, block: u32, heat: Heat, ask: Ask<'_>, _visit: &Visit) {
-        let main = self.list(list).ghosts.take(ask().key).is_some();
-        self.list(list).held[usize::from(main)] += 1;
+        let main = self.lists.of(list).ghosts.take(ask().key).is_some();
+        self.lists.of(list).held[usize::from(main)] += 1;
         self.states.reach(block);
         self.states[block] = State { list, uses: 0, main, arriving: true };
         match heat {
@@ -102,7 +95,7 @@ impl Policy for S3Fifo {
     fn remove(&mut self, block: u32, ask: Ask<'_>) {
         let State { list, main, .. } = self.states[block];
         self.queues.unlink(block);
-        let list = self.list(list);
+        let list = self.lists.of(list);
         list.held[usize::from(main)] -= 1;
         if !main {
             list.ghosts.put(ask().key, ());
@@ -117,13 +110,13 @@ impl Policy for S3Fifo {
     }
 
     fn victim(&mut self, list: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        let all: usize = self.list(list).held.iter().sum();
+        let all: usize = self.lists.of(list).held.iter().sum();
         // Each is looked at once, and those that were used, at most so often again.
         let most = (all * (usize::from(USES_MAX) + 2)).min(PASSED_OVER_MAX);
         // How many in a row could not go, of each queue: when that is all of them, its turn is over.
         let mut stuck = [0, 0];
         for _ in 0..most {
-            let held = self.list(list).held;
+            let held = self.lists.of(list).held;
             let main = stuck[0] >= held[0] || (held[0] * SMALL < all && held[1] > 0 && stuck[1] < held[1]);
             let block = self.queues.coldest(Queues::<2>::of(list, main.into()))?;
             let state = &mut self.states[block];
@@ -150,16 +143,16 @@ impl Policy for S3Fifo {
 
     fn relist(&mut self, from: u16, to: u16, moves: &mut dyn FnMut(u32) -> bool) {
         for which in [0, 1] {
-            let (mut moved, Self { queues, states, .. }) = (0, &mut *self);
-            queues.relist(Queues::<2>::of(from, which), Queues::<2>::of(to, which), &mut |block| {
+            let Self { queues, states, .. } = self;
+            let moved = queues.relist(Queues::<2>::of(from, which), Queues::<2>::of(to, which), |block| {
                 let does = moves(block);
                 if does {
-                    (states[block].list, moved) = (to, moved + 1);
+                    states[block].list = to;
                 }
                 does
             });
-            self.list(from).held[which] -= moved;
-            self.list(to).held[which] += moved;
+            self.lists.of(from).held[which] -= moved;
+            self.lists.of(to).held[which] += moved;
         }
     }
 

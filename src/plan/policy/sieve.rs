@@ -3,6 +3,7 @@
 
 use super::super::column::Column;
 use super::lru::PASSED_OVER_MAX;
+use super::per_list::PerList;
 use super::queues::Queues;
 use super::{Ask, Heat, Policy, Use, Visit};
 
@@ -19,13 +20,13 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Sieve {
     queues: Queues<1>,
-    hands: Vec<Option<u32>>,
+    hands: PerList<Option<u32>>,
     states: Column<State>,
 }
 
 impl Default for Sieve {
     fn default() -> Self {
-        Self { queues: Queues::default(), hands: Vec::new(), states: Column::new(State::default()) }
+        Self { queues: Queues::default(), hands: PerList::default(), states: Column::new(State::default()) }
     }
 }
 
@@ -34,19 +35,11 @@ impl Sieve {
         Queues::<1>::of(list, 0)
     }
 
-    fn hand(&mut self, list: u16) -> &mut Option<u32> {
-        let at = usize::from(list);
-        if self.hands.len() <= at {
-            self.hands.resize(at + 1, None);
-        }
-        &mut self.hands[at]
-    }
-
     /// The hand does not stay on a block that leaves its place.
     fn let_go(&mut self, block: u32) {
         let list = self.states[block].list;
-        if *self.hand(list) == Some(block) {
-            *self.hand(list) = self.queues.hotter(block);
+        if *self.hands.of(list) == Some(block) {
+            *self.hands.of(list) = self.queues.hotter(block);
         }
     }
 }
@@ -82,7 +75,7 @@ impl Policy for Sieve {
         self.let_go(block);
         self.states[block].used = false;
         self.queues.chill(Self::queue(list), block);
-        *self.hand(list) = None;
+        *self.hands.of(list) = None;
     }
 
     fn remove(&mut self, block: u32, _ask: Ask<'_>) {
@@ -96,13 +89,13 @@ impl Policy for Sieve {
 
     fn victim(&mut self, list: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
         let coldest = self.queues.coldest(Self::queue(list))?;
-        let mut block = self.hand(list).unwrap_or(coldest);
+        let mut block = self.hands.of(list).unwrap_or(coldest);
         let (mut passed, first) = (0, block);
         let mut spared = false;
         while passed < PASSED_OVER_MAX {
             let used = std::mem::take(&mut self.states[block].used);
             if !used && evictable(block) {
-                *self.hand(list) = Some(block);
+                *self.hands.of(list) = Some(block);
                 return Some(block);
             }
             spared |= used;
@@ -117,17 +110,17 @@ impl Policy for Sieve {
 
     fn relist(&mut self, from: u16, to: u16, moves: &mut dyn FnMut(u32) -> bool) {
         let Self { queues, states, .. } = self;
-        queues.relist(Self::queue(from), Self::queue(to), &mut |block| {
+        queues.relist(Self::queue(from), Self::queue(to), |block| {
             let does = moves(block);
             if does {
                 states[block].list = to;
             }
             does
         });
-        *self.hand(from) = None;
+        *self.hands.of(from) = None;
     }
 
     fn bytes(&self) -> usize {
-        self.queues.bytes() + self.states.bytes() + self.hands.capacity() * size_of::<Option<u32>>()
+        self.queues.bytes() + self.states.bytes() + self.hands.bytes()
     }
 }

@@ -3,6 +3,7 @@
 
 use super::super::column::Column;
 use super::lru::PASSED_OVER_MAX;
+use super::per_list::PerList;
 use super::queues::Queues;
 use super::{Ask, Heat, Policy, Use, Visit};
 
@@ -69,13 +70,18 @@ struct State {
     parked: bool,
 }
 
+/// Blocks in each of a list's queues, parked ones where they come from, and whether it has had to let one go.
+#[derive(Debug, Default)]
+struct List {
+    held: [usize; 3],
+    full: bool,
+}
+
 /// Three queues a list, and a place to wait.
 #[derive(Debug)]
 pub(super) struct TinyLfu {
     queues: Queues<4>,
-    held: Vec<[usize; 3]>,
-    /// Lists that have had to let a block go.
-    full: Vec<bool>,
+    lists: PerList<List>,
     all: usize,
     states: Column<State>,
     sketch: Sketch,
@@ -85,8 +91,7 @@ impl Default for TinyLfu {
     fn default() -> Self {
         Self {
             queues: Queues::default(),
-            held: Vec::new(),
-            full: Vec::new(),
+            lists: PerList::default(),
             all: 0,
             states: Column::new(State::default()),
             sketch: Sketch { counters: vec![0; 1 << 12], added: 0 },
@@ -96,12 +101,7 @@ impl Default for TinyLfu {
 
 impl TinyLfu {
     fn held(&mut self, list: u16) -> &mut [usize; 3] {
-        let at = usize::from(list);
-        if self.held.len() <= at {
-            self.held.resize(at + 1, [0; 3]);
-            self.full.resize(at + 1, false);
-        }
-        &mut self.held[at]
+        &mut self.lists.of(list).held
     }
 
     fn queue(&self, block: u32) -> u32 {
@@ -180,7 +180,7 @@ impl Policy for TinyLfu {
             Heat::Cold => self.queues.link_cold(self.queue(block), block),
         }
         // While there is room, what leaves the window competes with nobody.
-        while !self.full[usize::from(list)] && self.window_is_over(list) {
+        while !self.lists.of(list).full && self.window_is_over(list) {
             let Some(coldest) = self.queues.coldest(Queues::<4>::of(list, WINDOW)) else { return };
             self.to(coldest, PROBATION);
         }
@@ -225,7 +225,7 @@ impl Policy for TinyLfu {
 
     fn victim(&mut self, list: u16, evictable: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
         let window_is_over = self.window_is_over(list);
-        self.full[usize::from(list)] = true;
+        self.lists.of(list).full = true;
         let new = if window_is_over { self.first(list, WINDOW, evictable) } else { None };
         let old = self.first(list, PROBATION, evictable).or_else(|| self.first(list, PROTECTED, evictable));
         match (new, old) {
@@ -246,7 +246,7 @@ impl Policy for TinyLfu {
         let mut moved = [0; 3];
         for which in [WINDOW, PROBATION, PROTECTED, PARKED] {
             let Self { queues, states, .. } = self;
-            queues.relist(Queues::<4>::of(from, which), Queues::<4>::of(to, which), &mut |block| {
+            queues.relist(Queues::<4>::of(from, which), Queues::<4>::of(to, which), |block| {
                 let does = moves(block);
                 if does {
                     states[block].list = to;

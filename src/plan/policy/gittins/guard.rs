@@ -11,17 +11,17 @@ pub(super) use super::shadow::Seen;
 use super::shadow::Shadow;
 use crate::vocab::limits::SHADOW_BLOCKS;
 
-/// Hits are looked at over so many times the tier's blocks.
-const WINDOW: f64 = 16.0;
+/// Hits are looked at over so many times the tier's blocks: each change of the order costs what the tier holds by the other one, so
+/// that few changes matter more than quick ones.
+const WINDOW: f64 = 64.0;
 /// And over so many requests at least: some are as long as a tier.
 const REQUESTS: f64 = 256.0;
-/// LRU leads once it is ahead by this share of the blocks asked for: at once, since each loss counts, and an order that is better
-/// loses as good as nothing by a few requests of LRU.
-const BEHIND: f64 = 0.000_1;
-/// And no more once it is behind by this share.
-const AHEAD: f64 = 0.001;
-/// And by so many requests' blocks: where requests are long, one more or less is luck.
+/// LRU leads once it is ahead by this share of the blocks asked for, and until ours is ahead again.
+const BEHIND: f64 = 0.000_2;
+/// In the beginning a few requests are luck: of the first requests ours must be ahead by so many requests' blocks, and by less and
+/// less over so many requests.
 const LUCK: f64 = 4.0;
+const BEGINNING: f64 = 3_000.0;
 
 /// Leaves that an eviction from our shadow looks at: half as many as one from the tier decide as often which order leads.
 const SHADOW_DRAWS: usize = 32;
@@ -52,6 +52,8 @@ pub(super) struct Guard {
     /// Hits of ours more than those of LRU, and blocks asked for, in the window.
     lead: f64,
     asked: f64,
+    /// Requests that were followed.
+    judged: f64,
     lru_leads: bool,
     /// The tier refuses what is worth less than what would go for it.
     refuses: bool,
@@ -124,11 +126,13 @@ impl Guard {
         let window = WINDOW * capacity.min(SHADOW_BLOCKS) as f64;
         let keeps = (1.0 - asked / window).max(1.0 - 1.0 / REQUESTS);
         (self.lead, self.asked) = (self.lead * keeps + ours - lrus, self.asked * keeps + asked);
-        if self.lead > AHEAD * self.asked + LUCK * asked {
-            self.lru_leads = false;
-        } else if self.lead < -BEHIND * self.asked || asked > capacity as f64 / 2.0 {
-            // A request that takes half of the tier leaves little to choose.
+        self.judged += 1.0;
+        let luck = LUCK * (1.0 - self.judged / BEGINNING).max(0.0);
+        // A request that takes all of the tier leaves nothing to choose.
+        if asked > capacity as f64 || self.lead < -BEHIND * self.asked {
             self.lru_leads = true;
+        } else if self.lead > luck * asked {
+            self.lru_leads = false;
         }
     }
 
