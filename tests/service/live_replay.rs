@@ -46,7 +46,7 @@ async fn replayed(trace: &Trace, tiers: (u64, u64), options: &LiveOptions) -> Re
 async fn a_quiesced_replay_counts_exactly_what_its_simulation_does() {
     // Enough requests for the default policy to have learnt, and to let go what RAM still has.
     let trace = trace(1_500);
-    let (ram, nvme) = if std::env::var("KVTIER_TRACE").is_ok() { (256, 1024) } else { (4, 16) };
+    let (ram, nvme) = if std::env::var("KVTIER_TRACE").is_ok() { (256, 1024) } else { (3, 6) };
     let live = replayed(&trace, (ram, nvme), &LiveOptions { quiesce_between: true, ..options() }).await;
     let blocks = |mib: u64| mib * MIB / u64::from(BLOCK);
     let simulated = simulate(&trace, SimulateOptions::new(blocks(ram), blocks(nvme)), |_, _| {});
