@@ -4,9 +4,6 @@
 #![expect(clippy::print_stderr, reason = "figures of a run belong beside its result")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvtier::replay::{CurveMaker, RequestView, SimulateOptions, Survey, TraceOptions, open_trace, simulate_requests};
@@ -59,18 +56,18 @@ fn bytes_a_block(job: impl FnOnce()) -> f64 {
     bytes
 }
 
-/// As a file in Mooncake's format.
-fn write(path: &Path) {
-    let mut file = BufWriter::new(File::create(path).unwrap());
+/// The same as a file in Mooncake's format.
+fn file() -> String {
+    let mut lines = String::new();
     requests(|request| {
         let RequestView { timestamp_ms, input_length, output_length, hash_ids } = request;
         let ids = hash_ids.iter().map(|id| (id >> 1).to_string()).collect::<Vec<_>>().join(",");
-        writeln!(
-            file,
+        let line = format!(
             r#"{{"timestamp":{timestamp_ms},"input_length":{input_length},"output_length":{output_length},"hash_ids":[{ids}]}}"#
-        )
-        .unwrap();
+        );
+        lines.extend([line.as_str(), "\n"]);
     });
+    lines
 }
 
 #[test]
@@ -87,7 +84,7 @@ fn a_survey_a_curve_and_a_simulated_lru_take_at_most_100_bytes_a_distinct_block(
     });
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("trace.jsonl");
-    write(&path);
+    std::fs::write(&path, file()).unwrap();
     let lru = bytes_a_block(|| {
         let trace = open_trace(&path, &TraceOptions { block_tokens: Some(16), ..TraceOptions::default() }).unwrap();
         let report = simulate_requests(trace, SimulateOptions::lru(BLOCKS, 0), |_, _, _| {}).unwrap();

@@ -65,7 +65,7 @@ impl Catalog {
     }
 
     /// As [`find`](Self::find), for a block that should hang on `parent`. Most blocks have one child or none, and a chain that came in at
-    /// once has its keys side by side: that is three times as fast as the tables, each of which is somewhere else.
+    /// once has its keys side by side, where each of the tables is somewhere else.
     pub(super) fn find_below(&self, parent: u32, key: &BlockKey) -> Option<u32> {
         let child = if is_block(parent) { self[parent].first_child } else { NONE };
         if is_block(child) && self.keys.is(child, key) { Some(child) } else { self.find(key) }
