@@ -1,7 +1,7 @@
 //! An LRU of one tier without the planner, which counts the same hits: a list of the ids of blocks is all it takes.
 //!
 //! What LRU holds is what was touched last, as much as there is room for, whatever the order in which the rest went. So there is nothing
-//! to decide, and hits are counted ten times as fast as the planner does it, with half of the memory.
+//! to decide, and hits are counted without a catalog, leases or slots.
 
 use std::num::NonZeroUsize;
 
