@@ -36,6 +36,7 @@ pub mod settle;
 mod start;
 mod storage;
 pub mod ticket;
+mod troubles;
 mod wear;
 mod worth;
 

@@ -9,6 +9,7 @@ use super::device::{Device, Gauges, Io, Moved};
 use super::lock;
 use super::pool::Pool;
 use crate::vocab::limits::{ALIGNMENT, DEVICE_INFLIGHT_BYTES};
+use crate::watch::Watch;
 
 const PAGE: usize = ALIGNMENT as usize;
 
@@ -40,8 +41,13 @@ impl MemDevice {
     pub fn threaded(size: u64) -> io::Result<Self> {
         let pages = Arc::<Pages>::default();
         let of_pool = Arc::clone(&pages);
-        let pool =
-            Pool::start("kvtier-mem", 1, DEVICE_INFLIGHT_BYTES, Box::new(move |io| of_pool.carry_out(size, io)))?;
+        let pool = Pool::start(
+            "kvtier-mem",
+            1,
+            DEVICE_INFLIGHT_BYTES,
+            Box::new(move |io| of_pool.carry_out(size, io)),
+            &Watch::default(),
+        )?;
         Ok(Self { pages, size, pool: Some(pool), stopped: Mutex::new(false), moved: Moved::default() })
     }
 }

@@ -9,6 +9,7 @@ use super::device::{Device, Gauges, Io};
 use super::pool::Pool;
 use super::slot_file::{OpenError, SlotFile};
 use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, LOCK_WAIT};
+use crate::watch::Watch;
 
 /// One slot file. Dropping it finishes what is queued.
 pub struct PosixDevice {
@@ -26,11 +27,17 @@ impl PosixDevice {
     pub fn open(path: &Path, len: u64, threads: usize) -> Result<Self, OpenError> {
         let file = SlotFile::open(path, len, LOCK_WAIT)?;
         let fail = |source| OpenError::Io { path: path.into(), doing: "start threads", source };
-        Self::start(&file, threads, DEVICE_INFLIGHT_BYTES, None).map_err(fail)
+        Self::start(&file, threads, DEVICE_INFLIGHT_BYTES, None, &Watch::default()).map_err(fail)
     }
 
     /// Works on `file`; `because` says why it is this body and not a faster one.
-    pub(super) fn start(file: &SlotFile, threads: usize, bytes_max: u64, because: Option<String>) -> io::Result<Self> {
+    pub(super) fn start(
+        file: &SlotFile,
+        threads: usize,
+        bytes_max: u64,
+        because: Option<String>,
+        watch: &Watch,
+    ) -> io::Result<Self> {
         let SlotFile { len, direct, .. } = *file;
         let known: Vec<_> = because.into_iter().chain(file.buffered_because.clone()).collect();
         let file = Arc::clone(&file.file);
@@ -38,7 +45,7 @@ impl PosixDevice {
             io.check(len)?;
             io.transfer(|bytes, at| file.read_at(bytes, at), |bytes, at| file.write_at(bytes, at))
         };
-        let pool = Pool::start("kvtier-nvme", threads, bytes_max, Box::new(work))?;
+        let pool = Pool::start("kvtier-nvme", threads, bytes_max, Box::new(work), watch)?;
         Ok(Self { pool, size: len, direct, drawback: (!known.is_empty()).then(|| known.join("; ")) })
     }
 }
