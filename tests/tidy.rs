@@ -69,6 +69,17 @@ const BELONGS: &[(&str, Homes, &str)] = &[
     ("mpsc::channel()", Homes::Nowhere, "`sync_channel` with a limit of `vocab::limits`"),
 ];
 
+/// (text, the files that may have it, what to use instead): for memory that the daemon, an engine, the kernel and other processes
+/// write, there is no slice. The two files have slices of what nobody else writes while it is borrowed, and say why.
+const FILES: &[(&str, &[&str], &str)] = &[
+    (
+        "from_raw_parts",
+        &["src/media/buffer.rs", "src/media/slot.rs"],
+        "`copy::Span`, which has no reference to the bytes",
+    ),
+    ("slice_from_raw_parts", &[], "`copy::Span`, which has no reference to the bytes"),
+];
+
 /// A file is one idea.
 const FILE_LINES_MAX: usize = 500;
 
@@ -211,6 +222,18 @@ fn check_belongings(source: &Source) -> Vec<String> {
     findings
 }
 
+fn check_files(source: &Source) -> Vec<String> {
+    let text = source.production();
+    let mut findings = Vec::new();
+    for (what, files, instead) in FILES {
+        if !files.iter().any(|file| source.path == Path::new(file)) {
+            let found = |at| source.finding(line_of(&text, at), &format!("`{what}` is for {files:?}; use {instead}"));
+            findings.extend(places(&text, what).map(found));
+        }
+    }
+    findings
+}
+
 fn occurrences(text: &str, what: &str) -> Vec<usize> {
     match what.rsplit_once("::") {
         Some((path, name)) if !name.is_empty() && name.chars().all(is_name) => {
@@ -282,6 +305,7 @@ fn the_house_is_tidy() -> io::Result<()> {
     let mut findings = check_order(ROOMS);
     findings.extend(rooms.iter().flat_map(check_imports));
     findings.extend(rooms.iter().flat_map(check_belongings));
+    findings.extend(rooms.iter().flat_map(check_files));
     findings.extend(rooms.iter().chain(&others).flat_map(check_shape));
     findings.extend(check_reachable(&rooms));
     findings.extend(contract.iter().flat_map(check_contract));
@@ -376,6 +400,28 @@ mod samples {
         ] {
             assert_eq!(check_belongings(&source(path, text)), [""; 0], "{text}");
         }
+    }
+
+    #[test]
+    fn a_slice_of_memory_that_others_write_is_found() {
+        for text in [
+            "\nlet bytes = unsafe { std::slice::from_raw_parts(base, len) };",
+            "\nlet bytes = unsafe { from_raw_parts_mut(base, len) };",
+            "\nlet bytes = unsafe { &*ptr::slice_from_raw_parts(base, len) };",
+        ] {
+            assert_eq!(lines(&check_files(&source("src/media/region.rs", text))), ["src/media/region.rs:2"], "{text}");
+            assert_eq!(
+                lines(&check_files(&source("src/client/memory.rs", text))),
+                ["src/client/memory.rs:2"],
+                "{text}"
+            );
+        }
+        let own = "let bytes = unsafe { slice::from_raw_parts_mut(base, len) };";
+        assert_eq!(check_files(&source("src/media/slot.rs", own)), [""; 0]);
+        assert_eq!(
+            check_files(&source("src/media/region.rs", "// from_raw_parts\nmod tests {\n    from_raw_parts()")),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -59,3 +59,5 @@ pub use usage::{
     UsageRecord, UsageRow, UsageSummary, WrittenByClass,
 };
 pub use worker::{Hit, Loaded, Path, Worker, WorkerOptions};
+
+pub use crate::copy::{Span, SpanMut};

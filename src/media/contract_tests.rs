@@ -40,7 +40,7 @@ pub(super) fn read(device: &dyn Device, offset: u64, len: u32) -> io::Result<Vec
     let (done, outcome) = completion();
     device.submit(Io::read(offset, len, Buffer::Heap(AlignedBuf::with_room_for(len)), done)).unwrap();
     let (buffer, result) = outcome.recv().unwrap();
-    result.map(|()| buffer.bytes()[..len as usize].to_vec())
+    result.map(|()| buffer.span().to_vec()[..len as usize].to_vec())
 }
 
 pub(super) fn payload(len: usize, salt: usize) -> Vec<u8> {

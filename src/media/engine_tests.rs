@@ -113,7 +113,7 @@ impl Drive {
     fn submit(&self, op: Op, offset: u64, length: u32) {
         let outcomes = Arc::clone(&self.outcomes);
         let done = Box::new(move |buffer: Buffer, result: io::Result<()>| {
-            lock(&outcomes).push((offset, result.map(|()| buffer.bytes().to_vec())));
+            lock(&outcomes).push((offset, result.map(|()| buffer.span().to_vec())));
         });
         let buffer = Buffer::Heap(AlignedBuf::with_room_for(length));
         self.inbox.submit(Io { op, offset, length, buffer, background: op == Op::Write, done }).unwrap();

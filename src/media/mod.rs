@@ -13,11 +13,13 @@ mod engine;
 mod fault;
 pub mod files;
 mod flights;
+mod holders;
 mod inbox;
 mod memory;
 mod open;
 mod pool;
 mod posix;
+mod pread;
 mod queue;
 mod raw;
 mod refusal;
@@ -52,6 +54,8 @@ pub use segment::Segment;
 pub use slot::{SlotPin, SlotWriter};
 pub use slot_file::OpenError;
 pub use uring::UringDevice;
+
+pub use crate::copy::{Span, SpanMut};
 
 /// Locks, whatever happened to the holder before: what these mutexes guard is whole between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

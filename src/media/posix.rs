@@ -1,12 +1,12 @@
 //! A drive through `pread` and `pwrite` on a few threads: the body that works everywhere.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::device::{Device, Gauges, Io};
 use super::pool::Pool;
+use super::pread::{pread, pwrite};
 use super::slot_file::{OpenError, SlotFile};
 use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, LOCK_WAIT};
 
@@ -36,7 +36,7 @@ impl PosixDevice {
         let file = Arc::clone(&file.file);
         let work = move |io: &mut Io| {
             io.check(len)?;
-            io.transfer(|bytes, at| file.read_at(bytes, at), |bytes, at| file.write_at(bytes, at))
+            io.transfer(|to, at| pread(&file, to, at), |from, at| pwrite(&file, from, at))
         };
         let pool = Pool::start("kvtier-nvme", threads, bytes_max, Box::new(work))?;
         Ok(Self { pool, size: len, direct, drawback: (!known.is_empty()).then(|| known.join("; ")) })

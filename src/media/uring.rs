@@ -155,6 +155,6 @@ mod tests {
         assert!(slow.try_recv().is_err());
         writer.write_all(&[7; 4096]).unwrap();
         let (buffer, result) = slow.recv_timeout(HANGS).unwrap();
-        assert!(result.is_ok() && buffer.bytes() == [7; 4096]);
+        assert!(result.is_ok() && buffer.span().to_vec() == [7; 4096]);
     }
 }
