@@ -122,6 +122,11 @@ impl Driver {
         self.send(Message::Event(event, None)).await
     }
 
+    /// Tells the planner if it has room for it now; whether it has.
+    pub(super) fn try_tell(&self, event: Event) -> bool {
+        self.inbox.try_send(Message::Event(event, None)).is_ok()
+    }
+
     pub(super) async fn offer(&self, event: Event, put: PutId, slots: mpsc::Sender<Slot>) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Offer(event, put, slots, reply)).await?;

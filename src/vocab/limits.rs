@@ -25,6 +25,8 @@ pub const BLOCK_TOKENS_MAX: u32 = 512;
 pub const BLOCK_TOKENS_MIN: u32 = 16;
 /// Blocks of one request: a million-token prompt in 16-token blocks.
 pub const REQUEST_BLOCKS_MAX: usize = 65_536;
+/// Keys that a request hashes, or looks up, before others of its thread have their turn: 100 to 400 microseconds.
+pub const KEYS_AT_ONCE: usize = 2_048;
 /// Bytes of an engine's own key.
 pub const ENGINE_KEY_BYTES_MIN: usize = 8;
 /// Bytes of an engine's own key.
