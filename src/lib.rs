@@ -5,7 +5,7 @@
 //! database, not a file store, and not a router.
 //!
 //! The rooms, from the ground up (a room imports only rooms above it in this list; `tests/tidy.rs` holds it):
-//! [`vocab`] words · `copy` bytes past the caches · [`proto`] the wire · [`plan`] the mind, pure · `media` the hands: memory and devices · `index` the
+//! [`vocab`] words · `copy` memory that processes share · [`proto`] the wire · [`plan`] the mind, pure · `watch` parts that must not end, and health · `media` the hands: memory and devices · `index` the
 //! catalog database · `ledger` the usage database · `access` who may do what · `tiers` shelves without opinions · `session` engine instances ·
 //! `cache` the walks · `rpc` the gate · `handover` memory for same-host workers · [`client`] what workers use · `replay` traces · `offline` stopped folders ·
 //! `daemon` wiring · `bench` this machine's limits · `cli` one file a subcommand.
@@ -32,7 +32,7 @@ pub mod handover;
 pub mod index;
 #[cfg(feature = "server")]
 pub mod ledger;
-#[cfg(feature = "server")]
+#[cfg(feature = "media")]
 pub mod media;
 #[cfg(feature = "server")]
 pub mod offline;
@@ -44,3 +44,5 @@ pub mod rpc;
 pub mod session;
 #[cfg(feature = "server")]
 pub mod tiers;
+#[cfg(feature = "server")]
+pub mod watch;

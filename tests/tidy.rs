@@ -13,14 +13,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("copy", &["vocab"]),
     ("proto", &[]),
     ("plan", &["vocab"]),
-    ("media", &["vocab", "copy"]),
+    ("watch", &["vocab"]),
+    ("media", &["vocab", "copy", "watch"]),
     ("index", &["vocab"]),
-    ("ledger", &["vocab"]),
+    ("ledger", &["vocab", "watch"]),
     ("access", &["vocab"]),
-    ("tiers", &["vocab", "media", "index"]),
+    ("tiers", &["vocab", "watch", "media", "index"]),
     ("session", &["vocab", "plan", "media"]),
-    ("cache", &["vocab", "plan", "tiers", "session", "ledger"]),
-    ("rpc", &["vocab", "proto", "ledger", "access", "session", "cache"]),
+    ("cache", &["vocab", "plan", "watch", "tiers", "session", "ledger"]),
+    ("rpc", &["vocab", "proto", "watch", "ledger", "access", "session", "cache"]),
     ("handover", &["vocab", "session"]),
     ("client", &["vocab", "copy", "proto"]),
     ("replay", &["vocab", "plan", "client", "ledger"]),
@@ -28,12 +29,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "vocab", "proto", "plan", "media", "index", "ledger", "access", "tiers", "session", "cache", "rpc",
-            "handover", "client", "replay", "offline",
+            "vocab", "proto", "plan", "watch", "media", "index", "ledger", "access", "tiers", "session", "cache",
+            "rpc", "handover", "client", "replay", "offline",
         ],
     ),
     ("bench", &["vocab", "media", "index", "tiers", "client", "daemon"]),
-    ("cli", &["vocab", "ledger", "access", "client", "replay", "offline", "bench", "daemon"]),
+    ("cli", &["vocab", "watch", "ledger", "access", "client", "replay", "offline", "bench", "daemon"]),
 ];
 
 /// The two files at the root, which name every room.
@@ -67,6 +68,17 @@ const BELONGS: &[(&str, Homes, &str)] = &[
     ("collections::HashSet", Homes::Not(&["plan"]), "a set with a fixed hasher: same events, same commands"),
     ("unbounded_channel", Homes::Nowhere, "a channel with a limit of `vocab::limits`"),
     ("mpsc::channel()", Homes::Nowhere, "`sync_channel` with a limit of `vocab::limits`"),
+];
+
+/// (text, the files that may have it, what to use instead): for memory that the daemon, an engine, the kernel and other processes
+/// write, there is no slice. The two files have slices of what nobody else writes while it is borrowed, and say why.
+const FILES: &[(&str, &[&str], &str)] = &[
+    (
+        "from_raw_parts",
+        &["src/media/buffer.rs", "src/media/slot.rs"],
+        "`copy::Span`, which has no reference to the bytes",
+    ),
+    ("slice_from_raw_parts", &[], "`copy::Span`, which has no reference to the bytes"),
 ];
 
 /// A file is one idea.
@@ -211,6 +223,49 @@ fn check_belongings(source: &Source) -> Vec<String> {
     findings
 }
 
+/// Rooms whose threads and tasks the daemon depends on.
+const WATCHED: &[&str] = &["media", "index", "ledger", "tiers", "session", "cache", "handover", "daemon"];
+/// How one is started.
+const STARTS: &[&str] = &["tokio::spawn(", "thread::Builder::new()", "thread::spawn("];
+/// Files that start some of which nobody must hear, and why.
+const UNWATCHED: &[(&str, &str)] = &[
+    ("src/cache/ticket.rs", "of one request, which is told"),
+    ("src/daemon/health.rs", "of one stream, which ends with it"),
+    ("src/daemon/signals.rs", "the thread that ends the process, and a test's signal"),
+    ("src/index/scan.rs", "joined by the start, which fails with it"),
+    ("src/tiers/folder.rs", "joined by the start, which fails with it"),
+];
+
+/// A thread or task of the daemon that ends on its own is told: as many parts of a `watch` as starts. Crude, and enough to
+/// make whoever adds one think of it.
+fn check_watched(source: &Source) -> Vec<String> {
+    let is_free = UNWATCHED.iter().any(|(path, _)| source.path == Path::new(path));
+    let is_test = source.path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("tests"));
+    if is_free || is_test || !source.room().is_some_and(|room| WATCHED.contains(&room)) {
+        return Vec::new();
+    }
+    let text = source.production();
+    let count = |what: &&str| text.matches(*what).count();
+    let (starts, parts) = (STARTS.iter().map(count).sum::<usize>(), [".vital(", ".optional("].iter().map(count).sum());
+    if starts <= parts {
+        return Vec::new();
+    }
+    let words = format!("{starts} threads or tasks are started, {parts} are parts of a `watch`");
+    vec![source.finding(1, &words)]
+}
+
+fn check_files(source: &Source) -> Vec<String> {
+    let text = source.production();
+    let mut findings = Vec::new();
+    for (what, files, instead) in FILES {
+        if !files.iter().any(|file| source.path == Path::new(file)) {
+            let found = |at| source.finding(line_of(&text, at), &format!("`{what}` is for {files:?}; use {instead}"));
+            findings.extend(places(&text, what).map(found));
+        }
+    }
+    findings
+}
+
 fn occurrences(text: &str, what: &str) -> Vec<usize> {
     match what.rsplit_once("::") {
         Some((path, name)) if !name.is_empty() && name.chars().all(is_name) => {
@@ -282,6 +337,8 @@ fn the_house_is_tidy() -> io::Result<()> {
     let mut findings = check_order(ROOMS);
     findings.extend(rooms.iter().flat_map(check_imports));
     findings.extend(rooms.iter().flat_map(check_belongings));
+    findings.extend(rooms.iter().flat_map(check_watched));
+    findings.extend(rooms.iter().flat_map(check_files));
     findings.extend(rooms.iter().chain(&others).flat_map(check_shape));
     findings.extend(check_reachable(&rooms));
     findings.extend(contract.iter().flat_map(check_contract));
@@ -376,6 +433,38 @@ mod samples {
         ] {
             assert_eq!(check_belongings(&source(path, text)), [""; 0], "{text}");
         }
+    }
+
+    #[test]
+    fn a_thread_or_a_task_that_is_not_watched_is_found() {
+        for text in ["tokio::spawn(keep());", "thread::Builder::new().spawn(run)", "std::thread::spawn(run)"] {
+            assert_eq!(check_watched(&source("src/cache/start.rs", text)).len(), 1, "{text}");
+            assert_eq!(check_watched(&source("src/rpc/put.rs", text)), [""; 0], "a request's");
+            let watched = format!("let part = watch.vital(\"time\");\n{text}");
+            assert_eq!(check_watched(&source("src/cache/start.rs", &watched)), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_slice_of_memory_that_others_write_is_found() {
+        for text in [
+            "\nlet bytes = unsafe { std::slice::from_raw_parts(base, len) };",
+            "\nlet bytes = unsafe { from_raw_parts_mut(base, len) };",
+            "\nlet bytes = unsafe { &*ptr::slice_from_raw_parts(base, len) };",
+        ] {
+            assert_eq!(lines(&check_files(&source("src/media/region.rs", text))), ["src/media/region.rs:2"], "{text}");
+            assert_eq!(
+                lines(&check_files(&source("src/client/memory.rs", text))),
+                ["src/client/memory.rs:2"],
+                "{text}"
+            );
+        }
+        let own = "let bytes = unsafe { slice::from_raw_parts_mut(base, len) };";
+        assert_eq!(check_files(&source("src/media/slot.rs", own)), [""; 0]);
+        assert_eq!(
+            check_files(&source("src/media/region.rs", "// from_raw_parts\nmod tests {\n    from_raw_parts()")),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::prompt::Prompt;
 use super::rounds::{Effort, Rounds, both, gigabytes, in_turn};
 use super::worker::Worker;
-use crate::client::{LoadIntoOptions, Pool, RegionPlaces, Staging};
+use crate::client::{LoadIntoOptions, Pool, RegionPlaces, SpanMut, Staging};
 
 /// A load's deadline: longer than any should take.
 const DEADLINE: Option<Duration> = Some(Duration::from_secs(60));
@@ -75,10 +75,7 @@ pub(super) fn put_shared(worker: &Worker, effort: Effort) -> Result<Rounds, Benc
 fn store(worker: &Worker, staging: &Staging) -> Result<Duration, BenchError> {
     let (request, line) = (worker.request()?, &worker.uds);
     let prompt = Prompt::new(worker.fingerprint, worker.number(), worker.figures.put_blocks)?;
-    let fill = |_: u32, to: &mut [u8]| {
-        to.copy_from_slice(&worker.payload);
-        worker.figures.block_bytes
-    };
+    let fill = |_: u32, to: &mut SpanMut<'_>| if to.write(0, &worker.payload) { worker.figures.block_bytes } else { 0 };
     let began = Instant::now();
     let put = line.client.put_staged(staging, &request, &prompt.chain, worker.figures.block_bytes, fill);
     let stored = worker.runtime.block_on(put)?;

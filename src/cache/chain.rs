@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::error::Error;
 use super::names::Namespace;
 use crate::vocab::key::EngineKeys;
-use crate::vocab::limits::REQUEST_BLOCKS_MAX;
+use crate::vocab::limits::{KEYS_AT_ONCE, REQUEST_BLOCKS_MAX};
 use crate::vocab::{BlockKey, Furthest, Hints, Owner, OwnerPath, Retention, TenantName};
 
 /// Where a chain's keys come from.
@@ -119,6 +119,27 @@ impl Chain {
             Keys::Known(keys) if keys.len() == blocks => Arc::clone(keys),
             _ => (0..blocks.min(self.len())).map(|at| self.key(at)).collect(),
         }
+    }
+
+    /// As [`keys`](Self::keys), hashed some at a time, so that a long chain keeps no other task of its thread waiting.
+    pub async fn keys_in_turns(&self, blocks: usize) -> Arc<[BlockKey]> {
+        let blocks = blocks.min(self.len());
+        if matches!(self.keys, Keys::Known(_)) || blocks <= KEYS_AT_ONCE {
+            return self.keys(blocks);
+        }
+        let mut keys = Vec::with_capacity(blocks);
+        while keys.len() < blocks {
+            let end = blocks.min(keys.len() + KEYS_AT_ONCE);
+            keys.extend((keys.len()..end).map(|at| self.key(at)));
+            tokio::task::yield_now().await;
+        }
+        keys.into()
+    }
+
+    /// The same run with keys that were hashed before.
+    #[must_use]
+    pub fn with_keys(&self, keys: Arc<[BlockKey]>) -> Self {
+        Self { keys: Keys::Known(keys), ..self.clone() }
     }
 
     /// The same run, cut off after `blocks` blocks.

@@ -63,17 +63,16 @@ impl Deliveries {
         let key = (tenant.digest(), instance.digest(), request.digest());
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let record = records.get_or_insert_mut(key, Record::default);
-        for (block, from_nvme) in (sent.depth..).zip(&sent.from_nvme) {
-            if block < record.through || block >= record.own_from {
-                continue;
-            }
-            record.through = block + 1;
-            let tokens = TokenCount(u64::from(block_tokens));
-            if *from_nvme {
-                record.delivered.nvme += tokens;
-            } else {
-                record.delivered.ram += tokens;
-            }
+        let end = sent.depth.saturating_add(u32::try_from(sent.from_nvme.len()).unwrap_or(u32::MAX));
+        let new = record.through.max(sent.depth)..record.own_from.min(end);
+        if !new.is_empty() {
+            // One pass that the processor does many at a time: all requests share the lock.
+            let at = |block: u32| (block - sent.depth) as usize;
+            let nvme = sent.from_nvme[at(new.start)..at(new.end)].iter().filter(|nvme| **nvme).count() as u64;
+            let tokens = |blocks: u64| TokenCount(blocks * u64::from(block_tokens));
+            record.delivered.nvme += tokens(nvme);
+            record.delivered.ram += tokens(u64::from(new.end - new.start) - nvme);
+            record.through = new.end;
         }
         record.delivered
     }

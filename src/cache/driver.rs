@@ -22,6 +22,7 @@ use crate::tiers::{
 };
 use crate::vocab::limits::{PLANNER_INBOX, TOUCHED_AT_ONCE};
 use crate::vocab::{BlockKey, Clock, SlotClass, SlotId};
+use crate::watch::Watch;
 
 /// What a put's task is told about a block that it needs a slot for.
 pub(super) enum Slot {
@@ -85,8 +86,14 @@ pub(super) struct Hands {
 }
 
 impl Driver {
-    /// Starts the thread.
-    pub(super) fn start(planner: Planner, hands: Hands) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    /// Starts the thread, as a part of `watch`.
+    pub(super) fn start(
+        planner: Planner,
+        mut hands: Hands,
+        watch: &Watch,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let part = watch.vital("planner");
+        hands.clock = part.clock(hands.clock);
         let (inbox, messages) = mpsc::channel(PLANNER_INBOX);
         let finished = Finishes::default();
         let wake = inbox.downgrade();
@@ -102,11 +109,11 @@ impl Driver {
         }
         let wake = inbox.downgrade();
         let (puts, offers, commands, events) = (HashMap::new(), Offers::default(), Vec::new(), VecDeque::new());
-        let (index, finishes) = (Index::default(), Arc::clone(&finished));
+        let (index, finishes) = (Index::new(watch), Arc::clone(&finished));
         let under_way = Vec::new();
         let mut run =
             Run { planner, hands, puts, offers, commands, under_way, events, index, finished: finishes, wake };
-        let thread = std::thread::Builder::new().name("planner".into()).spawn(move || run.run(messages))?;
+        let thread = std::thread::Builder::new().name(part.name()).spawn(move || part.run(|| run.run(messages)))?;
         Ok((Self { inbox, finished }, thread))
     }
 
@@ -120,6 +127,11 @@ impl Driver {
     /// Tells the planner.
     pub(super) async fn tell(&self, event: Event) -> Result<(), Error> {
         self.send(Message::Event(event, None)).await
+    }
+
+    /// Tells the planner if it has room for it now; whether it has.
+    pub(super) fn try_tell(&self, event: Event) -> bool {
+        self.inbox.try_send(Message::Event(event, None)).is_ok()
     }
 
     pub(super) async fn offer(&self, event: Event, put: PutId, slots: mpsc::Sender<Slot>) -> Result<Answer, Error> {

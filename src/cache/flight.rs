@@ -34,7 +34,9 @@ impl Flights {
 
     /// Tells all who wait for a block.
     pub(super) fn land(&self, key: &BlockKey, landing: Landing) {
-        for waiter in self.lock().remove(key).unwrap_or_default() {
+        // Taken out first: whoever wakes must not find the lock held.
+        let waiters = self.lock().remove(key).unwrap_or_default();
+        for waiter in waiters {
             // One who has given up meanwhile needs no answer.
             waiter.send(landing).ok();
         }

@@ -11,6 +11,7 @@ use crate::plan::Write;
 use crate::tiers::{CODEC_RAW, Catalog, NvmeShelf, Row, ShardRow};
 use crate::vocab::limits::{MEND_EVERY, UNDELETED_BATCH};
 use crate::vocab::{BlockKey, SlotId};
+use crate::watch::Watch;
 
 /// The catalog's state as the planner's thread knows it.
 #[derive(Default)]
@@ -21,9 +22,16 @@ pub(super) struct Index {
     undeleted: HashMap<BlockKey, SlotId>,
     mending: Option<JoinHandle<()>>,
     tried: Option<Instant>,
+    watch: Watch,
 }
 
 impl Index {
+    /// Of a catalog that can be written. Who opens it again is a part of `watch`: without it nothing would come to the drives
+    /// any more.
+    pub(super) fn new(watch: &Watch) -> Self {
+        Self { watch: watch.clone(), ..Self::default() }
+    }
+
     /// The row of this block could not be deleted.
     pub(super) fn keep(&mut self, key: BlockKey, slot: SlotId) {
         self.undeleted.insert(key, slot);
@@ -53,7 +61,8 @@ impl Index {
             }
         };
         // Where no thread can be had there is another try.
-        self.mending = std::thread::Builder::new().name("mend".into()).spawn(mend).ok();
+        let part = self.watch.vital("mend");
+        self.mending = std::thread::Builder::new().name(part.name()).spawn(move || part.run(mend)).ok();
     }
 
     /// Deletes some of the rows that could not be deleted: slots that are free now.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::chain::Chain;
 use super::delivery::Sent;
@@ -84,18 +84,31 @@ pub struct Fetched {
 pub(super) enum Ahead {
     InRam,
     Coming(Waiter),
+    /// The planner had no room for the question: it is asked when it is the block's turn, so that those before it go out.
+    Unasked(Waiter),
     Missing,
 }
 
+impl Ahead {
+    /// Where it was when it was asked for.
+    pub(super) fn tier(&self) -> Tier {
+        if matches!(self, Self::Coming(_) | Self::Unasked(_)) { Tier::Nvme } else { Tier::Ram }
+    }
+}
+
 impl Cache {
-    /// Checks what can be refused before the first byte.
+    /// Checks what can be refused before the first byte. What can't be checked by the deadline is not refused: the load is over
+    /// then, with what is at hand.
     ///
     /// # Errors
     /// For a lease that has ended, or another instance's.
-    pub async fn check_lease(&self, session: &Session, lease: Option<LeaseId>) -> Result<(), Error> {
+    pub async fn check_lease(&self, session: &Session, lease: Option<LeaseId>, deadline: Instant) -> Result<(), Error> {
         let Some(lease) = lease else { return Ok(()) };
         let number = session.number;
-        self.driver.look(move |planner| planner.check_lease(number, lease)).await??;
+        let check = self.driver.look(move |planner| planner.check_lease(number, lease));
+        if let Ok(checked) = timeout_at(deadline, check).await {
+            checked??;
+        }
         Ok(())
     }
 
@@ -103,23 +116,24 @@ impl Cache {
     pub async fn fetch(self: Arc<Self>, request: FetchRequest, out: mpsc::Sender<FetchedBlock>) -> Fetched {
         let mut sent = Sent { depth: request.chain.depth, ..Sent::default() };
         let outcome = self.send_blocks(&request, &out, &mut sent).await;
-        self.used_by(&request, &sent).await;
+        self.used_by(&request, &sent);
         self.deliver(&request, outcome, &sent)
     }
 
     /// What was read counts as used, unless it was a scan. Where nothing was promoted, the lease has touched the chain already.
-    pub(super) async fn used_by(&self, request: &FetchRequest, sent: &Sent) {
+    pub(super) fn used_by(&self, request: &FetchRequest, sent: &Sent) {
         if request.promote && (request.lease.is_none() || sent.from_nvme.contains(&true)) {
-            self.used(&request.chain, sent.from_nvme.len(), request.lease.is_some()).await;
+            self.used(&request.chain, sent.from_nvme.len(), request.lease.is_some());
         }
     }
 
     /// The first blocks of a chain were used, from the tail to the head: promotion has put the head into RAM first, where it
     /// would be the coldest.
-    pub(super) async fn used(&self, chain: &Chain, blocks: usize, leased: bool) {
+    pub(super) fn used(&self, chain: &Chain, blocks: usize, leased: bool) {
         if let Some(last) = blocks.checked_sub(1) {
-            // A daemon that is stopping has no use for it.
-            self.driver.tell(Event::Used { deepest: chain.key(last), leased }).await.ok();
+            // A planner that is thousands of events behind hears nothing of it: only the order of going is the worse for it,
+            // and no answer waits.
+            self.driver.try_tell(Event::Used { deepest: chain.key(last), leased });
         }
     }
 
@@ -161,18 +175,18 @@ impl Cache {
         let mut asked = 0;
         for at in 0..blocks {
             while asked < blocks.min(at + FETCH_READ_AHEAD) {
-                ahead.push_back(self.ask_ahead(&request.chain.key(asked), request.promote).await);
+                ahead.push_back(self.ask_ahead(&request.chain.key(asked), request.promote));
                 asked += 1;
             }
             let Some(next) = ahead.pop_front() else { return FetchOutcome::Miss };
             let key = request.chain.key(at);
-            let block = match tokio::time::timeout_at(request.deadline, self.bytes_of(&key, next)).await {
+            let block = match timeout_at(request.deadline, self.bytes_of(&key, next)).await {
                 Err(_) => return FetchOutcome::Deadline,
                 Ok(None) => return FetchOutcome::Miss,
                 Ok(Some((tier, crc, bytes))) => FetchedBlock { at, tier, crc, bytes },
             };
             let tier = block.tier;
-            match tokio::time::timeout_at(request.deadline, out.send(block)).await {
+            match timeout_at(request.deadline, out.send(block)).await {
                 Err(_) => return FetchOutcome::Deadline,
                 Ok(Err(_)) => return FetchOutcome::Abandoned,
                 Ok(Ok(())) => sent.from_nvme.push(tier == Tier::Nvme),
@@ -182,33 +196,37 @@ impl Cache {
     }
 
     /// Starts the promotion of a block that is on NVMe only.
-    pub(super) async fn ask_ahead(&self, key: &BlockKey, promote: bool) -> Ahead {
+    pub(super) fn ask_ahead(&self, key: &BlockKey, promote: bool) -> Ahead {
         match self.residency.get(key) {
             None => Ahead::Missing,
             Some(residence) if residence.ram.is_some() || !promote => Ahead::InRam,
             Some(_) => {
                 let waiter = self.flights.join(*key);
-                match self.driver.tell(Event::Want { key: *key }).await {
-                    Ok(()) => Ahead::Coming(waiter),
-                    Err(_) => Ahead::Missing,
-                }
+                let asked = self.driver.try_tell(Event::Want { key: *key });
+                if asked { Ahead::Coming(waiter) } else { Ahead::Unasked(waiter) }
             }
         }
     }
 
-    async fn bytes_of(&self, key: &BlockKey, ahead: Ahead) -> Option<(Tier, u64, Bytes)> {
-        let mut tier = Tier::Ram;
+    /// Waits for a block whose turn it is. The caller says for how long.
+    pub(super) async fn landed(&self, key: &BlockKey, ahead: Ahead) -> Landing {
         match ahead {
-            Ahead::Missing => return None,
-            Ahead::InRam => {}
-            Ahead::Coming(waiter) => {
-                tier = Tier::Nvme;
-                match waiter.landed().await {
-                    Landing::Ready => {}
-                    Landing::NoRoom => return self.peek(key).await,
-                    Landing::Gone => return None,
-                }
-            }
+            Ahead::Missing => Landing::Gone,
+            Ahead::InRam => Landing::Ready,
+            Ahead::Coming(waiter) => waiter.landed().await,
+            Ahead::Unasked(waiter) => match self.driver.tell(Event::Want { key: *key }).await {
+                Ok(()) => waiter.landed().await,
+                Err(_) => Landing::Gone,
+            },
+        }
+    }
+
+    async fn bytes_of(&self, key: &BlockKey, ahead: Ahead) -> Option<(Tier, u64, Bytes)> {
+        let tier = ahead.tier();
+        match self.landed(key, ahead).await {
+            Landing::Ready => {}
+            Landing::NoRoom => return self.peek(key).await,
+            Landing::Gone => return None,
         }
         for _ in 0..TRIES {
             let residence = self.residency.get(key)?;

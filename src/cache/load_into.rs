@@ -1,7 +1,6 @@
 //! The walk of a load into an engine's own memory: one read from the drive straight to where the engine wants the block, or
 //! one copy from RAM. Nothing is promoted: the bytes would be held twice.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,8 +19,8 @@ use crate::vocab::{BlockKey, Tier};
 /// A load whose places in the engine's memory are claimed.
 pub struct LoadInto {
     request: FetchRequest,
-    /// Of each block, until it is read there.
-    places: Vec<Option<RegionWriter>>,
+    /// Of each block.
+    places: Vec<RegionWriter>,
     guard: Arc<WriteGuard>,
 }
 
@@ -30,6 +29,33 @@ enum Ahead {
     InRam(RegionWriter),
     Reading(oneshot::Receiver<bool>),
     Missing,
+}
+
+/// Blocks that were started, in the order of their turns.
+struct Queue {
+    queue: mpsc::Receiver<Ahead>,
+    /// The one whose turn it is.
+    next: Option<Ahead>,
+}
+
+impl Queue {
+    async fn front(&mut self) -> Option<&mut Ahead> {
+        if self.next.is_none() {
+            self.next = self.queue.recv().await;
+        }
+        self.next.as_mut()
+    }
+
+    /// The memory is the engine's alone only when the drive has no more to write there.
+    async fn wait_for_drive(mut self) {
+        self.queue.close();
+        while let Some(ahead) = self.front().await {
+            if let Ahead::Reading(landed) = ahead {
+                landed.await.ok();
+            }
+            self.next = None;
+        }
+    }
 }
 
 impl Cache {
@@ -59,73 +85,80 @@ impl Cache {
         let claim = |(at, offset): (usize, &u64)| {
             let why = "another load is writing there, or another block of this one";
             let taken = || Error::Refused(format!("offset[{at}] is {offset}: {why}"));
-            region.claim(*offset, room).map(Some).ok_or_else(taken)
+            region.claim(*offset, room).ok_or_else(taken)
         };
         let places = offsets.iter().enumerate().map(claim).collect::<Result<_, _>>()?;
         Ok(LoadInto { request, places, guard })
     }
 
     /// Fills the places in prefix order, telling `out` after each block how many are there, and records what was delivered.
-    /// When it returns, nothing is written any more.
-    pub async fn fill(self: Arc<Self>, mut load: LoadInto, out: mpsc::Sender<u32>) -> Fetched {
-        let mut sent = Sent { depth: load.request.chain.depth, ..Sent::default() };
-        let mut ahead = VecDeque::new();
-        let stop = load.guard.stop().clone();
-        let outcome = tokio::select! {
-            biased;
-            () = stop.cancelled() => FetchOutcome::Abandoned,
-            () = tokio::time::sleep_until(load.request.deadline) => FetchOutcome::Deadline,
-            () = out.closed() => FetchOutcome::Abandoned,
-            outcome = self.fill_places(&mut load, &mut ahead, &out, &mut sent) => outcome,
-        };
-        for ahead in ahead {
-            if let Ahead::Reading(landed) = ahead {
-                landed.await.ok();
-            }
-        }
-        self.used_by(&load.request, &sent).await;
-        self.deliver(&load.request, outcome, &sent)
-    }
-
-    async fn fill_places(
-        &self,
-        load: &mut LoadInto,
-        ahead: &mut VecDeque<Ahead>,
-        out: &mpsc::Sender<u32>,
-        sent: &mut Sent,
-    ) -> FetchOutcome {
-        let blocks = load.request.chain.len();
-        let payload = u64::from(load.request.chain.namespace.spec.max_payload_bytes);
+    /// When it returns, nothing is written any more: it ends by the deadline, and as long after it as the drive needs for what
+    /// it was given before.
+    pub async fn fill(self: Arc<Self>, load: LoadInto, out: mpsc::Sender<u32>) -> Fetched {
+        let LoadInto { request, places, guard } = load;
+        let mut sent = Sent { depth: request.chain.depth, ..Sent::default() };
+        let payload = u64::from(request.chain.namespace.spec.max_payload_bytes);
         // The places are claimed already, so what is in flight takes no memory. Twice of what a drive works on at once: reads
         // land in any order, and while the first is late, those behind it keep the drive busy.
         let read_ahead =
             usize::try_from(2 * DEVICE_INFLIGHT_BYTES / payload).unwrap_or(1).clamp(FETCH_READ_AHEAD, DEVICE_OPS);
-        let mut asked = 0;
-        for at in 0..blocks {
-            while asked < blocks.min(at + read_ahead) {
-                let key = load.request.chain.key(asked);
-                let Some(place) = load.places[asked].take() else { return FetchOutcome::Miss };
-                ahead.push_back(self.start_read(key, place, &load.guard).await);
-                asked += 1;
-            }
+        let (started, queue) = mpsc::channel(read_ahead);
+        let mut queue = Queue { queue, next: None };
+        let stop = guard.stop().clone();
+        let outcome = tokio::select! {
+            biased;
+            () = stop.cancelled() => FetchOutcome::Abandoned,
+            () = tokio::time::sleep_until(request.deadline) => FetchOutcome::Deadline,
+            () = out.closed() => FetchOutcome::Abandoned,
+            outcome = self.take_in_turn(&request, &mut queue, &out, &mut sent) => outcome,
+            // Beside it: a planner that takes its time holds up no block that is in RAM.
+            () = self.start_reads(&request, places, &guard, started) => FetchOutcome::Miss,
+        };
+        queue.wait_for_drive().await;
+        self.used_by(&request, &sent);
+        self.deliver(&request, outcome, &sent)
+    }
+
+    /// Fills the places of blocks as their turn comes.
+    async fn take_in_turn(
+        &self,
+        request: &FetchRequest,
+        queue: &mut Queue,
+        out: &mpsc::Sender<u32>,
+        sent: &mut Sent,
+    ) -> FetchOutcome {
+        for at in 0..request.chain.len() {
             // It stays in the queue until it has landed, whatever happens to this walk.
-            let tier = match ahead.front_mut() {
-                None | Some(Ahead::Missing) => return FetchOutcome::Miss,
-                Some(Ahead::Reading(landed)) => match landed.await {
-                    Ok(true) => Tier::Nvme,
-                    Ok(false) | Err(_) => return FetchOutcome::Miss,
-                },
-                Some(Ahead::InRam(place)) => match self.copy_from_ram(&load.request.chain.key(at), place).await {
-                    true => Tier::Ram,
-                    false => return FetchOutcome::Miss,
-                },
+            let tier = match queue.front().await {
+                None | Some(Ahead::Missing) => None,
+                Some(Ahead::Reading(landed)) => landed.await.unwrap_or(false).then_some(Tier::Nvme),
+                Some(Ahead::InRam(place)) => {
+                    self.copy_from_ram(&request.chain.key(at), place).await.then_some(Tier::Ram)
+                }
             };
-            ahead.pop_front();
+            queue.next = None;
+            let Some(tier) = tier else { return FetchOutcome::Miss };
             sent.from_nvme.push(tier == Tier::Nvme);
             // A reader that is behind hears of it with the next one.
             out.try_send(u32::try_from(at + 1).unwrap_or(u32::MAX)).ok();
         }
         FetchOutcome::Complete
+    }
+
+    /// Starts the reads, as far ahead as the queue has room. Returns when nobody takes them any more.
+    async fn start_reads(
+        &self,
+        request: &FetchRequest,
+        places: Vec<RegionWriter>,
+        guard: &Arc<WriteGuard>,
+        started: mpsc::Sender<Ahead>,
+    ) {
+        for (at, place) in places.into_iter().enumerate() {
+            // Its place first: what was started is in the queue at once, or nobody would wait for it.
+            let Ok(room) = started.reserve().await else { return };
+            room.send(self.start_read(request.chain.key(at), place, guard).await);
+        }
+        started.closed().await;
     }
 
     async fn start_read(&self, key: BlockKey, place: RegionWriter, guard: &Arc<WriteGuard>) -> Ahead {

@@ -8,6 +8,7 @@ use super::record::Recorder;
 use super::{Cache, unexpected};
 use crate::plan::{Answer, Event, Leased};
 use crate::session::Session;
+use crate::vocab::limits::KEYS_AT_ONCE;
 use crate::vocab::{BlockKey, LeaseId, RequestId, TierCounts};
 
 /// What a lookup asks besides the chain.
@@ -50,6 +51,14 @@ pub struct Found {
 }
 
 impl Found {
+    /// Nothing but what the engine has.
+    pub(super) fn nothing(chain: &Chain, options: &LookupOptions) -> Self {
+        let engine = as_u32((options.already_computed as usize).min(chain.len()));
+        let counts = TierCounts { engine, missed: as_u32(chain.len()) - engine, ..TierCounts::default() };
+        let hit_tokens = chain.tokens_of(engine);
+        Self { counts, hit_tokens, ..Self::default() }
+    }
+
     /// So many blocks from the end of the run are none after all.
     fn lose(&mut self, blocks: u32) {
         let counts = &mut self.counts;
@@ -85,7 +94,7 @@ impl Cache {
         let recorder = self.recorder.as_ref().filter(|_| !options.membership);
         let asker = recorder.and_then(|_| Recorder::asker(chain, lease.as_ref()));
         let engine = (options.already_computed as usize).min(asked);
-        let mut found = if options.membership { self.members(chain) } else { self.prefix(chain, engine) };
+        let mut found = if options.membership { self.members(chain).await } else { self.prefix(chain, engine) };
         let left_out = found.counts.hit() - worth(&found.counts).min(found.counts.hit());
         found.lose(left_out);
         if let Some(lease) = lease
@@ -114,9 +123,12 @@ impl Cache {
         Found { counts, ..Found::default() }
     }
 
-    fn members(&self, chain: &Chain) -> Found {
+    async fn members(&self, chain: &Chain) -> Found {
         let mut found = Found { membership: vec![0; chain.len().div_ceil(8)], ..Found::default() };
         for at in 0..chain.len() {
+            if at % KEYS_AT_ONCE == KEYS_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
             match self.residency.get(&chain.key(at)) {
                 None => {
                     found.counts.missed += 1;
@@ -139,7 +151,7 @@ impl Cache {
         found: &mut Found,
     ) -> Result<(), Error> {
         let run = found.counts.hit();
-        let keys = chain.keys(run as usize);
+        let keys = chain.keys_in_turns(run as usize).await;
         let (instance, request, ttl) = (lease.session.number, lease.request.digest(), lease.ttl);
         let answer = self.driver.ask(Event::Lease { instance, request, keys, ttl }).await?;
         let Answer::Leased(leased) = answer else { return Err(unexpected(&answer)) };

@@ -36,6 +36,9 @@ pub mod settle;
 mod start;
 mod storage;
 pub mod ticket;
+mod troubles;
+#[cfg(test)]
+mod waits_tests;
 mod wear;
 mod worth;
 
@@ -130,10 +133,12 @@ impl Cache {
 
     /// A process is gone; with its instance's last one go the instance's leases.
     pub fn close_session(&self, id: u64) {
+        let session = self.recorder.as_ref().and_then(|recorder| Some((recorder, self.sessions.get(id).ok()?)));
+        let gone = self.sessions.close(id);
+        // After it: what a call under way begins meanwhile finds the session gone, or is found here.
         self.end_tickets_of(id);
         self.end_reservations_of(id);
-        let session = self.recorder.as_ref().and_then(|recorder| Some((recorder, self.sessions.get(id).ok()?)));
-        if let Some(Gone { number, namespaces }) = self.sessions.close(id) {
+        if let Some(Gone { number, namespaces }) = gone {
             if let Some((recorder, session)) = session {
                 recorder.gone(&session.instance);
             }

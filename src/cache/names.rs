@@ -1,7 +1,7 @@
 //! Namespaces and tenants of this data folder, by the small numbers that rows carry.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::error::Error;
 use crate::tiers::{Catalog, NamespaceRow};
@@ -32,7 +32,10 @@ struct Inner {
 /// The names known here. Kept in the catalog, because rows mean nothing without them.
 #[derive(Debug, Default)]
 pub struct Names {
+    /// Read by every request: held for memory only, never while the catalog is written.
     inner: RwLock<Inner>,
+    /// Who gives a new number: one at a time, and until it is in the catalog.
+    numbering: Mutex<()>,
     catalog: Option<Arc<Catalog>>,
 }
 
@@ -55,7 +58,7 @@ impl Names {
                 inner.accounts.insert(id, name);
             }
         }
-        Ok(Self { inner: RwLock::new(inner), catalog })
+        Ok(Self { inner: RwLock::new(inner), numbering: Mutex::default(), catalog })
     }
 
     /// Registers a layout; whether it is new.
@@ -67,22 +70,23 @@ impl Names {
         if let Some(known) = self.namespace(&fingerprint) {
             return Ok((known, false));
         }
-        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = inner.by_fingerprint.get(&fingerprint) {
-            return Ok((Arc::clone(&inner.namespaces[*at]), false));
+        let _numbering = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = self.namespace(&fingerprint) {
+            return Ok((known, false));
         }
-        let number = inner.namespaces.len();
-        if number >= NAMESPACES_MAX {
+        let known = self.namespaces();
+        if known.len() >= NAMESPACES_MAX {
             return Err(Error::Full(format!("{NAMESPACES_MAX} namespaces are registered, which is the limit")));
         }
-        let id = NamespaceId(inner.namespaces.iter().map(|known| known.id.0 + 1).max().unwrap_or(0));
+        let id = NamespaceId(known.iter().map(|known| known.id.0 + 1).max().unwrap_or(0));
         let namespace = Arc::new(Namespace { id, name, fingerprint, spec });
         if let (Some(catalog), true) = (&self.catalog, namespace.spec.persistent()) {
             let Namespace { id, name, fingerprint, spec } = (*namespace).clone();
             let row = NamespaceRow { id, name, fingerprint, spec };
             catalog.put_namespace(&row).map_err(|error| Error::Broken(format!("catalog: {error}")))?;
         }
-        inner.by_fingerprint.insert(fingerprint, number);
+        let mut inner = self.write();
+        inner.by_fingerprint.insert(fingerprint, known.len());
         inner.namespaces.push(Arc::clone(&namespace));
         Ok((namespace, true))
     }
@@ -90,14 +94,14 @@ impl Names {
     /// The namespace of this identity.
     #[must_use]
     pub fn namespace(&self, fingerprint: &Fingerprint) -> Option<Arc<Namespace>> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.read();
         inner.by_fingerprint.get(fingerprint).map(|at| Arc::clone(&inner.namespaces[*at]))
     }
 
     /// All namespaces, in the order of their registration.
     #[must_use]
     pub fn namespaces(&self) -> Vec<Arc<Namespace>> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).namespaces.clone()
+        self.read().namespaces.clone()
     }
 
     /// The account's number, given on first sight.
@@ -108,31 +112,43 @@ impl Names {
         if let Some(id) = self.known_account(name) {
             return Ok(id);
         }
-        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = inner.by_account.get(name) {
-            return Ok(*id);
+        let _numbering = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = self.known_account(name) {
+            return Ok(id);
         }
-        if inner.accounts.len() >= ACCOUNTS_MAX {
-            return Err(Error::Full(format!("{ACCOUNTS_MAX} tenants and domains are known, which is the limit")));
-        }
-        let id = AccountId(inner.accounts.keys().map(|id| id.0 + 1).max().unwrap_or(0));
+        let id = {
+            let inner = self.read();
+            if inner.accounts.len() >= ACCOUNTS_MAX {
+                return Err(Error::Full(format!("{ACCOUNTS_MAX} tenants and domains are known, which is the limit")));
+            }
+            AccountId(inner.accounts.keys().map(|id| id.0 + 1).max().unwrap_or(0))
+        };
         if let Some(catalog) = &self.catalog {
             catalog.put_account(id, name).map_err(|error| Error::Broken(format!("catalog: {error}")))?;
         }
+        let mut inner = self.write();
         inner.accounts.insert(id, name.clone());
         inner.by_account.insert(name.clone(), id);
         Ok(id)
     }
 
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The account's number, if it has one.
     #[must_use]
     pub fn known_account(&self, name: &AccountName) -> Option<AccountId> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).by_account.get(name).copied()
+        self.read().by_account.get(name).copied()
     }
 
     /// Whose this account is.
     #[must_use]
     pub fn account_name(&self, account: AccountId) -> Option<AccountName> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).accounts.get(&account).cloned()
+        self.read().accounts.get(&account).cloned()
     }
 }

@@ -13,6 +13,7 @@ use super::delivery::Sent;
 use super::flight::Landing;
 use super::load::{Ahead, FetchOutcome, FetchRequest, Fetched};
 use crate::plan::InRam;
+use crate::vocab::Tier;
 use crate::vocab::limits::{FETCH_READ_AHEAD, PLACES_PER_MESSAGE};
 
 /// Where one block lies.
@@ -59,19 +60,19 @@ impl Cache {
             Ok(()) => walked,
             Err(unsent) => unsent,
         };
-        self.used_by(&request, &sent).await;
+        self.used_by(&request, &sent);
         self.deliver(&request, outcome, &sent)
     }
 
     /// The places of a whole chain that fits one message and is in RAM, found without waiting for anything; `None` where it
     /// takes more.
-    pub async fn locate_at_once(&self, request: &FetchRequest) -> Option<(Places, Fetched)> {
+    pub fn locate_at_once(&self, request: &FetchRequest) -> Option<(Places, Fetched)> {
         let chain = &request.chain;
         let blocks = Some(chain.len()).filter(|blocks| *blocks <= PLACES_PER_MESSAGE)?;
         let place = |at| self.placed(&self.residency.get(&chain.key(at))?.ram?);
         let places = (0..blocks).map(place).collect::<Option<Vec<_>>>()?;
         let sent = Sent { depth: chain.depth, from_nvme: vec![false; blocks] };
-        self.used_by(request, &sent).await;
+        self.used_by(request, &sent);
         Some((Places { first: 0, places }, self.deliver(request, FetchOutcome::Complete, &sent)))
     }
 
@@ -95,17 +96,12 @@ impl Cache {
                 return unsent;
             }
             while ahead.len() < FETCH_READ_AHEAD.min(blocks - at) {
-                ahead.push_back(self.ask_ahead(&chain.key(at + ahead.len()), true).await);
+                ahead.push_back(self.ask_ahead(&chain.key(at + ahead.len()), true));
             }
             let Some(next) = ahead.pop_front() else { return FetchOutcome::Miss };
-            let from_nvme = matches!(next, Ahead::Coming(_));
-            let landed = match next {
-                Ahead::Missing => return FetchOutcome::Miss,
-                Ahead::InRam => Landing::Ready,
-                Ahead::Coming(waiter) => match tokio::time::timeout_at(deadline, waiter.landed()).await {
-                    Ok(landing) => landing,
-                    Err(_) => return FetchOutcome::Deadline,
-                },
+            let from_nvme = next.tier() == Tier::Nvme;
+            let Ok(landed) = tokio::time::timeout_at(deadline, self.landed(&key, next)).await else {
+                return FetchOutcome::Deadline;
             };
             let place = self.residency.get(&key).and_then(|residence| residence.ram);
             let (Landing::Ready, Some(place)) = (landed, place) else { return FetchOutcome::Miss };

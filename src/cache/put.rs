@@ -89,7 +89,7 @@ impl Cache {
     /// When the daemon is stopping.
     pub async fn put(self: &Arc<Self>, chain: &Chain) -> Result<(PutWalk, bool), Error> {
         let put = PutId(self.puts.fetch_add(1, Ordering::Relaxed));
-        let keys = chain.keys(chain.len());
+        let keys = chain.keys_in_turns(chain.len()).await;
         let (sender, slots) = mpsc::channel(keys.len().max(1));
         let offer = Offer {
             put,

@@ -74,7 +74,8 @@ impl Cache {
         region: &Arc<Region>,
         parts: &[Option<Part>],
     ) -> Result<PutResult, Error> {
-        let (mut walk, _) = self.put(&chain.head(parts.len())).await?;
+        let head = chain.with_keys(chain.keys_in_turns(parts.len()).await);
+        let (mut walk, _) = self.put(&head).await?;
         walk.written_by(writer.0, writer.1, chain.depth);
         for at in walk.wanted().collect::<Vec<_>>() {
             let Some(Part { offset, length }) = parts.get(at).copied().flatten() else { break };

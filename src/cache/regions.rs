@@ -58,10 +58,14 @@ pub(super) fn check_offset(region: &Region, at: usize, offset: u64, room: u64) -
 
 /// What writes to engines' memory now, by the request for which it does.
 #[derive(Debug, Default)]
-pub(super) struct Writing(Mutex<HashMap<(InstanceNo, u128), Arc<UnderWay>>>);
+pub(super) struct Writing(Arc<Requests>);
+
+/// Whose request writes, and what does. A request goes with the last of it, so that nobody walks through all of them.
+type Requests = Mutex<HashMap<(InstanceNo, u128), Arc<UnderWay>>>;
 
 #[derive(Debug, Default)]
 struct UnderWay {
+    /// Changed by whoever has the requests locked.
     loads: Mutex<usize>,
     stop: CancellationToken,
     ended: Notify,
@@ -69,15 +73,20 @@ struct UnderWay {
 
 /// Something that may write to an engine's memory. Whoever still does holds it, a drive's completion too.
 #[derive(Debug)]
-pub(super) struct WriteGuard(Arc<UnderWay>);
+pub(super) struct WriteGuard {
+    of: (InstanceNo, u128),
+    under_way: Arc<UnderWay>,
+    requests: Arc<Requests>,
+}
 
 impl Writing {
     pub(super) fn begin(&self, instance: InstanceNo, request: u128) -> Arc<WriteGuard> {
+        let of = (instance, request);
         let mut requests = lock(&self.0);
-        requests.retain(|_, under_way| *lock(&under_way.loads) > 0);
-        let under_way = Arc::clone(requests.entry((instance, request)).or_default());
+        let under_way = Arc::clone(requests.entry(of).or_default());
         *lock(&under_way.loads) += 1;
-        Arc::new(WriteGuard(under_way))
+        drop(requests);
+        Arc::new(WriteGuard { of, under_way, requests: Arc::clone(&self.0) })
     }
 
     /// Waits until nothing of a request writes any more; with `stop`, it is told to end early.
@@ -99,14 +108,23 @@ impl Writing {
 impl WriteGuard {
     /// Cancelled once its request wants no more.
     pub(super) fn stop(&self) -> &CancellationToken {
-        &self.0.stop
+        &self.under_way.stop
     }
 }
 
 impl Drop for WriteGuard {
     fn drop(&mut self) {
-        *lock(&self.0.loads) -= 1;
-        self.0.ended.notify_waiters();
+        let mut requests = lock(&self.requests);
+        let left = {
+            let mut loads = lock(&self.under_way.loads);
+            *loads -= 1;
+            *loads
+        };
+        if left == 0 {
+            requests.remove(&self.of);
+        }
+        drop(requests);
+        self.under_way.ended.notify_waiters();
     }
 }
 
@@ -135,6 +153,7 @@ mod tests {
         over.await;
         assert!(!writing.begin(instance, request).stop().is_cancelled(), "the next of that name is another");
         writing.end(instance, 8, true).await;
+        assert!(lock(&writing.0).is_empty(), "what is over leaves nothing");
     }
 
     /// Whether a future is still pending.

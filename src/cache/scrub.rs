@@ -102,8 +102,12 @@ impl Walk {
         if self.batch.is_empty() {
             let (catalog, after) = (Arc::clone(nvme.catalog()), self.after);
             let read = tokio::task::spawn_blocking(move || catalog.keys_after(after, SCRUB_BATCH));
-            // It fails only where the program is ending.
-            self.batch = read.await.unwrap_or_else(|_| Ok(Vec::new()))?.into();
+            self.batch = match read.await {
+                Ok(read) => read?.into(),
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The program is ending.
+                Err(_) => VecDeque::new(),
+            };
         }
         let next = self.batch.pop_front();
         self.after = next.or(self.after);
@@ -275,7 +279,9 @@ impl Cache {
                         None => ended = true,
                     }
                 }
-                let Some(Ok((key, checked))) = checks.join_next().await else { break };
+                let Some(checked) = checks.join_next().await else { break };
+                // It must not look like the end of all blocks.
+                let (key, checked) = checked.map_err(|error| Error::Broken(format!("a check ended: {error}")))?;
                 verified.add(key, checked, &mut walk);
                 looked += 1;
                 if looked.is_multiple_of(SCRUB_BATCH) && found.send(Ok(verified.so_far())).await.is_err() {

@@ -15,6 +15,7 @@ use crate::plan::{AdmissionKind, Event, Options, Planner, PolicyKind, Recovered,
 use crate::tiers::{Catalog, DrivePlace, NvmeShelf, Place, RamShelf, Row};
 use crate::vocab::limits::{SCAN_THREADS, STALE_BATCH_ROWS};
 use crate::vocab::{AccountId, AccountName, BlockKey, ByteCount, Clock, Quota, TierQuota, TierShape, Timestamp};
+use crate::watch::{Health, Watch};
 
 /// How often leases are looked at for their end.
 const TICK: Duration = Duration::from_millis(250);
@@ -56,12 +57,24 @@ pub enum StartError {
 }
 
 impl Cache {
+    /// As [`start_watched`](Self::start_watched), where nobody is told how far it has come, or that the planner has ended.
+    ///
+    /// # Errors
+    /// When the catalog can't be read.
+    pub fn start(parts: Parts) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
+        Self::start_watched(parts, &Watch::default(), &Health::default())
+    }
+
     /// Recovers what the catalog holds and starts the planner. The planner's thread ends when the last user of the cache
     /// is gone; joining it makes sure that nothing is written any more.
     ///
     /// # Errors
     /// When the catalog can't be read.
-    pub fn start(parts: Parts) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
+    pub fn start_watched(
+        parts: Parts,
+        watch: &Watch,
+        health: &Health,
+    ) -> Result<(Arc<Self>, JoinHandle<()>), StartError> {
         let Parts { ram, nvme, places, ledger, policy, admission, wear_bytes_per_day, clock, recorder } = parts;
         let catalog = nvme.as_ref().map(|nvme| Arc::clone(nvme.catalog()));
         let names = Names::open(catalog.clone())?;
@@ -73,7 +86,10 @@ impl Cache {
         let quotas = ledger.as_deref().map_or_else(Vec::new, |ledger| quotas(ledger, &names));
         if let Some(catalog) = &catalog {
             let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SCAN_THREADS);
-            planner = recover(planner, catalog, &names, &quotas, threads)?;
+            let tell = |done, of| health.starting(format!("recovering {done} of about {of} blocks"));
+            tell(0, catalog.estimated_blocks()?);
+            watch.step("recovery");
+            planner = recover(planner, catalog, &names, &quotas, (threads, &tell))?;
             take_promises(&mut planner, catalog, clock.now())?;
             // Before anybody can ask: what was recovered is readable from the first lookup on.
             residency.fill(&planner, threads);
@@ -91,7 +107,7 @@ impl Cache {
             clock: Arc::clone(&clock),
             complaints: Arc::clone(&complaints),
         };
-        let (driver, thread) = Driver::start(planner, hands)?;
+        let (driver, thread) = Driver::start(planner, hands, watch)?;
         let started = clock.now();
         let ram_bytes = ram.shape().total();
         let cache = Self {
@@ -185,23 +201,27 @@ fn take_promises(planner: &mut Planner, catalog: &Catalog, now: Timestamp) -> Re
     Ok(())
 }
 
-/// Takes in what the catalog holds. Rows that can't be true are deleted on the way.
+/// Takes in what the catalog holds, on so many threads, and tells how many blocks of about how many it has. Rows that can't be
+/// true are deleted on the way.
 fn recover(
     planner: Planner,
     catalog: &Catalog,
     names: &Names,
     quotas: &[(AccountId, Quota)],
-    threads: usize,
+    (threads, tell): (usize, &dyn Fn(u64, u64)),
 ) -> Result<Planner, StartError> {
     let started = Instant::now();
     let payloads: HashMap<u16, u32> =
         names.namespaces().iter().map(|namespace| (namespace.id.0, namespace.spec.max_payload_bytes)).collect();
     // A namespace that is not known any more, or shards that this version can't read: nobody can ask for it.
     let pick = |key, row| recovered(key, &row, &payloads).ok_or(key);
-    let mut recovery = Recovery::new(planner, catalog.estimated_blocks()?);
+    let (of, mut done) = (catalog.estimated_blocks()?, 0);
+    let mut recovery = Recovery::new(planner, of);
     enforce(&mut recovery, quotas);
     let (mut stale, mut all_stale, mut deleted) = (Vec::new(), 0_u64, Ok(()));
     let take = |rows: Vec<Result<Recovered, BlockKey>>| {
+        done += rows.len() as u64;
+        tell(done, of.max(done));
         let before = stale.len();
         let rows = rows.into_iter().filter_map(|row| row.map_err(|key| stale.push(key)).ok()).collect::<Vec<_>>();
         recovery.rows(&rows, |key| stale.push(key));

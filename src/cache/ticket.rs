@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::chain::Chain;
 use super::error::Error;
 use super::flight::Landing;
 use super::load::Ahead;
-use super::lookup::{LeaseRequest, LookupOptions};
+use super::lookup::{Found, LeaseRequest, LookupOptions};
 use super::worth::{RAM_SPEED, Scales, Speed};
 use super::{Cache, unexpected};
 use crate::plan::{Answer, Event, InstanceNo, Leased};
@@ -22,7 +22,7 @@ use crate::session::{News, Session};
 use crate::vocab::limits::{
     FETCH_READ_AHEAD, LEASE_TTL_MAX, TICKET_NEWS_EVERY, TICKETS_PER_INSTANCE_MAX, TICKETS_RAM_SHARE,
 };
-use crate::vocab::{ByteCount, RequestId, TierCounts};
+use crate::vocab::{ByteCount, RequestId, Tier, TierCounts};
 
 /// What is to be brought to RAM.
 #[derive(Clone, Debug)]
@@ -155,7 +155,13 @@ impl Cache {
         let scales = self.scales(chain);
         let lease =
             LeaseRequest { session: request.session.clone(), request: request.request.clone(), ttl: LEASE_TTL_MAX };
-        let found = self.lookup_worth(chain, &options, Some(lease), |counts| scales.worth(counts)).await?;
+        let lookup = self.lookup_worth(chain, &options, Some(lease), |counts| scales.worth(counts));
+        // A planner that has not leased by then leaves the ticket nothing to promise. A lease that comes later ends with the
+        // request, or by its time.
+        let found = match timeout_at(request.deadline, lookup).await {
+            Ok(found) => found?,
+            Err(_) => Found::nothing(chain, &options),
+        };
         let number = self.tickets.numbered.fetch_add(1, Ordering::Relaxed) + 1;
         let lease = found.lease.map(|(leased, _)| leased);
         let promised = Prefetched { ticket: number, counts: found.counts, hit_tokens: found.hit_tokens, lease };
@@ -195,7 +201,7 @@ impl Cache {
         let before = known.accepted.swap(blocks, Ordering::Relaxed);
         if blocks < before && blocks > 0 && known.promised.lease.is_some() {
             let (instance, request) = (session.number, known.request);
-            let keys = known.chain.keys(blocks as usize);
+            let keys = known.chain.keys_in_turns(blocks as usize).await;
             self.driver.ask(Event::Lease { instance, request, keys, ttl: LEASE_TTL_MAX }).await?;
         }
         Ok(())
@@ -285,22 +291,20 @@ impl Cache {
                 break;
             }
             while ahead.len() < FETCH_READ_AHEAD.min(wanted().saturating_sub(at)) {
-                ahead.push_back(self.ask_ahead(&chain.key(at + ahead.len()), true).await);
+                ahead.push_back(self.ask_ahead(&chain.key(at + ahead.len()), true));
             }
-            match ahead.pop_front() {
-                Some(Ahead::InRam) => {}
-                Some(Ahead::Coming(waiter)) => match waiter.landed().await {
-                    Landing::Ready => progress.bytes += block_bytes,
-                    Landing::NoRoom | Landing::Gone => break,
-                },
-                Some(Ahead::Missing) | None => break,
+            let Some(next) = ahead.pop_front() else { break };
+            let from_nvme = next.tier() == Tier::Nvme;
+            if self.landed(&chain.key(at), next).await != Landing::Ready {
+                break;
             }
+            progress.bytes += if from_nvme { block_bytes } else { 0 };
             progress.ready += 1;
             let left = wanted().saturating_sub(at + 1) as u64 * block_bytes;
             progress.post(self.wait_for(left), false);
         }
         self.tickets.speed.seen(progress.bytes, began.elapsed());
-        self.used(chain, progress.ready as usize, true).await;
+        self.used(chain, progress.ready as usize, true);
     }
 
     /// How long so many bytes take from the drives, in milliseconds.

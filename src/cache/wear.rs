@@ -7,6 +7,7 @@ use super::Cache;
 use crate::tiers::{Catalog, IndexError, NvmeShelf, Wear, written_by_process};
 use crate::vocab::Timestamp;
 use crate::vocab::limits::WEAR_SAVE_EVERY;
+use crate::watch::Part;
 
 /// One drive's.
 struct Worn {
@@ -92,8 +93,9 @@ impl Cache {
         }
     }
 
-    /// Does so now and then, and has old records of the ledger deleted, until the cache is gone. To be run as a task.
-    pub async fn keep_books(self: Arc<Self>) {
+    /// Does so now and then, and has old records of the ledger deleted, until the cache is gone. To be run as the task of
+    /// `part`, which is told of a panic on the thread that waits for the database.
+    pub async fn keep_books(self: Arc<Self>, part: Part) {
         let cache = Arc::downgrade(&self);
         drop(self);
         loop {
@@ -106,7 +108,8 @@ impl Cache {
                 cache.sweep_usage();
                 cache.meter_storage(held);
             };
-            tokio::task::spawn_blocking(keep).await.ok();
+            let part = part.clone();
+            tokio::task::spawn_blocking(move || part.attempt(keep)).await.ok();
         }
     }
 }

@@ -50,6 +50,7 @@ impl Embedded {
             let done = tokio::select! {
                 done = job(address) => done,
                 _ = tokio::signal::ctrl_c() => Err(CliError::Bad("interrupted".to_owned())),
+                failure = daemon.failed() => Err(CliError::Failed(failure)),
             };
             daemon.stop().await;
             done

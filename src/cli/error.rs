@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use super::size::SizeError;
 use crate::bench::BenchError;
 use crate::client::{AddressError, ClientError};
-use crate::daemon::StartError;
+use crate::daemon::{FAILED, StartError};
 use crate::offline::OfflineError;
 use crate::replay::TraceError;
 use crate::replay::live::LiveError;
 use crate::vocab::WordError;
+use crate::watch::Failure;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,9 @@ pub enum CliError {
     /// A daemon can't start here.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A part of a daemon inside of this program has ended on its own.
+    #[error("the server inside of this program failed: {0}")]
+    Failed(Failure),
     /// Nothing can be measured here.
     #[error(transparent)]
     Bench(#[from] BenchError),
@@ -114,7 +118,11 @@ impl CliError {
         }
         // Where stderr is gone too, nobody is left to be told.
         drop(writeln!(io::stderr(), "error: {self}"));
-        ExitCode::from(if self.is_usage() { 2 } else { 1 })
+        ExitCode::from(match self {
+            Self::Failed(_) => FAILED,
+            error if error.is_usage() => 2,
+            _ => 1,
+        })
     }
 
     /// Whether it was asked for in a way that can't work anywhere.

@@ -1,7 +1,8 @@
 //! The command line: one file a subcommand.
 //!
 //! A command that reports takes `--json` and then prints exactly one JSON document on stdout; logs and progress go to
-//! stderr. Exit status: 0 ok, 1 failed, 2 usage.
+//! stderr. Exit status: 0 ok, 1 failed, 2 usage, 70 a part of the daemon ended on its own, 128 and its number a second
+//! signal to a daemon that is stopping.
 
 mod access;
 mod audit;
@@ -22,6 +23,7 @@ mod exported;
 mod filter;
 mod fleet;
 mod get;
+mod health;
 mod hosts;
 mod inspect;
 mod live;
@@ -66,7 +68,9 @@ use crate::bench::WORKER_COMMAND;
 /// A tiered KV-cache for LLM inference: keeps prefix-hashed KV blocks in RAM and on NVMe, and meters what they saved.
 #[derive(Debug, Parser)]
 #[command(name = "kvtier", version, disable_help_subcommand = true, arg_required_else_help = true)]
-#[command(after_help = "Sizes read like 256MiB, 8GiB or 1GB. Exit status: 0 ok, 1 failed, 2 usage.")]
+#[command(
+    after_help = "Sizes read like 256MiB, 8GiB or 1GB. Exit status: 0 ok, 1 failed, 2 usage, 70 a part of the daemon ended on its own."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -76,7 +80,7 @@ struct Cli {
 enum Command {
     /// The main job in one go: a server in a temporary folder, conversations through real gRPC, and the bill.
     Demo(demo::Demo),
-    /// Run the daemon. It logs `ready` when it serves; SIGTERM drains.
+    /// Run the daemon. It logs `ready` when it serves; SIGTERM drains, a second one ends it at once.
     Serve(serve::Serve),
     /// A server now: tiers, hit rate, sessions, leases.
     Status(status::Status),

@@ -16,6 +16,7 @@ use crate::vocab::ByteCount;
 use crate::vocab::limits::{
     DEVICE_INFLIGHT_BYTES, FLUSH_MAX, LEDGER_BYTES, RECORD_BYTES, SCRUB_BYTES_PER_SECOND, USAGE_RETENTION,
 };
+use crate::watch::Watch;
 
 /// RAM where nothing is said: enough to try it out, and less than any host has that serves models.
 const RAM: ByteCount = ByteCount(1 << 30);
@@ -159,7 +160,7 @@ impl Serve {
         let level = self.log.clone();
         let config = self.configuration()?;
         daemon::telemetry::init(&level);
-        Ok(runtime()?.block_on(daemon::run_until_signal(config))?)
+        Ok(runtime()?.block_on(daemon::run_until_signal(config, watch()))?)
     }
 
     fn configuration(self) -> Result<Config, CliError> {
@@ -199,6 +200,12 @@ impl Serve {
             ..Config::new(data_dir, sized("ram", self.ram, file.ram, RAM)?)
         })
     }
+}
+
+/// For tests of this program: `KVTIER_TEST_FAULT` names a part that panics, or a step that waits until then, at SIGUSR1.
+fn watch() -> Watch {
+    let fault = std::env::var_os("KVTIER_TEST_FAULT").filter(|fault| !fault.is_empty());
+    fault.map_or_else(Watch::default, |part| Watch::with_fault(&part.to_string_lossy()))
 }
 
 /// Certificate and key belong together.

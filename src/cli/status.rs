@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::drives::Drive;
+use super::health::{self, Health};
 use super::output::Output;
 use super::server::Server;
 use super::table::{bar, numbers, percent, span, thousands};
@@ -27,6 +28,7 @@ pub(super) struct Status {
 struct Report {
     version: String,
     uptime_s: u64,
+    health: Vec<Health>,
     tiers: Tiers,
     sessions: u64,
     leases: u64,
@@ -136,6 +138,7 @@ impl Report {
         Self {
             version: status.version,
             uptime_s: status.uptime_s,
+            health: status.health.into_iter().map(Health::from).collect(),
             tiers: Tiers { ram: tier(status.ram), nvme: tier(status.nvme) },
             sessions: status.sessions,
             leases: status.leases,
@@ -212,7 +215,8 @@ fn text(report: &Report) -> String {
         row("  blocks read to be checked", report.scrub.blocks),
         row("  of these, gone bad", report.scrub.corrupt),
     ];
-    let head = format!("kvtier {}, up {}", report.version, span(report.uptime_s.saturating_mul(1_000)));
+    let (state, reasons) = health::text(&report.health);
+    let head = format!("kvtier {}, up {}, {state}", report.version, span(report.uptime_s.saturating_mul(1_000)));
     let drives = if report.drives.is_empty() { String::new() } else { format!("\n{}", drives::text(&report.drives)) };
-    format!("{head}\n{tiers}{drives}\n{}", numbers(["since the start", ""], rows))
+    format!("{head}\n{reasons}{tiers}{drives}\n{}", numbers(["since the start", ""], rows))
 }

@@ -4,15 +4,15 @@ use std::io::{self, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{Ordering, fence};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::mapping::Mapping;
 use super::{Client, ClientError, Place, Session};
+use crate::copy::held;
 use crate::vocab::crc::PayloadCrc;
 use crate::vocab::limits::{HANDOVER_MAX, HANDOVER_PARTS};
-use crate::vocab::{ARENA_HELLO, BlockKey, GENERATION_SHIFT};
+use crate::vocab::{ARENA_HELLO, BlockKey};
 
 /// The arena, mapped read-only. Where it came from must be alive for its places to mean anything, not for it to be safe.
 #[derive(Debug)]
@@ -95,8 +95,7 @@ impl Arena {
             return false;
         }
         let mut crc = key.map(PayloadCrc::new);
-        segment.copy(place.offset, to, crc.as_mut())
-            && self.holds(place)
+        self.held(place, || segment.copy(place.offset, to, crc.as_mut())) == Some(true)
             && crc.is_none_or(|crc| crc.finish() == place.crc)
     }
 
@@ -105,15 +104,17 @@ impl Arena {
     pub fn in_place<T>(&self, place: &Place, read: impl FnOnce(*const u8, usize) -> T) -> Option<T> {
         let segment = self.segments.get(place.segment as usize)?;
         let address = segment.address(place.offset, place.length as usize)?;
-        let seen = read(address, place.length as usize);
-        self.holds(place).then_some(seen)
+        self.held(place, || read(address, place.length as usize))
     }
 
     /// Whether the slot still holds the block that the place names: all reads before this were of its bytes.
     #[must_use]
     pub fn holds(&self, place: &Place) -> bool {
-        // The other half is the daemon's fence between the new generation and the new bytes.
-        fence(Ordering::Acquire);
-        self.words.word(place.word).is_some_and(|word| word >> GENERATION_SHIFT == place.generation)
+        self.held(place, || ()).is_some()
+    }
+
+    /// What `read` makes of the slot's bytes, if they were those of the block that the place names to the last.
+    fn held<T>(&self, place: &Place, read: impl FnOnce() -> T) -> Option<T> {
+        held(self.words.word(place.word)?, place.generation, read)
     }
 }

@@ -38,8 +38,8 @@ mod worker;
 pub use accounts::{AccountInfo, WireQuota};
 pub use address::{AddressError, ServerAddress};
 pub use admin::{
-    BlockInfo, DriveState, DriveStatus, Evicted, MemoryStatus, NamespaceInfo, ProcessStatus, PurgeFilter, Purged,
-    ScrubStatus, Status, TierStatus, VerifyReply,
+    BlockInfo, DriveState, DriveStatus, Evicted, HealthState, MemoryStatus, NamespaceInfo, ProcessStatus, PurgeFilter,
+    Purged, ScrubStatus, ServiceHealth, Status, TierStatus, VerifyReply,
 };
 pub use arena::Arena;
 pub use chain::Chain;
@@ -59,3 +59,5 @@ pub use usage::{
     UsageRecord, UsageRow, UsageSummary, WrittenByClass,
 };
 pub use worker::{Hit, Loaded, Path, Worker, WorkerOptions};
+
+pub use crate::copy::{Span, SpanMut};

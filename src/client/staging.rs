@@ -5,7 +5,7 @@ use super::arena::take_parts;
 use super::memory::Memory;
 use super::put::{PutResult, put_result};
 use super::region::RegionId;
-use super::{Chain, Client, ClientError, Session};
+use super::{Chain, Client, ClientError, Session, SpanMut};
 use crate::proto::{CommitRequest, ReserveRequest};
 use crate::vocab::limits::CALL_MAX;
 use crate::vocab::{RequestId, STAGING_HELLO};
@@ -51,8 +51,8 @@ impl Client {
         Ok(Some(Staging { memory, region, bytes, session: session.id() }))
     }
 
-    /// Stores a chain through staging memory. `fill` writes the payload of a block to memory of `payload_bytes`, and
-    /// says how long it is. While one half of the memory is stored, the other is filled.
+    /// Stores a chain through staging memory. `fill` writes the payload of a block to memory of `payload_bytes`, which the
+    /// daemon has mapped, too, and says how long it is. While one half of the memory is stored, the other is filled.
     ///
     /// # Errors
     /// As [`Client::put`].
@@ -62,7 +62,7 @@ impl Client {
         request_id: &RequestId,
         chain: &Chain,
         payload_bytes: u32,
-        mut fill: impl FnMut(u32, &mut [u8]) -> u32,
+        mut fill: impl FnMut(u32, &mut SpanMut<'_>) -> u32,
     ) -> Result<PutResult, ClientError> {
         let half = staging.bytes / 2 / u64::from(payload_bytes).next_multiple_of(4096).max(1);
         let half = u32::try_from(half).unwrap_or(u32::MAX).max(1);

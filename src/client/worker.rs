@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::link::{Link, Up, within};
 use super::{
     Chain, ClientError, Credentials, FetchOptions, LeaseOptions, LookupOptions, Place, PutResult, ServerAddress,
-    Settle, Settled,
+    Settle, Settled, SpanMut,
 };
 use crate::vocab::limits::{
     BREAKER_PAUSE, LEASE_TTL_DEFAULT, SETTLE_PATIENCE, WORKER_LOAD_DEADLINE, WORKER_LOOKUP_DEADLINE,
@@ -181,7 +181,7 @@ impl Worker {
         &self,
         request: &RequestId,
         chain: &Chain,
-        mut fill: impl FnMut(u32, &mut [u8]) -> u32,
+        mut fill: impl FnMut(u32, &mut SpanMut<'_>) -> u32,
     ) -> PutResult {
         let Some(up) = self.link.up() else { return PutResult::default() };
         let payload = self.options.spec.max_payload_bytes;
@@ -190,7 +190,7 @@ impl Worker {
             None => {
                 let source = |block: usize| {
                     let mut bytes = BytesMut::zeroed(payload as usize);
-                    let length = fill(u32::try_from(block).unwrap_or(u32::MAX), &mut bytes);
+                    let length = fill(u32::try_from(block).unwrap_or(u32::MAX), &mut SpanMut::of(&mut bytes));
                     bytes.truncate(length as usize);
                     bytes.freeze()
                 };

@@ -7,18 +7,20 @@ use std::sync::{Arc, Weak};
 use super::run::StartError;
 use crate::access::{Book, BookError, Gatekeeper};
 use crate::vocab::limits::ACCESS_LOOK_EVERY;
+use crate::watch::Watch;
 
 /// What tells one version of a file from the next: its inode, and when that changed last. Unlike its time of modification, tools
 /// that copy a file can't set that.
 type Version = Option<(u64, i64, i64)>;
 
 /// The keeper of a daemon: by its access file, where it has one.
-pub(super) fn keeper(path: Option<&Path>) -> Result<Arc<Gatekeeper>, StartError> {
+pub(super) fn keeper(path: Option<&Path>, parts: &Watch) -> Result<Arc<Gatekeeper>, StartError> {
     let Some(path) = path else { return Ok(Arc::new(Gatekeeper::open())) };
     let version = version(path);
     let book = read(path).map_err(|error| StartError::Access { path: path.into(), why: error.0 })?;
     let keeper = Arc::new(Gatekeeper::new(book, rustix::process::geteuid().as_raw()));
-    tokio::spawn(watch(path.into(), version, Arc::downgrade(&keeper)));
+    // Without it, a token that was taken out would stay good.
+    tokio::spawn(parts.vital("access file").task(watch(path.into(), version, Arc::downgrade(&keeper))));
     Ok(keeper)
 }
 

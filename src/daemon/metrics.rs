@@ -13,27 +13,29 @@ use prometheus_client::registry::Registry;
 use crate::cache::admin::Status;
 use crate::cache::drives::{DriveState, DriveStatus};
 use crate::ledger::Counts;
+use crate::watch::{Board, ServiceHealth, State};
 
 /// What a scrape answers with: OpenMetrics text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The state as text.
-pub(super) fn text(status: Status) -> Result<String, fmt::Error> {
+/// The state as text; of a daemon that is starting, there is its health alone.
+pub(super) fn text(status: Option<Status>, health: Board) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("kvtier");
-    registry.register_collector(Box::new(Scrape(status)));
+    registry.register_collector(Box::new(Scrape(status, health)));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
 }
 
 #[derive(Debug)]
-struct Scrape(Status);
+struct Scrape(Option<Status>, Board);
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut to = Metrics(encoder);
-        let status = &self.0;
         to.info("build", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        health(&mut to, &self.1)?;
+        let Some(status) = &self.0 else { return Ok(()) };
         to.gauge("uptime_seconds", "Time since the start", status.uptime.as_secs_f64())?;
         tiers(&mut to, status)?;
         to.gauge("sessions", "Processes connected", status.sessions)?;
@@ -75,6 +77,18 @@ impl Collector for Scrape {
         to.counter("scrub_bytes", "Bytes read to be checked", scrub.bytes)?;
         to.counter("scrub_corrupt_blocks", "Blocks that went bad, found by reading them again", scrub.corrupt)
     }
+}
+
+fn health(to: &mut Metrics<'_>, board: &Board) -> fmt::Result {
+    let all = board.all();
+    let name = |service: &ServiceHealth| if service.name.is_empty() { "daemon" } else { service.name };
+    let states = all.iter().flat_map(|service| {
+        let is = |state| u64::from(service.state == state);
+        State::ALL.map(|state| ([("service", name(service)), ("state", state.name())], is(state)))
+    });
+    to.gauges("health", "1 for what a service, or the daemon as a whole, is; 0 for what it is not", states)?;
+    let serving = all.iter().map(|service| ([("service", name(service))], u64::from(service.serves)));
+    to.gauges("health_serving", "1 where grpc.health.v1 says SERVING", serving)
 }
 
 fn tiers(to: &mut Metrics<'_>, status: &Status) -> fmt::Result {
@@ -213,6 +227,12 @@ mod tests {
             counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),
         };
         let counters = Usage { records: 3, corrections: 1, counts: Counts::of([9, 1, 2, 0, 6, 4, 5]) };
+        let health = crate::watch::Health::default();
+        let starting = text(None, health.board()).unwrap();
+        assert!(starting.contains("kvtier_health{service=\"daemon\",state=\"starting\"} 1\n"), "{starting}");
+        assert!(starting.contains("kvtier_health_serving{service=\"kvtier.v1.Usage\"} 0\n"), "{starting}");
+        health.serve();
+        let text = |status| text(Some(status), health.board());
         let unread = text(status(None)).unwrap();
         assert!(unread.contains("kvtier_ledger_bytes 5\n") && !unread.contains("kvtier_ledger_records"), "{unread}");
         let text = text(status(Some(counters))).unwrap();
@@ -227,6 +247,8 @@ mod tests {
             "kvtier_drive_lifetime_written_bytes_total{drive=\"0\"} 9000\n",
             "kvtier_drive_queued_jobs{drive=\"3\"} 3\n",
             "kvtier_scrub_passes_total 2\n",
+            "kvtier_health{service=\"kvtier.v1.Cache\",state=\"serving\"} 1\n",
+            "kvtier_health{service=\"kvtier.v1.Cache\",state=\"starting\"} 0\n",
             "kvtier_ledger_bytes 5\n",
             "kvtier_ledger_limit_bytes 7\n",
             "kvtier_ledger_records{kind=\"correction\"} 1\n",

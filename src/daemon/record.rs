@@ -23,6 +23,7 @@ use crate::cache::record::{Asker, Heard, LookedUp, Outcome, Recorded, Recorder, 
 use crate::replay::recording::{RecordLine, write_header, write_output, write_record};
 use crate::vocab::limits::{ACCOUNTS_MAX, RECORD_FLUSH_EVERY, RECORD_REMEMBERED, REQUEST_BLOCKS_MAX};
 use crate::vocab::{BlockKey, ByteCount, Clock, Timestamp};
+use crate::watch::{Part, Watch};
 
 /// Recordings of one name before somebody should look.
 const NAMES_MAX: u32 = 10_000;
@@ -34,6 +35,7 @@ pub(super) fn start(
     path: &Path,
     bytes_max: ByteCount,
     clock: &dyn Clock,
+    watch: &Watch,
 ) -> Result<(Recorder, JoinHandle<()>), StartError> {
     let refused = |why| StartError::Record { path: path.to_owned(), why };
     let (file, path) = create(path).map_err(refused)?;
@@ -44,7 +46,9 @@ pub(super) fn start(
     let (recorder, recorded) = recording();
     let book = Book { salt: rand::random(), began, known: known(), numbers: Numbers::default(), next: 0 };
     let writer = Writer { out: Some(out), written, bytes_max, path: path.clone(), book, recorded };
-    let thread = std::thread::Builder::new().name("record".into()).spawn(move || writer.run()).map_err(refused)?;
+    let part = watch.optional("record");
+    let thread = std::thread::Builder::new().name(part.name());
+    let thread = thread.spawn(move || part.run(|| writer.run(&part))).map_err(refused)?;
     tracing::info!(path = %path.display(), most = %bytes_max, "lookups are recorded");
     Ok((recorder, thread))
 }
@@ -107,11 +111,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run(mut self, part: &Part) {
         let (mut flushed, mut warned, mut dropped) = (Instant::now(), None::<Instant>, 0);
         let mut dirty = false;
         loop {
             let heard = self.recorded.from().recv_timeout(RECORD_FLUSH_EVERY);
+            part.beat();
             let is_over = matches!(heard, Err(RecvTimeoutError::Disconnected));
             if let Ok(heard) = heard {
                 self.hear(&heard);

@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, ConfigError};
-use super::{access, record, scrape, serve, tls};
+use super::door::{Front, Guards};
+use super::health::Keeper;
+use super::open::{Opened, close, open};
+use super::{access, serve, tls};
 use crate::access::Gatekeeper;
 use crate::cache::flush::Flushed;
-use crate::cache::{Cache, Parts, StartError as CacheError};
+use crate::cache::{Cache, StartError as CacheError};
 use crate::handover;
-use crate::ledger::{Ledger, LedgerOptions};
-use crate::rpc::Gate;
-use crate::tiers::{Catalog, Folder, FolderError, IndexError, NvmeShelf, RamShelf};
-use crate::vocab::limits::DRAIN_MAX;
-use crate::vocab::{SystemClock, TierShape};
+use crate::tiers::{FolderError, IndexError};
+use crate::vocab::ByteCount;
+use crate::vocab::limits::{DRAIN_MAX, FAILURE_TOLD};
+use crate::watch::{Failure, Health, Watch};
 
 /// Why a daemon can't start. Nothing was changed unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -73,89 +74,92 @@ pub enum StartError {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// What is open below the cache.
-struct Opened {
-    cache: Arc<Cache>,
-    planner: std::thread::JoinHandle<()>,
-    nvme: Option<Arc<NvmeShelf>>,
-    recording: Option<std::thread::JoinHandle<()>>,
-    /// Held for its lock.
-    _folder: Folder,
-}
-
 /// A running daemon.
 pub struct Daemon {
     opened: Opened,
-    closing: CancellationToken,
-    serving: Vec<tokio::task::JoinHandle<Result<(), tonic::transport::Error>>>,
-    tcp: Option<SocketAddr>,
-    metrics: Option<SocketAddr>,
-    /// The Unix socket that it listens on, and the one that hands the arena over.
-    sockets: Vec<PathBuf>,
+    front: Front,
+    watch: Watch,
+    health: Health,
     flush_max: Duration,
 }
 
 impl Daemon {
-    /// Opens the folder, recovers what it holds, and serves; serving when it returns.
+    /// Takes its addresses, opens the folder, recovers what it holds, and serves; serving when it returns.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Watch::default(), Health::default()).await
+    }
+
+    /// The same, with a watch and a board that others look at, too.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_with(config: Config, watch: Watch, health: Health) -> Result<Self, StartError> {
         config.check()?;
-        let Config { listen, socket, metrics, scrub, flush_max, prefault, access, tls, .. } = config.clone();
-        let keeper = access::keeper(access.as_deref())?;
-        let tls = tls.as_ref().map(tls::read).transpose()?;
-        let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
-        if prefault {
-            make_pages(&opened.cache);
+        let keeper = access::keeper(config.access.as_deref(), &watch)?;
+        let tls = config.tls.as_ref().map(tls::read).transpose()?;
+        // Before the folder is touched: a wrong address is refused at once, and whoever asks is told that it starts.
+        let guards = Guards { keeper: Arc::clone(&keeper), tls, watch: watch.clone(), health: health.clone() };
+        let mut front = Front::bind(&config, guards).await?;
+        let (to_open, of_open) = (config.clone(), (watch.clone(), health.clone()));
+        let opening = tokio::task::spawn_blocking(move || open(&to_open, &of_open.0, &of_open.1));
+        let opened = match opening.await.map_err(StartError::from).flatten() {
+            Ok(opened) => opened,
+            Err(error) => {
+                health.stop(&error.to_string());
+                front.close(tokio::time::Instant::now() + FAILURE_TOLD).await;
+                return Err(error);
+            }
+        };
+        if config.prefault {
+            make_pages(&opened.cache, &watch);
         }
-        tokio::spawn(Arc::clone(&opened.cache).keep_time());
-        tokio::spawn(Arc::clone(&opened.cache).keep_books());
-        let closing = CancellationToken::new();
-        let handover = match &socket {
-            Some(path) => hand_over(path, &opened.cache, &keeper, &closing).await,
+        let handover = match &config.socket {
+            Some(path) => hand_over(path, &opened.cache, &keeper, &front.closing, &watch).await,
             None => None,
         };
-        let gate = Gate::new(Arc::clone(&keeper), Arc::new(SystemClock));
-        let routes = serve::routes(&opened.cache, &keeper, handover.as_deref(), &closing).await?;
-        let mut daemon =
-            Self { opened, closing, serving: Vec::new(), tcp: None, metrics: None, sockets: Vec::new(), flush_max };
-        if let Some(address) = listen {
-            let closing = daemon.closing.clone();
-            let (bound, serving) = serve::tcp(address, routes.clone(), gate.clone(), tls, closing).await?;
-            (daemon.tcp, daemon.serving) = (Some(bound), vec![serving]);
-        }
-        if let Some(path) = socket {
-            daemon.serving.push(serve::unix(&path, routes, gate, daemon.closing.clone()).await?);
-            daemon.sockets.push(path);
-        }
-        daemon.sockets.extend(handover);
-        if let Some(address) = metrics {
-            let routes = scrape::routes(&daemon.opened.cache);
-            let (bound, serving) = serve::http(address, routes, daemon.closing.clone()).await?;
-            daemon.metrics = Some(bound);
-            daemon.serving.push(serving);
-        }
-        tokio::spawn(Arc::clone(daemon.cache()).keep_scrubbing(scrub, daemon.closing.clone()));
+        let routes = serve::routes(&opened.cache, &keeper, handover.as_deref(), &front.closing, &health)?;
+        front.sockets.extend(handover);
+        let daemon = Self { opened, front, watch, health, flush_max: config.flush_max };
+        daemon.keep_up(config.scrub);
+        daemon.front.open(routes, daemon.cache());
+        daemon.health.serve();
         Ok(daemon)
+    }
+
+    /// Starts the tasks that go on until the daemon stops.
+    fn keep_up(&self, scrub: ByteCount) {
+        let (cache, closing) = (self.cache(), self.front.closing.clone());
+        tokio::spawn(self.watch.vital("time").task(Arc::clone(cache).keep_time()));
+        let books = self.watch.vital("books");
+        tokio::spawn(books.clone().task(Arc::clone(cache).keep_books(books)));
+        let scrubbing = Arc::clone(cache).keep_scrubbing(scrub, closing.clone());
+        // What it would find is found by whoever reads the block.
+        tokio::spawn(self.watch.optional("scrub").task(scrubbing));
+        let (health, watch) = (self.health.clone(), self.watch.clone());
+        let keeper = Keeper { cache: Arc::downgrade(cache), health, watch, rebuilt: self.opened.rebuilt };
+        keeper.look(cache);
+        tokio::spawn(self.watch.vital("health").task(keeper.keep(closing)));
     }
 
     /// The TCP address it listens on.
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
-        self.tcp
+        self.front.tcp
     }
 
     /// The TCP address that serves metrics.
     #[must_use]
     pub fn metrics(&self) -> Option<SocketAddr> {
-        self.metrics
+        self.front.metrics
     }
 
     /// The Unix socket it listens on.
     #[must_use]
     pub fn socket(&self) -> Option<&Path> {
-        self.sockets.first().map(PathBuf::as_path)
+        self.front.sockets.first().map(PathBuf::as_path)
     }
 
     /// The cache behind the gate: for programs that embed a daemon.
@@ -164,35 +168,38 @@ impl Daemon {
         &self.opened.cache
     }
 
+    /// Waits until a part of it has ended on its own. From then on it says that it does not serve; a program that embeds it
+    /// stops it, or ends.
+    pub async fn failed(&self) -> Failure {
+        self.watch.failed().await
+    }
+
     /// Takes no more requests, ends those under way, writes what only RAM has and what is being written, each within a time
-    /// limit, and closes the folder.
+    /// limit, and closes the folder. One of which a part has [failed](Self::failed) writes nothing more.
     pub async fn stop(self) {
-        let Self { opened, closing, serving, sockets, flush_max, .. } = self;
-        closing.cancel();
+        let Self { opened, mut front, watch, health, flush_max } = self;
+        health.stop("it was told to stop");
         // One limit for all servers, which drain at the same time.
-        let until = tokio::time::Instant::now() + DRAIN_MAX;
-        for mut serving in serving {
-            if tokio::time::timeout_at(until, &mut serving).await.is_err() {
-                tracing::warn!("requests were still under way after {} s: cut off", DRAIN_MAX.as_secs());
-                serving.abort();
-            }
+        if !front.close(tokio::time::Instant::now() + DRAIN_MAX).await {
+            tracing::warn!("requests were still under way after {} s: cut off", DRAIN_MAX.as_secs());
         }
-        if !flush_max.is_zero()
+        let is_whole = watch.failure().is_none();
+        if is_whole
+            && !flush_max.is_zero()
             && let Ok(Flushed { written, left }) = opened.cache.flush(flush_max).await
         {
             tracing::info!(written, left, "blocks that only RAM had were written to the drives");
         }
-        let quiet = opened.cache.quiesce(DRAIN_MAX).await.unwrap_or(false);
-        for path in sockets {
-            std::fs::remove_file(path).ok();
-        }
+        let quiet = is_whole && opened.cache.quiesce(DRAIN_MAX).await.unwrap_or(false);
+        // The services have the cache, and the planner ends when nobody has it any more.
+        drop(front);
         let closed = tokio::task::spawn_blocking(move || close(opened)).await;
         tracing::info!(quiet, closed = closed.is_ok(), "stopped");
     }
 }
 
 /// Makes RAM's pages on a thread of its own, which ends with the daemon.
-fn make_pages(cache: &Arc<Cache>) {
+fn make_pages(cache: &Arc<Cache>, watch: &Watch) {
     let (ram, of) = (Arc::downgrade(cache.ram()), Arc::downgrade(cache));
     let make = move || {
         let Some(ram) = ram.upgrade() else { return };
@@ -200,7 +207,8 @@ fn make_pages(cache: &Arc<Cache>) {
             tracing::warn!(%error, "RAM's pages could not be made ahead: they come with their first use, or not");
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("prefault".into()).spawn(make) {
+    let part = watch.optional("prefault");
+    if let Err(error) = std::thread::Builder::new().name(part.name()).spawn(move || part.run(make)) {
         tracing::warn!(%error, "no thread to make RAM's pages");
     }
 }
@@ -212,6 +220,7 @@ async fn hand_over(
     cache: &Arc<Cache>,
     keeper: &Arc<Gatekeeper>,
     closing: &CancellationToken,
+    watch: &Watch,
 ) -> Option<PathBuf> {
     let mut name = socket.as_os_str().to_owned();
     name.push(".arena");
@@ -231,93 +240,11 @@ async fn hand_over(
     let sessions = Arc::downgrade(cache.sessions());
     let keeper = Arc::clone(keeper);
     let trusts = handover::Trust::new(move |uid| keeper.may_map(uid));
-    tokio::spawn(handover::serve(listener, parts, sessions, trusts, closing.clone()));
-    Some(path)
-}
-
-/// Serves until SIGTERM or SIGINT, then drains.
-///
-/// # Errors
-/// See [`StartError`].
-pub async fn run_until_signal(config: Config) -> Result<(), StartError> {
-    let refused = |error: std::io::Error| StartError::Listen { address: "signals".into(), why: error.to_string() };
-    let (mut term, mut interrupt) =
-        (signal(SignalKind::terminate()).map_err(refused)?, signal(SignalKind::interrupt()).map_err(refused)?);
-    let daemon = Daemon::start(config).await?;
-    let (tcp, metrics, socket) = (daemon.tcp(), daemon.metrics(), daemon.socket().map(Path::display));
-    tracing::info!(?tcp, ?metrics, socket = socket.map(tracing::field::display), "ready");
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("draining");
-    daemon.stop().await;
-    Ok(())
-}
-
-fn open(config: &Config) -> Result<Opened, StartError> {
-    let clock = Arc::new(SystemClock);
-    let mut folder = Folder::open(&config.data_dir, &config.nvme, &*clock)?;
-    // Before anything is there to stay.
-    let ram = RamShelf::counting_from(TierShape::carve(config.ram), rand::random()).map_err(StartError::Ram)?;
-    let devices = folder.open_devices(config.io, Some(&ram))?;
-    let has_drives = devices.iter().any(Option::is_some);
-    let options = LedgerOptions { bytes_max: config.ledger_max, retention: config.usage_retention };
-    let ledger = match Ledger::open_with(&folder.ledger(), options) {
-        Ok(ledger) => Some(Arc::new(ledger)),
-        Err(error) => {
-            tracing::error!(%error, "billing is refused while caching goes on");
-            None
-        }
+    let closing = closing.clone();
+    let served = async move {
+        handover::serve(listener, parts, sessions, trusts, closing.clone()).await;
+        if closing.is_cancelled() { Ok(()) } else { Err("it hands no more memory over") }
     };
-    let mut catalog = Catalog::open(&folder.catalog())?.catalog;
-    match folder.forget_replaced(&catalog) {
-        Err(IndexError::Damaged(why)) => {
-            drop(catalog);
-            catalog = Catalog::rebuild(&folder.catalog(), &why)?;
-        }
-        forgotten => forgotten?,
-    }
-    let recording = config.record.as_deref().map(|path| record::start(path, config.record_max, &*clock)).transpose()?;
-    let (recorder, recording) = recording.unzip();
-    loop {
-        let shelf = |catalog| Arc::new(NvmeShelf::striped(devices.clone(), Arc::new(catalog), folder.shape()));
-        let nvme = has_drives.then(|| shelf(catalog));
-        let parts = Parts {
-            ram: Arc::clone(&ram),
-            nvme: nvme.clone(),
-            places: folder.drives().collect(),
-            ledger: ledger.clone(),
-            policy: config.policy,
-            admission: config.admission,
-            wear_bytes_per_day: config.wear_budget.map(|bytes| bytes.0),
-            clock: clock.clone(),
-            recorder: recorder.clone(),
-        };
-        match Cache::start(parts) {
-            Ok((cache, planner)) => return Ok(Opened { cache, planner, nvme, recording, _folder: folder }),
-            Err(CacheError::Index(IndexError::Damaged(why))) => {
-                drop(nvme);
-                catalog = Catalog::rebuild(&folder.catalog(), &why)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// How long the planner's thread is waited for: it ends when the last task that was cut off has let go of the cache.
-const JOIN_MAX: Duration = Duration::from_secs(5);
-
-fn close(opened: Opened) {
-    let Opened { cache, planner, nvme, recording, _folder } = opened;
-    cache.save_books();
-    drop(cache);
-    let started = std::time::Instant::now();
-    let is_over = || planner.is_finished() && recording.as_ref().is_none_or(std::thread::JoinHandle::is_finished);
-    while !is_over() && started.elapsed() < JOIN_MAX {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    if let Some(nvme) = nvme {
-        nvme.stop();
-    }
+    tokio::spawn(watch.vital("arena socket").task(served));
+    Some(path)
 }

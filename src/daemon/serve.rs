@@ -1,4 +1,4 @@
-//! The gRPC servers: the same services on TCP and on a Unix socket.
+//! The services, and the servers of each kind of address.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
@@ -6,15 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
 
 use super::connection::Connection;
+use super::door::Door;
+use super::health::HealthService;
 use super::run::StartError;
 use crate::access::Gatekeeper;
 use crate::cache::Cache;
@@ -27,13 +28,15 @@ use crate::vocab::limits::{
     GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES, HTTP2_WINDOW_BYTES, KEEP_ALIVE_EVERY,
     KEEP_ALIVE_RETRIES,
 };
+use crate::watch::Health;
 
 /// All services over one cache, with health and reflection.
-pub(super) async fn routes(
+pub(super) fn routes(
     cache: &Arc<Cache>,
     keeper: &Arc<Gatekeeper>,
     handover: Option<&Path>,
     closing: &CancellationToken,
+    health: &Health,
 ) -> Result<Routes, StartError> {
     let at = handover.map(|path| path.display().to_string());
     let sessions = SessionsServer::new(SessionsService::new(Arc::clone(cache), at, closing.clone()))
@@ -42,14 +45,16 @@ pub(super) async fn routes(
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
     let usage = UsageServer::new(UsageService::new(Arc::clone(cache), closing.clone()));
-    let admin =
-        AdminServer::new(AdminService::new(Arc::clone(cache), Arc::clone(keeper), handover.is_some(), closing.clone()))
-            .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<CacheServer<CacheService>>().await;
-    health.set_serving::<SessionsServer<SessionsService>>().await;
-    health.set_serving::<UsageServer<UsageService>>().await;
-    health.set_serving::<AdminServer<AdminService>>().await;
+    let (hands_over, health_of) = (handover.is_some(), health.clone());
+    let admin = AdminService::new(Arc::clone(cache), Arc::clone(keeper), hands_over, closing.clone(), health_of);
+    let admin = AdminServer::new(admin).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let mut routes = always(health)?;
+    routes.add_service(sessions).add_service(BulkBodies::new(cache_service)).add_service(usage).add_service(admin);
+    Ok(routes.routes().prepare())
+}
+
+/// What is there from the first moment on: health and reflection.
+pub(super) fn always(health: &Health) -> Result<RoutesBuilder, StartError> {
     let describe = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
@@ -58,14 +63,10 @@ pub(super) async fn routes(
     let reflection = |error: tonic_reflection::server::Error| StartError::Reflection(error.to_string());
     let mut routes = Routes::builder();
     routes
-        .add_service(sessions)
-        .add_service(BulkBodies::new(cache_service))
-        .add_service(usage)
-        .add_service(admin)
-        .add_service(health_service)
+        .add_service(HealthService::server(health))
         .add_service(describe().build_v1().map_err(reflection)?)
         .add_service(describe().build_v1alpha().map_err(reflection)?);
-    Ok(routes.routes())
+    Ok(routes)
 }
 
 fn server() -> Server {
@@ -79,18 +80,18 @@ fn server() -> Server {
         .tcp_nodelay(true)
 }
 
-type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
+/// How a server ends.
+type Served = Result<(), tonic::transport::Error>;
 
-/// Serves on TCP; the address bound.
-pub(super) async fn tcp(
-    address: SocketAddr,
-    routes: Routes,
+/// Serves on TCP.
+pub(super) fn tcp(
+    listener: TcpListener,
+    door: Door,
     gate: Gate,
     tls: Option<ServerTlsConfig>,
     closing: CancellationToken,
-) -> Result<(SocketAddr, Serving), StartError> {
-    let (bound, incoming) = listen(address).await?;
-    let incoming = incoming.map(|socket| {
+) -> Result<impl Future<Output = Served>, StartError> {
+    let incoming = incoming(listener).map(|socket| {
         socket.map(|socket| {
             let address = socket.peer_addr().ok();
             Connection::new(socket, Peer { address, ..Peer::default() })
@@ -101,54 +102,44 @@ pub(super) async fn tcp(
         let refused = |error: tonic::transport::Error| StartError::Tls(super::tls::chain(&error));
         server = server.tls_config(tls).map_err(refused)?;
     }
-    let served = server
-        .layer(AccessLayer::new(gate))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
-    Ok((bound, tokio::spawn(served)))
-}
-
-/// Serves plain HTTP on TCP; the address bound.
-pub(super) async fn http(
-    address: SocketAddr,
-    routes: Routes,
-    closing: CancellationToken,
-) -> Result<(SocketAddr, Serving), StartError> {
-    let (bound, incoming) = listen(address).await?;
-    let server = Server::builder().accept_http1(true).add_routes(routes);
-    Ok((bound, tokio::spawn(server.serve_with_incoming_shutdown(incoming, closing.cancelled_owned()))))
-}
-
-async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpIncoming), StartError> {
-    let refused = |error: std::io::Error| StartError::Listen { address: address.to_string(), why: error.to_string() };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
-    // A host that vanishes says nothing: without this its sessions, and their leases, would stay.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE_EVERY));
-    Ok((
-        bound,
-        incoming.with_keepalive_interval(Some(KEEP_ALIVE_EVERY)).with_keepalive_retries(Some(KEEP_ALIVE_RETRIES)),
-    ))
+    let server = server.layer(AccessLayer::new(gate));
+    Ok(server.serve_with_incoming_shutdown(door, incoming, closing.cancelled_owned()))
 }
 
 /// Serves on a Unix socket.
-pub(super) async fn unix(
-    path: &Path,
-    routes: Routes,
+pub(super) fn unix(
+    listener: UnixListener,
+    door: Door,
     gate: Gate,
     closing: CancellationToken,
-) -> Result<Serving, StartError> {
-    let incoming = UnixListenerStream::new(bind(path).await?).map(|socket| {
+) -> impl Future<Output = Served> {
+    let incoming = UnixListenerStream::new(listener).map(|socket| {
         socket.map(|socket| {
             let uid = socket.peer_cred().ok().map(|credentials| credentials.uid());
             Connection::new(socket, Peer { uid, ..Peer::default() })
         })
     });
-    let served = server()
-        .layer(AccessLayer::new(gate))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
-    Ok(tokio::spawn(served))
+    let server = server().layer(AccessLayer::new(gate));
+    server.serve_with_incoming_shutdown(door, incoming, closing.cancelled_owned())
+}
+
+/// Serves plain HTTP on TCP.
+pub(super) fn http(listener: TcpListener, routes: Routes, closing: CancellationToken) -> impl Future<Output = Served> {
+    let server = Server::builder().accept_http1(true);
+    server.serve_with_incoming_shutdown(routes, incoming(listener), closing.cancelled_owned())
+}
+
+/// A TCP address, taken; with the port that it is.
+pub(super) async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {
+    let refused = |error: std::io::Error| StartError::Listen { address: address.to_string(), why: error.to_string() };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    Ok((listener.local_addr().map_err(refused)?, listener))
+}
+
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    // A host that vanishes says nothing: without this its sessions, and their leases, would stay.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE_EVERY));
+    incoming.with_keepalive_interval(Some(KEEP_ALIVE_EVERY)).with_keepalive_retries(Some(KEEP_ALIVE_RETRIES))
 }
 
 /// A socket of that name. One that a dead daemon has left is replaced; a living one's is not.

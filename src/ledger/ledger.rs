@@ -14,12 +14,14 @@ use super::grouping::{Grouping, Groups};
 use super::rollup::{RollupKey, Usage, UsageFilter, UsageSummary};
 use super::storage::Sampled;
 use super::store::{Rows, Store};
+use super::sweep::WRITER;
 use super::writer::{Ask, Job, Reply, Writer};
 use super::{
     AcknowledgeError, Amendment, Audit, Exports, LedgerError, ReceiptKey, SettleError, Settled, Settlement, UsageRecord,
 };
 use crate::vocab::limits::{EXPORT_PAGE_RECORDS_MAX, LEDGER_BYTES, LEDGER_INBOX, USAGE_RETENTION};
 use crate::vocab::{ByteCount, Timestamp};
+use crate::watch::Watch;
 
 /// The open ledger. Dropping it commits what waits, then closes the database.
 pub struct Ledger {
@@ -86,13 +88,22 @@ impl Ledger {
     /// # Errors
     /// When it is in use, or unreadable. An unreadable ledger is left as it is.
     pub fn open_with(path: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
+        Self::open_watched(path, options, &Watch::default())
+    }
+
+    /// The same, with its writer as a part of `watch`.
+    ///
+    /// # Errors
+    /// When it is in use, or unreadable. An unreadable ledger is left as it is.
+    pub fn open_watched(path: &Path, options: LedgerOptions, watch: &Watch) -> Result<Self, LedgerError> {
         let store = Arc::new(Store::open(path)?);
         let receipt_key = store.receipt_key()?;
         let acknowledged = Mutex::new(store.acknowledged()?);
-        let writer = Writer::new(Arc::clone(&store), &options)?;
+        let writer = Writer::new(Arc::clone(&store), &options, watch)?;
         let taken = writer.taken();
         let (sender, receiver) = sync_channel(LEDGER_INBOX);
-        let started = thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&receiver));
+        let part = watch.vital(WRITER);
+        let started = thread::Builder::new().name(part.name()).spawn(move || part.run(|| writer.run(&receiver)));
         let writer = started.map_err(|error| LedgerError::Folder { path: path.into(), detail: error.to_string() })?;
         let inbox = Inbox(Some(sender));
         let sampled = Mutex::default();

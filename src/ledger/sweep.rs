@@ -14,6 +14,10 @@ use super::store::{Rows, Store};
 use super::{LedgerError, UsageRecord};
 use crate::vocab::Timestamp;
 use crate::vocab::limits::{LEDGER_COMPACT_RECORDS, LEDGER_SWEEP_RECORDS, LEDGER_WINDOW};
+use crate::watch::{Part, Watch};
+
+/// The name of the writer's thread.
+pub(super) const WRITER: &str = "ledger";
 
 /// Who waits for the end of a sweep hears how many records it has deleted.
 pub(super) type Swept = oneshot::Sender<u64>;
@@ -27,6 +31,10 @@ pub(super) struct Sweeper {
     /// Records deleted since the last compaction.
     loose: u64,
     compaction: Option<JoinHandle<()>>,
+    /// The compaction, which can be done without: room is given back by the next one.
+    part: Part,
+    /// The writer's thread, whose part this is.
+    writer: Part,
 }
 
 struct UnderWay {
@@ -37,8 +45,10 @@ struct UnderWay {
 
 impl Sweeper {
     /// Never less than the window in which settles are repeated.
-    pub(super) fn new(retention: Duration) -> Self {
-        Self { retention: retention.max(LEDGER_WINDOW), through: 0, under_way: None, loose: 0, compaction: None }
+    pub(super) fn new(retention: Duration, watch: &Watch) -> Self {
+        let (part, writer) = (watch.optional("ledger-compact"), watch.vital(WRITER));
+        let retention = retention.max(LEDGER_WINDOW);
+        Self { retention, through: 0, under_way: None, loose: 0, compaction: None, part, writer }
     }
 
     /// Begins one, unless one is under way: then `done` is dropped.
@@ -57,6 +67,7 @@ impl Sweeper {
 
     /// One step; true where it was the last and something was deleted. A ledger that is full gets all its room back.
     pub(super) fn step(&mut self, store: &Arc<Store>, is_full: bool) -> Result<bool, LedgerError> {
+        self.writer.beat();
         let Some(mut sweep) = self.under_way.take() else { return Ok(false) };
         let deleted = self.delete(store, sweep.now)?;
         sweep.deleted += deleted as u64;
@@ -111,8 +122,9 @@ impl Sweeper {
         if self.compaction.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        let (store, through) = (Arc::clone(store), self.through);
-        let started = thread::Builder::new().name("ledger-compact".into()).spawn(move || store.compact(through, all));
+        let (store, through, part) = (Arc::clone(store), self.through, self.part.clone());
+        let thread = thread::Builder::new().name(part.name());
+        let started = thread.spawn(move || part.run(|| store.compact(through, all)));
         match started {
             Ok(thread) => (self.compaction, self.loose) = (Some(thread), 0),
             Err(error) => tracing::warn!(%error, "the ledger's room is given back later"),

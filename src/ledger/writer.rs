@@ -14,6 +14,7 @@ use super::sweep::{Sweeper, Swept};
 use super::{Amendment, Divergence, LedgerError, LedgerOptions, SettleError, Settled, Settlement, UsageRecord};
 use crate::vocab::limits::{DIVERGENCES_MAX, LEDGER_BATCH};
 use crate::vocab::{BillingId, TenantName, Timestamp};
+use crate::watch::Watch;
 
 /// Where the answer to a settle goes. One whose asker is gone is settled all the same.
 pub type Reply = oneshot::Sender<Result<Settled, SettleError>>;
@@ -61,7 +62,7 @@ struct Batch {
 }
 
 impl Writer {
-    pub(super) fn new(store: Arc<Store>, options: &LedgerOptions) -> Result<Self, LedgerError> {
+    pub(super) fn new(store: Arc<Store>, options: &LedgerOptions, watch: &Watch) -> Result<Self, LedgerError> {
         let next_sequence = store.last_sequence()? + 1;
         let bound = Bound::new(&store, options.bytes_max.get())?;
         let mut divergences = 0;
@@ -69,7 +70,7 @@ impl Writer {
             divergence?;
             divergences += 1;
         }
-        let sweeper = Sweeper::new(options.retention);
+        let sweeper = Sweeper::new(options.retention, watch);
         let counters = match store.counters()? {
             Some(counters) => counters,
             // A new ledger, or one of an older version, which has sums to go on from.
@@ -330,7 +331,7 @@ mod tests {
     }
 
     fn writer(path: &std::path::Path) -> Writer {
-        Writer::new(Arc::new(Store::open(path).unwrap()), &LedgerOptions::default()).unwrap()
+        Writer::new(Arc::new(Store::open(path).unwrap()), &LedgerOptions::default(), &Watch::default()).unwrap()
     }
 
     #[test]

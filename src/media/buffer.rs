@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 
 use bytes::Bytes;
 
+use crate::copy::{Span, SpanMut};
 use crate::vocab::limits::ALIGNMENT;
 
 /// Zeroed bytes, aligned to 4 KiB and a multiple of 4 KiB long.
@@ -32,6 +33,18 @@ impl AlignedBuf {
         let base = unsafe { alloc_zeroed(layout) };
         let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
         Self { base, layout }
+    }
+
+    /// Where its bytes are, for the kernel.
+    pub(super) fn span(&self) -> Span<'_> {
+        // SAFETY: allocated with this size; a `&mut` to the bytes borrows the buffer to itself.
+        unsafe { Span::new(self.base.as_ptr(), self.layout.size()) }
+    }
+
+    /// The same, to be filled.
+    pub(super) fn span_mut(&mut self) -> SpanMut<'_> {
+        // SAFETY: as in `span`, and `&mut self` is exclusive.
+        unsafe { SpanMut::new(self.base.as_ptr(), self.layout.size()) }
     }
 
     /// The first `len` bytes as `Bytes`, not copied; all of them where it has fewer.

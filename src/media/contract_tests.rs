@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::slot_file::SlotFile;
 use super::*;
 use crate::vocab::{ByteCount, SlotClass, SlotId, TierShape};
+use crate::watch::Watch;
 
 const SIZE: u64 = 1 << 20;
 /// Bytes in flight.
@@ -40,7 +41,7 @@ pub(super) fn read(device: &dyn Device, offset: u64, len: u32) -> io::Result<Vec
     let (done, outcome) = completion();
     device.submit(Io::read(offset, len, Buffer::Heap(AlignedBuf::with_room_for(len)), done)).unwrap();
     let (buffer, result) = outcome.recv().unwrap();
-    result.map(|()| buffer.bytes()[..len as usize].to_vec())
+    result.map(|()| buffer.span().to_vec()[..len as usize].to_vec())
 }
 
 pub(super) fn payload(len: usize, salt: usize) -> Vec<u8> {
@@ -62,7 +63,7 @@ fn slot_file(path: &Path, size: u64, is_direct: bool) -> SlotFile {
 /// `None`, with a word on stderr, where this host has no io_uring.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn uring(name: &str, file: &SlotFile, arena: Option<Arc<Arena>>) -> Option<UringDevice> {
-    UringDevice::start(name, file, BOUND, arena)
+    UringDevice::start(name, file, BOUND, arena, &Watch::default())
         .inspect_err(|refusal| eprintln!("skipped: {}", refusal.sentence()))
         .ok()
 }
@@ -72,7 +73,7 @@ fn on_files(folder: &Path, size: u64, arena: &Arc<Arena>) -> Vec<Arc<dyn Device>
     let mut bodies: Vec<Arc<dyn Device>> = Vec::new();
     for is_direct in [true, false] {
         let file = slot_file(&folder.join(format!("posix-{is_direct}")), size, is_direct);
-        bodies.push(Arc::new(PosixDevice::start(&file, 3, BOUND, None).unwrap()));
+        bodies.push(Arc::new(PosixDevice::start(&file, 3, BOUND, None, &Watch::default()).unwrap()));
         for registers in [true, false] {
             let file = slot_file(&folder.join(format!("uring-{is_direct}-{registers}")), size, is_direct);
             let arena = registers.then(|| Arc::clone(arena));

@@ -86,7 +86,7 @@ mod tests {
         buffer.fill(fill);
         let (sender, receiver) = sync_channel(1);
         let done = Box::new(move |buffer: Buffer, result: io::Result<()>| {
-            sender.send(result.map(|()| buffer.bytes().to_vec())).unwrap();
+            sender.send(result.map(|()| buffer.span().to_vec())).unwrap();
         });
         let (offset, buffer) = (number * u64::from(LEN), Buffer::Heap(buffer));
         let io = if op == Op::Read { Io::read } else { Io::write };

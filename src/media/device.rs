@@ -14,6 +14,9 @@ use super::arena::Arena;
 use super::buffer::AlignedBuf;
 use super::region::RegionWriter;
 use super::slot::{SlotPin, SlotWriter};
+use crate::copy::{Span, SpanMut};
+use crate::vocab::BlockKey;
+use crate::vocab::crc::payload_crc;
 use crate::vocab::limits::{ALIGNMENT, DEVICE_RETRIES};
 
 /// What a job does.
@@ -39,24 +42,41 @@ pub enum Buffer {
 }
 
 impl Buffer {
-    /// The bytes, whole 4 KiB of them.
+    /// Where its bytes are, whole 4 KiB of them. An address and no slice: the kernel, or an engine, may be writing there.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub fn span(&self) -> Span<'_> {
         match self {
-            Self::Fill(writer) => writer.bytes(),
+            Self::Fill(writer) => writer.span(),
             Self::Slot(pin) => pin.padded(),
-            Self::Heap(buffer) => buffer,
-            Self::Region(writer) => writer.bytes(),
+            Self::Heap(buffer) => buffer.span(),
+            Self::Region(writer) => writer.span(),
         }
     }
 
-    /// The bytes, to be filled; empty for what may not be.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    /// The same, to be filled; `None` for what may not be.
+    #[must_use]
+    pub fn span_mut(&mut self) -> Option<SpanMut<'_>> {
         match self {
-            Self::Fill(writer) => writer.as_mut_slice(),
-            Self::Slot(_) => &mut [],
-            Self::Heap(buffer) => buffer,
-            Self::Region(writer) => writer.as_mut_slice(),
+            Self::Fill(writer) => Some(writer.span_mut()),
+            Self::Slot(_) => None,
+            Self::Heap(buffer) => Some(buffer.span_mut()),
+            Self::Region(writer) => Some(writer.span_mut()),
+        }
+    }
+
+    /// The checksum of its first `length` bytes, or of all where it has fewer, as the payload of `key`. To be asked once its
+    /// job has ended: then nobody else writes them, unless they are an engine's.
+    #[must_use]
+    pub fn checksum(&self, key: &BlockKey, length: usize) -> u64 {
+        let cut = |bytes: &[u8]| payload_crc(key, &bytes[..length.min(bytes.len())]);
+        match self {
+            Self::Fill(writer) => cut(writer.bytes()),
+            Self::Slot(pin) => cut(pin),
+            Self::Heap(buffer) => cut(buffer),
+            Self::Region(writer) => {
+                let span = writer.span();
+                span.part(0, length).unwrap_or(span).checksum(key)
+            }
         }
     }
 }
@@ -123,7 +143,7 @@ impl Io {
         if self.op == Op::Read && matches!(self.buffer, Buffer::Slot(_)) {
             return refuse("a pinned slot can't be read into");
         }
-        if (self.length as usize) > self.buffer.bytes().len() {
+        if (self.length as usize) > self.buffer.span().len() {
             return refuse("longer than its buffer");
         }
         Ok(())
@@ -133,17 +153,21 @@ impl Io {
     /// ones.
     pub(super) fn transfer(
         &mut self,
-        read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
-        write: impl Fn(&[u8], u64) -> io::Result<usize>,
+        read: impl Fn(&mut SpanMut<'_>, u64) -> io::Result<usize>,
+        write: impl Fn(Span<'_>, u64) -> io::Result<usize>,
     ) -> io::Result<()> {
         let length = self.length as usize;
         let mut progress = Progress::default();
         loop {
             let moved = progress.moved as usize;
             let at = self.offset + moved as u64;
+            let rest = length - moved;
             let step = match self.op {
-                Op::Read => self.buffer.bytes_mut().get_mut(moved..length).map(|bytes| read(bytes, at)),
-                Op::Write => self.buffer.bytes().get(moved..length).map(|bytes| write(bytes, at)),
+                Op::Read => {
+                    let mut whole = self.buffer.span_mut();
+                    whole.as_mut().and_then(|whole| whole.part(moved, rest)).map(|mut to| read(&mut to, at))
+                }
+                Op::Write => self.buffer.span().part(moved, rest).map(|from| write(from, at)),
             };
             let step = step.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
             if let Step::Done(result) = progress.step(self.length, step) {
@@ -286,7 +310,7 @@ mod tests {
         Io { op, offset: 8192, length, buffer, background: false, done: Box::new(|_, _| {}) }
     }
 
-    fn never<B: ?Sized>(_: &B, _: u64) -> io::Result<usize> {
+    fn never(_: Span<'_>, _: u64) -> io::Result<usize> {
         panic!("not asked for")
     }
 
@@ -294,8 +318,8 @@ mod tests {
     fn short_and_interrupted_transfers_go_on_where_they_stopped() {
         let steps = RefCell::new(vec![Ok(8192), Err(io::ErrorKind::Interrupted), Ok(4096 + 100), Ok(4096)]);
         let seen = RefCell::new(Vec::new());
-        let read = |bytes: &mut [u8], at| {
-            seen.borrow_mut().push((at, bytes.len()));
+        let read = |to: &mut SpanMut<'_>, at| {
+            seen.borrow_mut().push((at, to.len()));
             steps.borrow_mut().pop().unwrap().map_err(io::Error::from)
         };
         heap(Op::Read, 16_384).transfer(read, never).unwrap();
@@ -305,7 +329,7 @@ mod tests {
     #[test]
     fn a_transfer_that_does_not_move_is_an_error_and_not_a_loop() {
         let calls = Cell::new(0);
-        let stuck = |_: &[u8], _| {
+        let stuck = |_: Span<'_>, _| {
             calls.set(calls.get() + 1);
             Ok(0)
         };

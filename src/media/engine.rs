@@ -16,6 +16,7 @@ use super::registered::Segments;
 use super::reports::Reports;
 use super::ring::{Answer, Ring, Transfer};
 use crate::vocab::limits::{DEVICE_DRAIN_MAX, DEVICE_ENTER_PAUSE, DEVICE_ENTER_RETRIES};
+use crate::watch::Part;
 
 /// What the thread works with.
 pub(super) struct Engine<R: Ring> {
@@ -29,20 +30,27 @@ pub(super) struct Engine<R: Ring> {
     pub(super) size: u64,
     /// Over, and not yet reported.
     pub(super) landed: Vec<Landed>,
+    pub(super) part: Part,
 }
 
 impl<R: Ring> Engine<R> {
     /// Works until the inbox is closed and everything has landed.
-    pub(super) fn run(mut self) {
-        if let Err(error) = self.serve() {
+    ///
+    /// # Errors
+    /// When the ring broke. What the kernel still has is waited for first, so that no job is without an answer.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let served = self.serve();
+        if let Err(error) = &served {
             tracing::error!(%error, "io_uring broke: the drive is given up");
             self.let_go();
         }
+        served
     }
 
     fn serve(&mut self) -> io::Result<()> {
         let (mut jobs, mut answers) = (Vec::new(), Vec::new());
         while self.inbox.take(self.flights.is_empty(), &mut jobs) {
+            self.part.beat();
             for (io, weight) in jobs.drain(..) {
                 self.launch(io, weight);
             }

@@ -9,6 +9,7 @@ use super::super::{AlignedBuf, Buffer, Op, lock};
 use super::*;
 use crate::media::segment::Segment;
 use crate::vocab::limits::DEVICE_FOREGROUND_RUN;
+use crate::watch::Watch;
 
 /// What the kernel does with what it is handed.
 #[derive(Default)]
@@ -87,14 +88,17 @@ type Outcome = (u64, io::Result<Vec<u8>>);
 struct Drive {
     inbox: Arc<Inbox>,
     threads: Vec<JoinHandle<()>>,
+    watch: Watch,
     outcomes: Arc<Mutex<Vec<Outcome>>>,
 }
 
 impl Drive {
     fn start(bytes_max: u64, fake: Fake) -> Self {
         let (inbox, _) = Inbox::new(bytes_max).unwrap();
+        let watch = Watch::default();
+        let part = watch.vital("ring");
         let inbox = Arc::new(inbox);
-        let (reports, reporters) = Reports::start("test", &inbox).unwrap();
+        let (reports, reporters) = Reports::start("test", &inbox, &watch).unwrap();
         let engine = Engine {
             ring: fake,
             flights: Flights::default(),
@@ -104,16 +108,17 @@ impl Drive {
             moved: Arc::default(),
             size: 1 << 30,
             landed: Vec::new(),
+            part: part.clone(),
         };
         let mut threads = Vec::from(reporters);
-        threads.insert(0, thread::spawn(move || engine.run()));
-        Self { inbox, threads, outcomes: Arc::default() }
+        threads.insert(0, thread::spawn(move || drop(part.run(|| engine.run()))));
+        Self { inbox, threads, watch, outcomes: Arc::default() }
     }
 
     fn submit(&self, op: Op, offset: u64, length: u32) {
         let outcomes = Arc::clone(&self.outcomes);
         let done = Box::new(move |buffer: Buffer, result: io::Result<()>| {
-            lock(&outcomes).push((offset, result.map(|()| buffer.bytes().to_vec())));
+            lock(&outcomes).push((offset, result.map(|()| buffer.span().to_vec())));
         });
         let buffer = Buffer::Heap(AlignedBuf::with_room_for(length));
         self.inbox.submit(Io { op, offset, length, buffer, background: op == Op::Write, done }).unwrap();
@@ -207,8 +212,10 @@ fn a_ring_that_breaks_reports_what_it_still_has_once_and_takes_nothing_more() {
     // The first job is with the kernel, and its answer comes. The second breaks the ring, and is answered later.
     fake.kernel().refusals = VecDeque::from([Errno::BADF, Errno::BADF]);
     fake.is_shut.store(false, Ordering::Relaxed);
-    let inbox = Arc::clone(&drive.inbox);
+    let (inbox, watch) = (Arc::clone(&drive.inbox), drive.watch.clone());
     let outcomes = drive.outcomes();
+    let failure = watch.failure().expect("a drive without its ring is told");
+    assert!(failure.part == "ring" && failure.why.starts_with("ended: "), "{failure}");
     let good: Vec<bool> = outcomes.iter().map(|(_, result)| result.is_ok()).collect();
     assert_eq!(good, [true, true, false, false, false]);
     let buffer = Buffer::Heap(AlignedBuf::with_room_for(1));
@@ -216,7 +223,7 @@ fn a_ring_that_breaks_reports_what_it_still_has_once_and_takes_nothing_more() {
 }
 
 #[test]
-fn a_completion_that_panics_ends_nothing() {
+fn a_completion_that_panics_is_told_and_ends_no_other_job() {
     let drive = Drive::start(u64::MAX, Fake::default());
     let told = Arc::new(AtomicUsize::new(0));
     let buffer = || Buffer::Heap(AlignedBuf::with_room_for(1));
@@ -224,6 +231,8 @@ fn a_completion_that_panics_ends_nothing() {
     let count = Arc::clone(&told);
     let done = Box::new(move |_, _| _ = count.fetch_add(1, Ordering::Relaxed));
     drive.inbox.submit(Io::read(0, 1, buffer(), done)).unwrap();
+    let watch = drive.watch.clone();
     drive.outcomes();
     assert_eq!(told.load(Ordering::Relaxed), 1);
+    assert_eq!(watch.failure().unwrap().to_string(), "test-done panicked: on purpose");
 }

@@ -188,8 +188,13 @@ fn flipped(io: Io, bit: u64) -> Io {
     let (length, done) = (u64::from(io.length).max(1), io.done);
     let flip = Box::new(move |mut buffer: Buffer, result| {
         let at = usize::try_from(bit / 8 % length).unwrap_or_default();
-        if let Some(byte) = buffer.bytes_mut().get_mut(at) {
-            *byte ^= 1 << (bit % 8);
+        let mut byte = [0];
+        if let Some(mut span) = buffer.span_mut()
+            && span.span().read(at, &mut byte)
+        {
+            byte[0] ^= 1 << (bit % 8);
+            let flipped = span.write(at, &byte);
+            debug_assert!(flipped, "where it was read");
         }
         done(buffer, result);
     });

@@ -45,7 +45,7 @@ fn short_jobs_are_half_done_and_say_that_they_ended_early() {
     device.submit(Io::read(0, 16_384, Buffer::Heap(AlignedBuf::with_room_for(16_384)), done)).unwrap();
     let (buffer, result) = outcome.recv().unwrap();
     assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    assert!(buffer.bytes() == [&new[..8192], &[0; 8192]].concat());
+    assert!(buffer.span().to_vec() == [&new[..8192], &[0; 8192]].concat());
     device.set_faults(Faults::default());
     assert!(read(&device, 0, 16_384).unwrap() == [&new[..8192], &old[8192..]].concat());
 }

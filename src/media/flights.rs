@@ -3,7 +3,7 @@
 use std::io;
 
 use super::buffer::AlignedBuf;
-use super::device::{Buffer, Io, Op, Progress, Step};
+use super::device::{Buffer, Io, Progress, Step};
 use super::queue::Weight;
 use super::ring::Transfer;
 
@@ -116,13 +116,10 @@ impl Flights {
 
 impl Flight {
     /// What is left to be moved.
-    fn transfer(&mut self) -> Transfer {
-        let Io { op, offset, length, ref mut buffer, .. } = self.io;
-        let address = match op {
-            Op::Read => buffer.bytes_mut().as_mut_ptr(),
-            // Only read from, though the type says otherwise.
-            Op::Write => buffer.bytes().as_ptr().cast_mut(),
-        };
+    fn transfer(&self) -> Transfer {
+        let Io { op, offset, length, ref buffer, .. } = self.io;
+        // No reference to the memory: the kernel may have it for another part of this job. Of a write it only reads.
+        let address = buffer.span().base();
         let moved = self.progress.moved;
         Transfer {
             op,
@@ -152,6 +149,7 @@ mod tests {
 
     use rustix::io::Errno;
 
+    use super::super::device::Op;
     use super::super::queue::Queues;
     use super::*;
     use crate::vocab::limits::DEVICE_RETRIES;

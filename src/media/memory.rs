@@ -8,7 +8,9 @@ use hashbrown::HashMap;
 use super::device::{Device, Gauges, Io, Moved};
 use super::lock;
 use super::pool::Pool;
+use crate::copy::{Span, SpanMut};
 use crate::vocab::limits::{ALIGNMENT, DEVICE_INFLIGHT_BYTES};
+use crate::watch::Watch;
 
 const PAGE: usize = ALIGNMENT as usize;
 
@@ -40,8 +42,13 @@ impl MemDevice {
     pub fn threaded(size: u64) -> io::Result<Self> {
         let pages = Arc::<Pages>::default();
         let of_pool = Arc::clone(&pages);
-        let pool =
-            Pool::start("kvtier-mem", 1, DEVICE_INFLIGHT_BYTES, Box::new(move |io| of_pool.carry_out(size, io)))?;
+        let pool = Pool::start(
+            "kvtier-mem",
+            1,
+            DEVICE_INFLIGHT_BYTES,
+            Box::new(move |io| of_pool.carry_out(size, io)),
+            &Watch::default(),
+        )?;
         Ok(Self { pages, size, pool: Some(pool), stopped: Mutex::new(false), moved: Moved::default() })
     }
 }
@@ -85,25 +92,25 @@ impl Device for MemDevice {
 impl Pages {
     fn carry_out(&self, size: u64, io: &mut Io) -> io::Result<()> {
         io.check(size)?;
-        io.transfer(|bytes, at| Ok(self.read(bytes, at)), |bytes, at| Ok(self.write(bytes, at)))
+        io.transfer(|to, at| Ok(self.read(to, at)), |from, at| Ok(self.write(from, at)))
     }
 
-    fn read(&self, bytes: &mut [u8], at: u64) -> usize {
+    fn read(&self, to: &mut SpanMut<'_>, at: u64) -> usize {
         let pages = lock(&self.0);
-        for (number, chunk) in (at / ALIGNMENT..).zip(bytes.chunks_exact_mut(PAGE)) {
-            match pages.get(&number) {
-                Some(page) => chunk.copy_from_slice(page),
-                None => chunk.fill(0),
-            }
+        for (number, start) in (at / ALIGNMENT..).zip((0..to.len()).step_by(PAGE)) {
+            let fits = to.write(start, pages.get(&number).map_or(&[0; PAGE], |page| &page[..]));
+            debug_assert!(fits, "a job is whole pages");
         }
-        bytes.len()
+        to.len()
     }
 
-    fn write(&self, bytes: &[u8], at: u64) -> usize {
+    fn write(&self, from: Span<'_>, at: u64) -> usize {
         let mut pages = lock(&self.0);
-        for (number, chunk) in (at / ALIGNMENT..).zip(bytes.chunks_exact(PAGE)) {
-            pages.insert(number, chunk.into());
+        for (number, start) in (at / ALIGNMENT..).zip((0..from.len()).step_by(PAGE)) {
+            let page = pages.entry(number).or_insert_with(|| Box::new([0; PAGE]));
+            let fits = from.read(start, page);
+            debug_assert!(fits, "a job is whole pages");
         }
-        bytes.len()
+        from.len()
     }
 }

@@ -9,15 +9,18 @@ mod buffer;
 mod copy;
 mod crash;
 mod device;
+mod end;
 mod engine;
 mod fault;
 pub mod files;
 mod flights;
+mod holders;
 mod inbox;
 mod memory;
 mod open;
 mod pool;
 mod posix;
+mod pread;
 mod queue;
 mod raw;
 mod refusal;
@@ -42,6 +45,7 @@ pub use buffer::AlignedBuf;
 pub use copy::copy_with_crc;
 pub use crash::CrashAt;
 pub use device::{Buffer, Completion, Device, Gauges, Io, Op};
+pub use end::end_process;
 pub use fault::{Faults, FaultyDevice};
 pub use memory::MemDevice;
 pub use open::{DeviceEngine, DeviceOptions, open};
@@ -52,6 +56,8 @@ pub use segment::Segment;
 pub use slot::{SlotPin, SlotWriter};
 pub use slot_file::OpenError;
 pub use uring::UringDevice;
+
+pub use crate::copy::{Span, SpanMut};
 
 /// Locks, whatever happened to the holder before: what these mutexes guard is whole between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

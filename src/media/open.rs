@@ -10,6 +10,7 @@ use super::refusal::Refusal;
 use super::slot_file::{OpenError, SlotFile};
 use super::uring::UringDevice;
 use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, DEVICE_THREADS, LOCK_WAIT};
+use crate::watch::Watch;
 
 /// What carries out a drive's jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,11 +54,13 @@ pub struct DeviceOptions {
     pub engine: DeviceEngine,
     /// The RAM tier, whose segments are registered where the kernel lets us.
     pub arena: Option<Arc<Arena>>,
+    /// Who is told when a thread of the drive ends on its own.
+    pub watch: Watch,
 }
 
 impl Default for DeviceOptions {
     fn default() -> Self {
-        Self { inflight_bytes: DEVICE_INFLIGHT_BYTES, engine: DeviceEngine::Auto, arena: None }
+        Self { inflight_bytes: DEVICE_INFLIGHT_BYTES, engine: DeviceEngine::Auto, arena: None, watch: Watch::default() }
     }
 }
 
@@ -69,7 +72,7 @@ impl Default for DeviceOptions {
 pub fn open(path: &Path, len: u64, options: DeviceOptions) -> Result<Arc<dyn Device>, OpenError> {
     let file = SlotFile::open(path, len, LOCK_WAIT)?;
     open_with(path, &file, options, |file, options| {
-        UringDevice::start("kvtier-io", file, options.inflight_bytes, options.arena)
+        UringDevice::start("kvtier-io", file, options.inflight_bytes, options.arena, &options.watch)
     })
 }
 
@@ -79,7 +82,7 @@ fn open_with(
     options: DeviceOptions,
     uring: impl FnOnce(&SlotFile, DeviceOptions) -> Result<UringDevice, Refusal>,
 ) -> Result<Arc<dyn Device>, OpenError> {
-    let (bytes_max, engine) = (options.inflight_bytes, options.engine);
+    let (bytes_max, engine, watch) = (options.inflight_bytes, options.engine, options.watch.clone());
     let because = match engine {
         DeviceEngine::Posix => None,
         DeviceEngine::Auto | DeviceEngine::Uring => match uring(file, options) {
@@ -94,7 +97,7 @@ fn open_with(
         }
         tracing::warn!(path = %path.display(), why, "no io_uring: the drive is read and written by {DEVICE_THREADS} threads");
     }
-    let device = PosixDevice::start(file, DEVICE_THREADS, bytes_max, because);
+    let device = PosixDevice::start(file, DEVICE_THREADS, bytes_max, because, &watch);
     Ok(Arc::new(device.map_err(|source| fail("start threads", source))?))
 }
 

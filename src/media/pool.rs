@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use super::device::{Gauges, Io, Moved};
 use super::lock;
 use super::queue::{Queues, Weight};
+use crate::watch::{Part, Watch};
 
 /// How a job is carried out.
 pub(super) type Work = dyn Fn(&mut Io) -> io::Result<()> + Send + Sync;
@@ -25,14 +26,20 @@ struct Shared {
 }
 
 impl Pool {
-    /// Starts `threads` threads, which work on at most `bytes_max` bytes at once.
-    pub(super) fn start(name: &str, threads: usize, bytes_max: u64, work: Box<Work>) -> io::Result<Self> {
+    /// Starts `threads` threads, which work on at most `bytes_max` bytes at once; each is a part of `watch`.
+    pub(super) fn start(
+        name: &str,
+        threads: usize,
+        bytes_max: u64,
+        work: Box<Work>,
+        watch: &Watch,
+    ) -> io::Result<Self> {
         let queues = Mutex::new(Queues::new(bytes_max));
         let shared = Arc::new(Shared { queues, ready: Condvar::new(), work, moved: Moved::default() });
         let pool = Self { shared, threads: Mutex::default() };
         for number in 0..threads.max(1) {
-            let shared = Arc::clone(&pool.shared);
-            let thread = thread::Builder::new().name(format!("{name}-{number}")).spawn(move || shared.run())?;
+            let (shared, part) = (Arc::clone(&pool.shared), watch.vital(format!("{name}-{number}")));
+            let thread = thread::Builder::new().name(part.name()).spawn(move || part.run(|| shared.run(&part)))?;
             lock(&pool.threads).push(thread);
         }
         Ok(pool)
@@ -72,14 +79,16 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn run(&self) {
+    fn run(&self, part: &Part) {
         while let Some((mut io, weight)) = self.next() {
+            part.beat();
             let result = (self.work)(&mut io);
             if result.is_ok() {
                 self.moved.add(io.op, io.length);
             }
             self.give_back(weight);
-            io.complete(result);
+            // One job's broken completion must not end the drive, and not be forgotten.
+            part.attempt(|| io.complete(result));
         }
     }
 
@@ -131,7 +140,7 @@ mod tests {
             lock(&seen).push(io.offset);
             Ok(())
         };
-        let pool = Pool::start("test", 1, u64::MAX, Box::new(work)).unwrap();
+        let pool = Pool::start("test", 1, u64::MAX, Box::new(work), &Watch::default()).unwrap();
         for number in 0..10 {
             pool.submit(job(number, number % 2 == 0)).unwrap();
         }
@@ -145,9 +154,20 @@ mod tests {
     }
 
     #[test]
+    fn a_completion_that_panics_is_told_and_ends_no_other_job() {
+        let watch = Watch::default();
+        let pool = Pool::start("test", 1, u64::MAX, Box::new(|_| Ok(())), &watch).unwrap();
+        pool.submit(Io { done: Box::new(|_, _| panic!("on purpose")), ..job(0, false) }).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        pool.submit(Io { done: Box::new(move |_, _| sender.send(()).unwrap()), ..job(1, false) }).unwrap();
+        receiver.recv().unwrap();
+        assert_eq!(watch.failure().unwrap().to_string(), "test-0 panicked: on purpose");
+    }
+
+    #[test]
     fn a_completion_may_drop_the_last_handle_of_its_pool() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let pool = Arc::new(Pool::start("test", 2, u64::MAX, Box::new(|_| Ok(()))).unwrap());
+        let pool = Arc::new(Pool::start("test", 2, u64::MAX, Box::new(|_| Ok(())), &Watch::default()).unwrap());
         let (gate, wait) = std::sync::mpsc::channel::<()>();
         let last = Arc::clone(&pool);
         let done = Box::new(move |_: Buffer, _: io::Result<()>| {

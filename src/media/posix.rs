@@ -1,14 +1,15 @@
 //! A drive through `pread` and `pwrite` on a few threads: the body that works everywhere.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::device::{Device, Gauges, Io};
 use super::pool::Pool;
+use super::pread::{pread, pwrite};
 use super::slot_file::{OpenError, SlotFile};
 use crate::vocab::limits::{DEVICE_INFLIGHT_BYTES, LOCK_WAIT};
+use crate::watch::Watch;
 
 /// One slot file. Dropping it finishes what is queued.
 pub struct PosixDevice {
@@ -26,19 +27,25 @@ impl PosixDevice {
     pub fn open(path: &Path, len: u64, threads: usize) -> Result<Self, OpenError> {
         let file = SlotFile::open(path, len, LOCK_WAIT)?;
         let fail = |source| OpenError::Io { path: path.into(), doing: "start threads", source };
-        Self::start(&file, threads, DEVICE_INFLIGHT_BYTES, None).map_err(fail)
+        Self::start(&file, threads, DEVICE_INFLIGHT_BYTES, None, &Watch::default()).map_err(fail)
     }
 
     /// Works on `file`; `because` says why it is this body and not a faster one.
-    pub(super) fn start(file: &SlotFile, threads: usize, bytes_max: u64, because: Option<String>) -> io::Result<Self> {
+    pub(super) fn start(
+        file: &SlotFile,
+        threads: usize,
+        bytes_max: u64,
+        because: Option<String>,
+        watch: &Watch,
+    ) -> io::Result<Self> {
         let SlotFile { len, direct, .. } = *file;
         let known: Vec<_> = because.into_iter().chain(file.buffered_because.clone()).collect();
         let file = Arc::clone(&file.file);
         let work = move |io: &mut Io| {
             io.check(len)?;
-            io.transfer(|bytes, at| file.read_at(bytes, at), |bytes, at| file.write_at(bytes, at))
+            io.transfer(|to, at| pread(&file, to, at), |from, at| pwrite(&file, from, at))
         };
-        let pool = Pool::start("kvtier-nvme", threads, bytes_max, Box::new(work))?;
+        let pool = Pool::start("kvtier-nvme", threads, bytes_max, Box::new(work), watch)?;
         Ok(Self { pool, size: len, direct, drawback: (!known.is_empty()).then(|| known.join("; ")) })
     }
 }

@@ -4,10 +4,9 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +16,10 @@ use super::arena::Arena;
 use super::device::Op;
 use super::refusal::Refusal;
 use super::region::{Region, RegionWriter};
-use super::ring::{Transfer, build, entry, iovecs};
+use super::ring::{Transfer, build, entry, iovec};
 use super::slot::SlotWriter;
 use super::slot_file::open_direct;
+use crate::copy::Span;
 use crate::vocab::limits::DEVICE_OPS;
 use crate::vocab::{SlotClass, SlotId};
 
@@ -51,10 +51,10 @@ enum Place {
 }
 
 impl Place {
-    fn bytes(&self) -> &[u8] {
+    fn span(&self) -> Span<'_> {
         match self {
-            Self::Slot(slot) => slot.bytes(),
-            Self::Region(place, _) => place.bytes(),
+            Self::Slot(slot) => slot.span(),
+            Self::Region(place, _) => place.span(),
         }
     }
 
@@ -77,18 +77,12 @@ impl RawDrive {
         let (file, _) = open_direct(path)?;
         let ring = build().map_err(|error| io::Error::other(Refusal::Setup(error).sentence()))?;
         ring.submitter().register_files(&[file.as_raw_fd()])?;
-        let parts: Vec<(*const u8, usize)> = match &memory {
-            RawMemory::Arena(arena) => {
-                let segments = arena.segments().iter();
-                segments.map(|segment| (segment.address(0, segment.size()).cast_const(), segment.size())).collect()
-            }
-            RawMemory::Region(region) => region.parts(REGISTERED_MAX).collect(),
+        let buffers: Vec<_> = match &memory {
+            RawMemory::Arena(arena) => arena.segments().iter().map(|segment| iovec(segment.whole())).collect(),
+            RawMemory::Region(region) => region.parts(REGISTERED_MAX).map(iovec).collect(),
         };
-        // SAFETY: mapped for as long as the memory is there; only address and length are read.
-        let whole = |(address, len): &(*const u8, usize)| unsafe { slice::from_raw_parts(*address, *len) };
-        let buffers: Vec<_> = parts.iter().map(|part| IoSlice::new(whole(part))).collect();
-        // SAFETY: as above.
-        let is_registered = unsafe { ring.submitter().register_buffers(iovecs(&buffers)) }.is_ok();
+        // SAFETY: mapped for as long as the memory is there, which the ring does not outlive.
+        let is_registered = unsafe { ring.submitter().register_buffers(&buffers) }.is_ok();
         Ok(Self { ring, _file: file, memory, is_registered })
     }
 
@@ -138,10 +132,10 @@ impl RawDrive {
     }
 
     fn push(&mut self, op: Op, slots: &[Place], place: usize, offset: u64) -> bool {
-        let bytes = slots[place].bytes();
-        let address = bytes.as_ptr().cast_mut();
+        let memory = slots[place].span();
+        let (address, length) = (memory.base(), memory.len() as u32);
         let segment = self.is_registered.then_some(slots[place].buffer());
-        let transfer = Transfer { op, id: place as u64, offset, address, length: bytes.len() as u32, segment };
+        let transfer = Transfer { op, id: place as u64, offset, address, length, segment };
         // SAFETY: the slot is claimed, and nobody refers to its bytes. `round` keeps it until all has landed, or for ever.
         unsafe { self.ring.submission().push(&entry(transfer)) }.is_ok()
     }
@@ -203,7 +197,10 @@ mod tests {
         let region = Region::make(128 * 4096).unwrap();
         let mut raw = RawDrive::open(&path, RawMemory::Region(Arc::clone(&region))).unwrap();
         raw.round(Op::Read, class, &offsets, 3).unwrap();
-        assert!(raw.claim(class).iter().all(|place| place.bytes() == [7; 4096]), "each place has had its block");
+        assert!(
+            raw.claim(class).iter().all(|place| place.span().to_vec() == [7; 4096]),
+            "each place has had its block"
+        );
         drop(file);
     }
 }

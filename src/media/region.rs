@@ -1,18 +1,16 @@
 //! Memory that an engine and the daemon share, both writing: an engine's own host pool, or staging memory that the daemon
 //! made for a worker. What lies in it belongs to the engine; the daemon copies in and out, and believes nothing it holds.
-#![expect(unsafe_code, reason = "maps memory that another process writes")]
+#![expect(unsafe_code, reason = "hands out memory that another process writes")]
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_get_seals, fstat};
 
 use super::lock;
-use crate::copy::copy_from;
+use crate::copy::{Access, Mapping, Span, SpanMut, memfd, seal};
 use crate::vocab::crc::PayloadCrc;
 use crate::vocab::limits::ALIGNMENT;
 
@@ -44,17 +42,11 @@ pub enum RegionError {
 /// Memory shared with an engine.
 #[derive(Debug)]
 pub struct Region {
-    base: NonNull<u8>,
-    len: usize,
+    mapping: Mapping,
     fd: OwnedFd,
     /// What loads are writing to now: start and end. Two loads never write the same bytes.
     claimed: Mutex<BTreeMap<usize, usize>>,
 }
-
-// SAFETY: the mapping belongs to the process and not to a thread, and is touched through copies and claims only.
-unsafe impl Send for Region {}
-// SAFETY: as above.
-unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps an engine's memory, with all its pages.
@@ -88,26 +80,19 @@ impl Region {
         if bytes == 0 || !bytes.is_multiple_of(ALIGNMENT) {
             return Err(RegionError::Unaligned(bytes));
         }
-        let fd = memfd_create("kvtier-staging", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-            .and_then(|fd| ftruncate(&fd, bytes).map(|()| fd))
-            .map_err(io::Error::from)?;
-        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(io::Error::from)?;
+        let fd = memfd("kvtier-staging", bytes, MemfdFlags::empty())?;
+        seal(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(io::Error::from)?;
         Ok(Arc::new(Self::map(fd, bytes)?))
     }
 
     fn map(fd: OwnedFd, bytes: u64) -> io::Result<Self> {
-        let len = usize::try_from(bytes).map_err(io::Error::other)?;
-        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::POPULATE);
-        // SAFETY: a fresh mapping at an address of the kernel's choice; the file can't shrink.
-        let base = unsafe { mmap(ptr::null_mut(), len, protection, flags, &fd, 0) }?;
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))?;
-        Ok(Self { base, len, fd, claimed: Mutex::default() })
+        Ok(Self { mapping: Mapping::new(&fd, bytes, Access::Write)?, fd, claimed: Mutex::default() })
     }
 
     /// Size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.len
+        self.mapping.len()
     }
 
     /// The descriptor, to be mapped by others.
@@ -116,17 +101,17 @@ impl Region {
         self.fd.as_fd()
     }
 
-    /// Address and length of its parts of at most `bytes`.
-    pub(super) fn parts(&self, bytes: usize) -> impl Iterator<Item = (*const u8, usize)> + '_ {
-        let base = self.base.as_ptr().cast_const();
-        (0..self.len).step_by(bytes).map(move |at| (base.wrapping_add(at), bytes.min(self.len - at)))
+    /// Its parts of at most `bytes`.
+    pub(super) fn parts(&self, bytes: usize) -> impl Iterator<Item = Span<'_>> {
+        let parts = (0..self.size()).step_by(bytes);
+        parts.filter_map(move |at| self.mapping.span(at as u64, bytes.min(self.size() - at)))
     }
 
     /// The sole right to write `len` bytes from `at`; `None` past the end, or where another load writes.
     #[must_use]
     pub fn claim(self: &Arc<Self>, at: u64, len: usize) -> Option<RegionWriter> {
         let at = usize::try_from(at).ok()?;
-        let end = at.checked_add(len).filter(|end| *end <= self.len && len > 0)?;
+        let end = at.checked_add(len).filter(|end| *end <= self.size() && len > 0)?;
         let mut claimed = lock(&self.claimed);
         // The claim that begins last before this one ends is the only one that can reach into it.
         if claimed.range(..end).next_back().is_some_and(|(_, other)| *other > at) {
@@ -140,24 +125,7 @@ impl Region {
     /// may write meanwhile: then the copy is what the engine made of it, and the checksum is the copy's.
     #[must_use]
     pub fn copy_out(&self, at: u64, to: &mut [u8], crc: &mut PayloadCrc) -> bool {
-        let Some(at) =
-            usize::try_from(at).ok().filter(|at| at.checked_add(to.len()).is_some_and(|end| end <= self.len))
-        else {
-            return false;
-        };
-        // SAFETY: within the mapping, by the lines above; `to` is memory of this process alone. Another process may write the
-        // source meanwhile, which tears the copy and nothing else: no reference to it exists.
-        unsafe { copy_from(to, self.base.as_ptr().add(at), Some(crc)) };
-        true
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map`; writers keep the region alive.
-        if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
-            tracing::warn!(%error, len = self.len, "a region could not be unmapped");
-        }
+        self.mapping.span(at, to.len()).is_some_and(|span| span.copy_out(0, to, Some(crc)))
     }
 }
 
@@ -170,25 +138,28 @@ pub struct RegionWriter {
 }
 
 impl RegionWriter {
-    /// The bytes. They are this load's by the engine's word: one that writes to them meanwhile spoils its own load.
+    /// Where the bytes are. They are this load's by the engine's word: one that writes to them meanwhile spoils its own load.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: within the mapping, which lives as long as the region; no other writer of this process has these bytes.
-        unsafe { std::slice::from_raw_parts(self.region.base.as_ptr().add(self.at), self.len) }
+    pub fn span(&self) -> Span<'_> {
+        // SAFETY: within the mapping, by `claim`; nobody makes a reference to a region's bytes.
+        unsafe { Span::new(self.address(), self.len) }
+    }
+
+    /// The same, to be filled.
+    pub fn span_mut(&mut self) -> SpanMut<'_> {
+        // SAFETY: as in `span`; no other writer of this process has these bytes, and `&mut self` is exclusive.
+        unsafe { SpanMut::new(self.address(), self.len) }
     }
 
     /// Copies `from` to `at`, past the caches; false where it would not fit.
     #[must_use]
     pub fn copy_in(&mut self, at: usize, from: &[u8]) -> bool {
-        let to = at.checked_add(from.len()).and_then(|end| self.as_mut_slice().get_mut(at..end));
-        // SAFETY: as many bytes as `from` has, which are no part of a region that is claimed for writing.
-        to.map(|to| unsafe { copy_from(to, from.as_ptr(), None) }).is_some()
+        self.span_mut().stream(at, from)
     }
 
-    /// The bytes, to be filled.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `&mut self` is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.region.base.as_ptr().add(self.at), self.len) }
+    fn address(&self) -> *mut u8 {
+        let address = self.region.mapping.address(self.at as u64, self.len);
+        address.unwrap_or_else(|| unreachable!("a claim is within its region"))
     }
 }
 
@@ -205,13 +176,13 @@ mod tests {
     use crate::vocab::crc::payload_crc;
 
     fn memory(bytes: u64, seals: SealFlags) -> OwnedFd {
-        let fd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        ftruncate(&fd, bytes).unwrap();
-        fcntl_add_seals(&fd, seals).unwrap();
+        let fd = memfd("test", bytes, MemfdFlags::empty()).unwrap();
+        seal(&fd, seals).unwrap();
         fd
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel for seals")]
     fn only_memory_that_can_not_shrink_and_can_be_written_is_attached() {
         let attach = |seals, bytes| Region::attach(memory(8192, seals), bytes);
         assert_eq!(attach(SealFlags::SHRINK, 8192).unwrap().size(), 8192);
@@ -237,7 +208,7 @@ mod tests {
         drop(first);
         assert!(region.claim(4096, 4096).is_some());
         let mut whole = region.claim(4096, 4096).unwrap();
-        assert!(whole.copy_in(4000, &[5; 96]) && whole.bytes()[4000..] == [5; 96]);
+        assert!(whole.copy_in(4000, &[5; 96]) && whole.span().to_vec()[4000..] == [5; 96]);
         assert!(!whole.copy_in(4001, &[5; 96]) && !whole.copy_in(usize::MAX, &[5; 2]));
         for (at, len) in [(16384, 1), (0, 0), (1, 16384), (u64::MAX, 4096)] {
             assert!(region.claim(at, len).is_none(), "{len} bytes from {at}");
@@ -248,7 +219,7 @@ mod tests {
     fn what_is_copied_out_has_the_checksum_of_what_was_written() {
         let (region, key) = (Region::make(1 << 20).unwrap(), BlockKey::from_bytes([1; 32]));
         let bytes: Vec<u8> = (0..100_000).map(|at| (at % 251) as u8).collect();
-        region.claim(8192, bytes.len()).unwrap().as_mut_slice().copy_from_slice(&bytes);
+        assert!(region.claim(8192, bytes.len()).unwrap().copy_in(0, &bytes));
         let (mut copy, mut crc) = (vec![0; bytes.len()], PayloadCrc::new(&key));
         assert!(region.copy_out(8192, &mut copy, &mut crc));
         assert_eq!((copy == bytes, crc.finish()), (true, payload_crc(&key, &bytes)));

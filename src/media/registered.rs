@@ -17,6 +17,7 @@ use rustix::process::{Resource, getrlimit};
 use super::arena::Arena;
 use super::device::Buffer;
 use super::ring::Ring;
+use crate::watch::Watch;
 
 /// What is registered, as others see it.
 #[derive(Debug, Default)]
@@ -43,6 +44,7 @@ pub(super) struct Segments {
     /// The segment whose pages are being called for.
     coming: Option<(u16, Receiver<()>)>,
     seen: Arc<Registered>,
+    watch: Watch,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +54,9 @@ enum State {
 }
 
 impl Segments {
-    pub(super) fn new(arena: Arc<Arena>, seen: Arc<Registered>) -> Self {
+    pub(super) fn new(arena: Arc<Arena>, seen: Arc<Registered>, watch: Watch) -> Self {
         let states = vec![State::Used(0); arena.segments().len()];
-        Self { arena, states, coming: None, seen }
+        Self { arena, states, coming: None, seen, watch }
     }
 
     /// The registered segment that `buffer` lies in, of which `length` bytes are about to be used.
@@ -108,7 +110,9 @@ impl Segments {
             // Dropped or sent: either way it is over.
             _ = sender.send(());
         };
-        thread::Builder::new().name("kvtier-populate".into()).spawn(populate).ok()?;
+        // Without it the segment is used as it is, with more CPU time.
+        let part = self.watch.optional("kvtier-populate");
+        thread::Builder::new().name(part.name()).spawn(move || part.run(populate)).ok()?;
         Some((number, receiver))
     }
 }
@@ -160,7 +164,7 @@ mod tests {
         let arena = Arena::new(TierShape::carve(ByteCount(16 * 8192))).unwrap();
         let class = SlotClass::of_bytes(4096).unwrap();
         let buffer = Buffer::Fill(arena.writer(SlotId { extent: 5, index: 0 }, class).unwrap());
-        (Segments::new(arena, Arc::default()), buffer)
+        (Segments::new(arena, Arc::default(), Watch::default()), buffer)
     }
 
     fn wait_for_pages(segments: &mut Segments, kernel: &mut Kernel) {

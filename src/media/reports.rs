@@ -3,7 +3,6 @@
 //! Two of them, so that a catalog that stalls its writers does not hold up reads. Neither line can be full: a job keeps
 //! its place in the drive's queues until it was reported, and there are no more places than the lines have room.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -12,6 +11,7 @@ use std::{io, iter};
 use super::flights::Landed;
 use super::inbox::Inbox;
 use crate::vocab::limits::DEVICE_OPS;
+use crate::watch::{Part, Watch};
 
 /// Where the ring puts what landed.
 pub(super) struct Reports {
@@ -20,13 +20,14 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Starts both threads. They end when this is dropped and all was reported.
-    pub(super) fn start(name: &str, inbox: &Arc<Inbox>) -> io::Result<(Self, [JoinHandle<()>; 2])> {
+    /// Starts both threads, as parts of `watch`. They end when this is dropped and all was reported.
+    pub(super) fn start(name: &str, inbox: &Arc<Inbox>, watch: &Watch) -> io::Result<(Self, [JoinHandle<()>; 2])> {
         let line = |end| {
             let (sender, receiver) = sync_channel(DEVICE_OPS);
             let inbox = Arc::clone(inbox);
-            let thread = thread::Builder::new().name(format!("{name}-{end}"));
-            Ok::<_, io::Error>((sender, thread.spawn(move || report(&receiver, &inbox))?))
+            let part = watch.vital(format!("{name}-{end}"));
+            let thread = thread::Builder::new().name(part.name());
+            Ok::<_, io::Error>((sender, thread.spawn(move || part.run(|| report(&receiver, &inbox, &part)))?))
         };
         let ((foreground, first), (background, second)) = (line("done")?, line("wrote")?);
         Ok((Self { foreground, background }, [first, second]))
@@ -43,12 +44,11 @@ impl Reports {
     }
 }
 
-fn report(line: &Receiver<Landed>, inbox: &Inbox) {
+fn report(line: &Receiver<Landed>, inbox: &Inbox, part: &Part) {
     for Landed { io, weight, result } in iter::from_fn(|| line.recv().ok()) {
-        // One job's broken completion must not end the drive.
-        if catch_unwind(AssertUnwindSafe(|| io.complete(result))).is_err() {
-            tracing::error!("a completion panicked");
-        }
+        part.beat();
+        // One job's broken completion must not end the drive, and not be forgotten.
+        part.attempt(|| io.complete(result));
         inbox.ended(weight);
     }
 }

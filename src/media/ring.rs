@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "hands addresses to the kernel")]
 
 use std::fs::File;
-use std::io::{self, IoSlice, PipeReader, Read};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::device::Op;
 use super::refusal::Refusal;
 use super::segment::Segment;
+use crate::copy::Span;
 use crate::vocab::limits::DEVICE_OPS;
 
 /// One transfer for the kernel.
@@ -122,11 +123,8 @@ impl Ring for KernelRing {
     }
 
     unsafe fn register(&mut self, number: u16, segment: &Segment) -> io::Result<()> {
-        let (address, len) = (segment.address(0, segment.size()), segment.size());
-        // SAFETY: mapped, by the caller's promise; only its address and length are read.
-        let whole = [IoSlice::new(unsafe { std::slice::from_raw_parts(address, len) })];
-        // SAFETY: as above. The kernel holds the pages themselves from here on.
-        unsafe { self.ring.submitter().register_buffers_update(u32::from(number), iovecs(&whole), None) }
+        // SAFETY: mapped, by the caller's promise. The kernel holds the pages themselves from here on.
+        unsafe { self.ring.submitter().register_buffers_update(u32::from(number), &[iovec(segment.whole())], None) }
     }
 }
 
@@ -178,9 +176,7 @@ pub(super) fn entry(transfer: Transfer) -> squeue::Entry {
     entry.user_data(id)
 }
 
-/// `IoSlice` is guaranteed to be `struct iovec`, under a name that does not need the crate `libc`.
-pub(super) fn iovecs<'a, T>(slices: &'a [IoSlice<'_>]) -> &'a [T] {
-    const { assert!(size_of::<T>() == size_of::<IoSlice<'_>>() && align_of::<T>() == align_of::<IoSlice<'_>>()) };
-    // SAFETY: `T` is inferred as `iovec`, which is what `IoSlice` is by its documentation, and checked for its size.
-    unsafe { std::slice::from_raw_parts(slices.as_ptr().cast(), slices.len()) }
+/// Memory as the kernel takes it: no slice, since it is written by others all the time.
+pub(super) fn iovec(memory: Span<'_>) -> libc::iovec {
+    libc::iovec { iov_base: memory.base().cast(), iov_len: memory.len() }
 }

@@ -3,11 +3,14 @@
 #![expect(unsafe_code, reason = "turns addresses of a segment into slices")]
 
 use std::ops::Deref;
+use std::slice;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::arena::{Arena, Spot};
+use super::arena::Arena;
+use super::holders::Spot;
+use crate::copy::{Span, SpanMut};
 use crate::vocab::limits::ALIGNMENT;
 use crate::vocab::{SlotClass, SlotId};
 
@@ -43,24 +46,23 @@ impl SlotPin {
     }
 
     /// The payload with what follows it up to whole 4 KiB: what a device writes.
-    pub(super) fn padded(&self) -> &[u8] {
+    pub(super) fn padded(&self) -> Span<'_> {
         let len = (self.len as usize).next_multiple_of(ALIGNMENT as usize);
-        self.slice(len)
-    }
-
-    fn slice(&self, len: usize) -> &[u8] {
         debug_assert!(len <= self.spot.class.bytes() as usize, "a pin stays within its slot");
-        let start = self.arena.address(&self.spot, len);
-        // SAFETY: `len` bytes of the segment, which the arena keeps mapped, zeroed or written before. The pin is counted
-        // in the slot's word, so no writer can claim the slot, and the extent's guard keeps other classes out.
-        unsafe { std::slice::from_raw_parts(start, len) }
+        // SAFETY: within the segment, which the arena keeps mapped; while the slot is pinned nobody claims it.
+        unsafe { Span::new(self.arena.address(&self.spot, len), len) }
     }
 }
 
 impl Deref for SlotPin {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        self.slice(self.len as usize)
+        let len = self.len as usize;
+        let start = self.arena.address(&self.spot, len);
+        // SAFETY: `len` bytes of the segment, which the arena keeps mapped, zeroed or written before. The pin is counted
+        // in the slot's word, so no writer can claim the slot, and the extent's guard keeps other classes out; other
+        // processes can map the segment for reading only.
+        unsafe { slice::from_raw_parts(start, len) }
     }
 }
 
@@ -119,15 +121,30 @@ impl SlotWriter {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         let len = self.spot.class.bytes() as usize;
-        // SAFETY: the slot is claimed by this writer alone, and its bytes are within the mapped segment.
-        unsafe { std::slice::from_raw_parts(self.arena.address(&self.spot, len), len) }
+        // SAFETY: the slot is claimed by this writer alone, and its bytes are within the mapped segment. The kernel writes them
+        // only for a device's job, which owns the writer and makes no reference.
+        unsafe { slice::from_raw_parts(self.arena.address(&self.spot, len), len) }
+    }
+
+    /// Where the whole slot is, for the kernel.
+    pub(super) fn span(&self) -> Span<'_> {
+        let len = self.spot.class.bytes() as usize;
+        // SAFETY: as in `bytes`; a `&mut` to them borrows the writer to itself.
+        unsafe { Span::new(self.arena.address(&self.spot, len), len) }
+    }
+
+    /// The same, to be filled.
+    pub(super) fn span_mut(&mut self) -> SpanMut<'_> {
+        let len = self.spot.class.bytes() as usize;
+        // SAFETY: as in `bytes`, and `&mut self` is exclusive.
+        unsafe { SpanMut::new(self.arena.address(&self.spot, len), len) }
     }
 
     /// The whole slot, to be filled.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         let len = self.spot.class.bytes() as usize;
         // SAFETY: as in `bytes`; the slot's word admits neither pins nor a second writer, and `&mut self` is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.arena.address(&self.spot, len), len) }
+        unsafe { slice::from_raw_parts_mut(self.arena.address(&self.spot, len), len) }
     }
 
     /// Copies `bytes` to `offset`; false, and nothing copied, where they would not fit the slot.

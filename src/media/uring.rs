@@ -16,6 +16,7 @@ use super::registered::{Registered, Segments};
 use super::reports::Reports;
 use super::ring::KernelRing;
 use super::slot_file::SlotFile;
+use crate::watch::Watch;
 
 /// One slot file. Dropping it finishes what is queued.
 pub struct UringDevice {
@@ -29,16 +30,18 @@ pub struct UringDevice {
 }
 
 impl UringDevice {
-    /// Works on `file` with at most `bytes_max` bytes in flight, and registers the segments of `arena` where it can.
+    /// Works on `file` with at most `bytes_max` bytes in flight, and registers the segments of `arena` where it can. Its threads
+    /// are parts of `watch`.
     pub(super) fn start(
         name: &str,
         file: &SlotFile,
         bytes_max: u64,
         arena: Option<Arc<Arena>>,
+        watch: &Watch,
     ) -> Result<Self, Refusal> {
         let (inbox, wake) = Inbox::new(bytes_max).map_err(Refusal::Setup)?;
         let inbox = Arc::new(inbox);
-        let (reports, reporters) = Reports::start(name, &inbox).map_err(Refusal::Thread)?;
+        let (reports, reporters) = Reports::start(name, &inbox, watch).map_err(Refusal::Thread)?;
         let device = Self {
             inbox,
             moved: Arc::default(),
@@ -52,18 +55,27 @@ impl UringDevice {
         let seen = Arc::clone(&device.registered);
         let file = Arc::clone(&file.file);
         let (sender, made) = sync_channel(1);
+        let (watched, helpers) = (watch.vital(format!("{name}-ring")), watch.clone());
+        let (part, thread) = (watched.clone(), thread::Builder::new().name(watched.name()));
         let work = move || {
             let count = arena.as_ref().map_or(0, |arena| arena.segments().len());
             let ring = match KernelRing::new(file, wake, u16::try_from(count).unwrap_or(u16::MAX)) {
                 Ok(ring) => ring,
-                Err(refusal) => return drop(sender.send(Err(refusal))),
+                Err(refusal) => {
+                    drop(sender.send(Err(refusal)));
+                    return Ok(());
+                }
             };
             drop(sender.send(Ok(())));
-            let segments = arena.map(|arena| Segments::new(arena, seen));
-            Engine { ring, flights: Flights::default(), inbox, reports, segments, moved, size, landed: Vec::new() }
-                .run();
+            let segments = arena.map(|arena| Segments::new(arena, seen, helpers));
+            let flights = Flights::default();
+            Engine { ring, flights, inbox, reports, segments, moved, size, landed: Vec::new(), part }.run()
         };
-        let thread = thread::Builder::new().name(format!("{name}-ring")).spawn(work).map_err(Refusal::Thread)?;
+        let run = move || {
+            // Its owner hears of it by its jobs.
+            watched.run(work).ok();
+        };
+        let thread = thread.spawn(run).map_err(Refusal::Thread)?;
         // Before those that report: they end after it.
         lock(&device.threads).insert(0, thread);
         let gone = |_| Err(Refusal::Setup(io::Error::other("its thread panicked")));
@@ -141,7 +153,7 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         let file = Arc::new(File::from(OwnedFd::from(reader)));
         let file = SlotFile { file, len: 4096, direct: false, buffered_because: None };
-        let Ok(device) = UringDevice::start("test", &file, u64::MAX, None) else { return };
+        let Ok(device) = UringDevice::start("test", &file, u64::MAX, None, &Watch::default()) else { return };
         let (done, slow) = completion();
         device.submit(Io::read(0, 4096, heap(&[0; 4096]), done)).unwrap();
         while device.gauges().inflight_bytes == 0 {
@@ -155,6 +167,6 @@ mod tests {
         assert!(slow.try_recv().is_err());
         writer.write_all(&[7; 4096]).unwrap();
         let (buffer, result) = slow.recv_timeout(HANGS).unwrap();
-        assert!(result.is_ok() && buffer.bytes() == [7; 4096]);
+        assert!(result.is_ok() && buffer.span().to_vec() == [7; 4096]);
     }
 }

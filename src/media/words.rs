@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU64;
 
+use super::holders::Table;
 use super::segment::Segment;
 
 /// One word a slot, zeroed.
@@ -25,14 +26,6 @@ impl Words {
         Ok(Self { segment: Segment::new(bytes)?, count })
     }
 
-    pub(super) fn get(&self, at: usize) -> &AtomicU64 {
-        assert!(at < self.count, "a slot has its word");
-        let address = self.segment.address(at * size_of::<AtomicU64>(), size_of::<AtomicU64>());
-        // SAFETY: within the mapping, by the lines above, aligned since a mapping starts at a page, and zeroed at first.
-        // Others can map it for reading only.
-        unsafe { AtomicU64::from_ptr(address.cast()) }
-    }
-
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.segment.fd()
     }
@@ -43,5 +36,17 @@ impl Words {
 
     pub(super) fn bytes(&self) -> usize {
         self.segment.size()
+    }
+}
+
+impl Table for Words {
+    type Word = AtomicU64;
+
+    fn get(&self, at: usize) -> &AtomicU64 {
+        assert!(at < self.count, "a slot has its word");
+        let address = self.segment.address(at * size_of::<AtomicU64>(), size_of::<AtomicU64>());
+        // SAFETY: within the mapping, by the lines above, aligned since a mapping starts at a page, and zeroed at first.
+        // Others can map it for reading only.
+        unsafe { AtomicU64::from_ptr(address.cast()) }
     }
 }

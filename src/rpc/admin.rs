@@ -22,6 +22,7 @@ use crate::proto::scope_step::Scope as Step;
 use crate::proto::{self, admin_server::Admin};
 use crate::vocab::limits::{QUIESCE_DEFAULT, QUIESCE_MAX};
 use crate::vocab::{AccountName, BlockKey, InstanceId, TenantName, UserName};
+use crate::watch::{Health, State};
 
 /// The service.
 #[derive(Clone)]
@@ -32,13 +33,36 @@ pub struct AdminService {
     closing: CancellationToken,
     /// Whether same-host workers are handed the arena.
     hands_over: bool,
+    health: Health,
 }
 
 impl AdminService {
     /// Over this cache, whose arena is handed to same-host workers, or not; what takes long ends when `closing` is cancelled.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, keeper: Arc<Gatekeeper>, hands_over: bool, closing: CancellationToken) -> Self {
-        Self { cache, keeper, closing, hands_over }
+    pub fn new(
+        cache: Arc<Cache>,
+        keeper: Arc<Gatekeeper>,
+        hands_over: bool,
+        closing: CancellationToken,
+        health: Health,
+    ) -> Self {
+        Self { cache, keeper, closing, hands_over, health }
+    }
+
+    fn health(&self) -> Vec<proto::ServiceHealth> {
+        let state = |state| match state {
+            State::Starting => proto::HealthState::Starting,
+            State::Serving => proto::HealthState::Serving,
+            State::Degraded => proto::HealthState::Degraded,
+            State::Stopping => proto::HealthState::Stopping,
+        };
+        let service = |service: crate::watch::ServiceHealth| proto::ServiceHealth {
+            service: service.name.to_owned(),
+            state: state(service.state).into(),
+            serving: service.serves,
+            reasons: service.reasons,
+        };
+        self.health.board().all().into_iter().map(service).collect()
     }
 
     fn memory(&self) -> proto::MemoryStatus {
@@ -216,6 +240,7 @@ impl Admin for AdminService {
             process: now.process.map(process),
             policy: now.rules.0.name().into(),
             admission: now.rules.1.name().into(),
+            health: self.health(),
             counters: now
                 .counters
                 .into_iter()

@@ -188,7 +188,7 @@ impl cache_server::Cache for CacheService {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let session = caller.session(&self.cache, request.session_id)?;
-        regions::reserve(&self.cache, &caller, &session, request).map(Response::new)
+        regions::reserve(&self.cache, &caller, &session, request).await.map(Response::new)
     }
 
     async fn commit(&self, request: Request<proto::CommitRequest>) -> Result<Response<proto::CommitReply>, Status> {

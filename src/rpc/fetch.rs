@@ -42,7 +42,7 @@ pub(super) async fn fetch(
         promote: !request.do_not_promote,
         session,
     };
-    cache.check_lease(&request.session, lease).await.map_err(status)?;
+    cache.check_lease(&request.session, lease, deadline).await.map_err(status)?;
     let slot = u64::from(request.chain.namespace.spec.max_payload_bytes).next_multiple_of(ALIGNMENT);
     let message_blocks = message_blocks(slot);
     let (blocks, queue) = mpsc::channel(message_blocks);

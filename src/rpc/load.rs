@@ -31,7 +31,7 @@ pub(super) async fn load(
     request: proto::LoadRequest,
 ) -> Result<Replies, Status> {
     let request = load_request(&cache, caller, session, request).await?;
-    if let Some((places, fetched)) = cache.locate_at_once(&request).await {
+    if let Some((places, fetched)) = cache.locate_at_once(&request) {
         let last = proto::LoadReply { end: Some(wire_end(fetched)), ..Default::default() };
         return Ok(Box::pin(tokio_stream::iter([Ok(packed(&places)), Ok(last)])));
     }
@@ -69,7 +69,7 @@ pub(super) async fn load_request(
         promote: true,
         session,
     };
-    cache.check_lease(&request.session, lease).await.map_err(status)?;
+    cache.check_lease(&request.session, lease, request.deadline).await.map_err(status)?;
     Ok(request)
 }
 

@@ -77,7 +77,7 @@ pub(super) async fn put_from(
 }
 
 /// Answers a reservation.
-pub(super) fn reserve(
+pub(super) async fn reserve(
     cache: &Cache,
     caller: &Caller,
     session: &Session,
@@ -87,7 +87,7 @@ pub(super) fn reserve(
     let (blocks, id) = (chain.len(), RequestId::parse(&request.request_id).map_err(word)?);
     let payload = (request.payload_bytes > 0).then_some(request.payload_bytes);
     let most = if request.blocks_max == 0 { usize::MAX } else { request.blocks_max as usize };
-    let reserved = cache.reserve(session, &id, chain, payload, most).map_err(status)?;
+    let reserved = cache.reserve(session, &id, &chain, payload, most).await.map_err(status)?;
     let (bitmap, wanted) = bitmap(blocks, reserved.wanted.iter().copied());
     let wanted = proto::PutWanted { bitmap, blocks: wanted, complete: true };
     Ok(proto::ReserveReply { reservation: reserved.number, wanted: Some(wanted), offset: reserved.offsets })

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -22,6 +22,7 @@ use crate::media::files::lock_file;
 use crate::media::{self, Arena, Device, DeviceOptions, OpenError};
 use crate::vocab::limits::LOCK_WAIT;
 use crate::vocab::{BlockKey, Clock, TierShape};
+use crate::watch::Watch;
 
 const LOCK: &str = "LOCK";
 /// Rows that are forgotten at a time.
@@ -40,6 +41,8 @@ pub struct Folder {
     sites: Vec<Site>,
     /// Opened for a look: nothing is written.
     looks: bool,
+    /// Who is told when a thread of a drive ends on its own.
+    watch: Watch,
     /// Before the lock, so that nothing is removed that is another's already.
     begun: Begun,
     /// Held for its lock.
@@ -88,7 +91,7 @@ impl Folder {
             begun.folder(&dir.join(name)).map_err(fail(&dir.join(name), "create"))?;
         }
         leave_pid(&mut lock).map_err(fail(&dir.join(LOCK), "write"))?;
-        Ok(Self { dir: dir.into(), found, format, sites, looks: false, begun, _lock: lock })
+        Ok(Self { dir: dir.into(), found, format, sites, looks: false, watch: Watch::default(), begun, _lock: lock })
     }
 
     /// Opens a store that no daemon runs on, for a look at it. Creates nothing, changes nothing.
@@ -105,7 +108,14 @@ impl Folder {
             site.examine(&format.store, u16::MAX)?;
         }
         let found = Some(format.clone());
-        Ok(Self { dir: dir.into(), found, format, sites, looks: true, begun: Begun::default(), _lock: lock })
+        let (watch, begun) = (Watch::default(), Begun::default());
+        Ok(Self { dir: dir.into(), found, format, sites, looks: true, watch, begun, _lock: lock })
+    }
+
+    /// Who is told when a thread of a drive ends on its own; nobody, unless this was called before the drives are opened.
+    #[must_use]
+    pub fn watched(self, watch: &Watch) -> Self {
+        Self { watch: watch.clone(), ..self }
     }
 
     /// Which store it is.
@@ -151,10 +161,11 @@ impl Folder {
     /// When one does not fit after all, I/O of a killed daemon does not end, or no drive is left.
     pub fn open_devices(&mut self, options: IoOptions, ram: Option<&Arc<Arena>>) -> Result<Devices, FolderError> {
         let opened: Vec<Option<Opened>> = thread::scope(|scope| {
-            let (shape, store, looks) = (self.shape(), &self.format.store, self.looks);
+            let (shape, store, looks, watch) = (self.shape(), &self.format.store, self.looks, &self.watch);
             let start = |(site, length): (_, u64)| {
                 let site: &Site = site;
-                let open = move || open_site(site, length, device_options(options, ram), (!looks).then_some(store));
+                let open =
+                    move || open_site(site, length, device_options(options, ram, watch), (!looks).then_some(store));
                 site.missing.is_none().then(|| thread::Builder::new().spawn_scoped(scope, open))
             };
             let opening: Vec<_> = self.sites.iter().zip(shape.drives()).map(start).collect();
@@ -265,9 +276,9 @@ fn open_site(site: &Site, length: u64, options: DeviceOptions, store: Option<&St
 }
 
 /// The one place that knows bodies of devices.
-fn device_options(options: IoOptions, ram: Option<&Arc<Arena>>) -> DeviceOptions {
+fn device_options(options: IoOptions, ram: Option<&Arc<Arena>>, watch: &Watch) -> DeviceOptions {
     let IoOptions { engine, inflight_bytes } = options;
-    DeviceOptions { engine, inflight_bytes, arena: ram.map(Arc::clone) }
+    DeviceOptions { engine, inflight_bytes, arena: ram.map(Arc::clone), watch: watch.clone() }
 }
 
 fn open_device(site: &Site, length: u64, options: DeviceOptions) -> Result<Arc<dyn Device>, FolderError> {
@@ -291,7 +302,12 @@ fn refuse_strangers(dir: &Path) -> Result<(), FolderError> {
     };
     let leftover = format!("{FORMAT}.tmp");
     for entry in entries {
-        let name = entry.map_err(fail(dir, "list"))?.file_name();
+        let entry = entry.map_err(fail(dir, "list"))?;
+        let name = entry.file_name();
+        // A daemon that is told to listen in its data folder has bound its socket before.
+        if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
+            continue;
+        }
         if name != LOCK && name != "lost+found" && *name != *leftover {
             return Err(FolderError::NotAStore { dir: dir.into() });
         }

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use super::drive::{Drive, DriveLost, NvmeStats, is_refusal};
 use crate::index::{Catalog, IndexError, Row, RowError};
 use crate::media::{AlignedBuf, Buffer, Device, Io, RegionWriter, SlotPin, SlotWriter};
-use crate::vocab::crc::payload_crc;
 use crate::vocab::limits::{ALIGNMENT, WRITE_QUEUE_BYTES};
 use crate::vocab::{BlockKey, SlotClass, SlotId, TierShape};
 
@@ -324,7 +323,7 @@ fn add(counter: &AtomicU64, by: u64) {
 /// The payload, if it is the one that was written under `key`.
 fn checked(key: &BlockKey, place: &Place, buffer: Buffer) -> Result<ReadDone, ReadError> {
     let length = place.length as usize;
-    let found = payload_crc(key, buffer.bytes().get(..length).unwrap_or_default());
+    let found = buffer.checksum(key, length);
     if found != place.crc {
         return Err(ReadError::Corrupt { expected: place.crc, found });
     }

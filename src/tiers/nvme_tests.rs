@@ -6,6 +6,7 @@ use std::sync::mpsc::channel;
 use super::*;
 use crate::index::{CODEC_RAW, ShardRow};
 use crate::media::{Arena, Faults, FaultyDevice, MemDevice, PosixDevice};
+use crate::vocab::crc::payload_crc;
 use crate::vocab::limits::PAYLOAD_BYTES_MAX;
 use crate::vocab::{ByteCount, Owner};
 

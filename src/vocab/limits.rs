@@ -25,6 +25,8 @@ pub const BLOCK_TOKENS_MAX: u32 = 512;
 pub const BLOCK_TOKENS_MIN: u32 = 16;
 /// Blocks of one request: a million-token prompt in 16-token blocks.
 pub const REQUEST_BLOCKS_MAX: usize = 65_536;
+/// Keys that a request hashes, or looks up, before others of its thread have their turn: 100 to 400 microseconds.
+pub const KEYS_AT_ONCE: usize = 2_048;
 /// Bytes of an engine's own key.
 pub const ENGINE_KEY_BYTES_MIN: usize = 8;
 /// Bytes of an engine's own key.
@@ -293,6 +295,13 @@ pub const QUIESCE_MAX: Duration = Duration::from_secs(600);
 pub const FLUSH_MAX: Duration = Duration::from_secs(30);
 /// The longest that a stop may be told to take for it.
 pub const FLUSH_MAX_MAX: Duration = Duration::from_secs(3_600);
+/// How long what is said last has to reach its sockets before a daemon that can't go on ends: that it does not serve.
+pub const FAILURE_TOLD: Duration = Duration::from_millis(200);
+/// How often a daemon looks whether something is wrong with it, and says so.
+pub const HEALTH_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a daemon says that it is degraded by a catalog that was begun anew: scrapes and people see it, and nobody restarts a
+/// warm cache to be rid of it.
+pub const REBUILT_TOLD: Duration = Duration::from_secs(3_600);
 /// How long a drain waits for work in flight before it stops all the same.
 pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 

@@ -35,7 +35,7 @@ impl Recording {
 impl Device for Recording {
     fn submit(&self, io: Io) -> Result<(), Io> {
         if io.op == Op::Write {
-            let bytes = io.buffer.bytes()[..io.length as usize].to_vec();
+            let bytes = io.buffer.span().part(0, io.length as usize).unwrap().to_vec();
             let log = log_of(&self.index).metadata().unwrap().len() as usize;
             self.writes.lock().unwrap().push(Written { offset: io.offset, bytes, log });
         }

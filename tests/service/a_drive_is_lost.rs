@@ -90,6 +90,18 @@ async fn a_drives_file_that_is_cut_off_from_outside_is_a_drive_lost() {
     assert_eq!(samples["kvtier_drive_out{drive=\"1\"}"], 1.0);
     assert_eq!(samples["kvtier_drive_out{drive=\"0\"}"], 0.0);
     assert!(samples["kvtier_nvme_read_errors_total{drive=\"1\"}"] >= 16.0);
+    // Told within a second, since that is how often it is looked at.
+    let out = proto::HealthState::Degraded;
+    let health = loop {
+        let health = gate.status().await.health;
+        if health.iter().any(|health| health.state() == out) {
+            break health;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let cache = health.iter().find(|health| health.service == "kvtier.v1.Cache").unwrap();
+    assert!(cache.serving && cache.reasons.len() == 1, "{health:?}");
+    assert!(cache.reasons[0].starts_with("drive 1 (") && cache.reasons[0].contains("is out"), "{health:?}");
     let again = gate.put(session, chain(&layout, 200, 1), |block| payload(200, block)).await;
     assert_eq!(again.stored_through, 1, "puts go on");
     drop((stream, gate));

@@ -173,7 +173,7 @@ async fn what_is_stored_from_a_pool_or_through_staging_memory_is_fetched_as_it_w
     let (id, chain) = (request("staged"), worker.chain(2, blocks));
     let stored = client.put_staged(&staging, &id, &chain, PAYLOAD, |block, to| {
         filled.push(block);
-        to.copy_from_slice(&payload(2, block));
+        assert!(to.write(0, &payload(2, block)));
         PAYLOAD
     });
     let stored = stored.await.unwrap();
@@ -184,7 +184,7 @@ async fn what_is_stored_from_a_pool_or_through_staging_memory_is_fetched_as_it_w
     let (mut asked, longer) = (0, worker.chain(2, blocks + 3));
     let tail = client.put_staged(&staging, &id, &longer, PAYLOAD, |block, to| {
         asked += 1;
-        to[..7].copy_from_slice(&payload(2, block)[..7]);
+        assert!(to.write(0, &payload(2, block)[..7]));
         7
     });
     let tail = tail.await.unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kvtier::client::{Chain, Path as Way, ServerAddress, Worker, WorkerOptions};
+use kvtier::client::{Chain, Path as Way, ServerAddress, SpanMut, Worker, WorkerOptions};
 use kvtier::daemon::{Config, Daemon};
 use kvtier::vocab::namespace::{HashScheme, Weights};
 use kvtier::vocab::{ByteCount, InstanceId, NamespaceName, NamespaceSpec, TenantName};
@@ -48,10 +48,7 @@ fn prompt(seed: u32) -> Chain {
 }
 
 pub(crate) async fn store(worker: &Worker, seed: u32) -> u32 {
-    let fill = |block, to: &mut [u8]| {
-        to.copy_from_slice(&payload(seed, block));
-        PAYLOAD
-    };
+    let fill = |block, to: &mut SpanMut<'_>| if to.write(0, &payload(seed, block)) { PAYLOAD } else { 0 };
     worker.put(&request("put"), &prompt(seed), fill).await.stored_through
 }
 

@@ -34,7 +34,7 @@ impl Process {
         let mut process = Self { child, log };
         let address = ServerAddress::parse(&format!("unix:{}", socket.display())).unwrap();
         let started = Instant::now();
-        while Client::connect(&address).await.is_err() {
+        while !serves(&address).await {
             let ended = process.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon starts, but {ended:?}:\n{}", process.log());
             assert!(started.elapsed() < PATIENCE, "the daemon serves within a minute:\n{}", process.log());
@@ -54,6 +54,12 @@ impl Process {
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), Some(9), "it lived until it was killed:\n{}", self.log());
     }
+}
+
+/// Whether a daemon answers there, and takes requests.
+async fn serves(address: &ServerAddress) -> bool {
+    let Ok(client) = Client::connect(address).await else { return false };
+    client.serves().await.unwrap_or(false)
 }
 
 impl Drop for Process {

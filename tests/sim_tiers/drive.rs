@@ -43,7 +43,7 @@ impl Disk {
         let to = Arc::clone(&found);
         let done = Box::new(move |buffer: Buffer, result: std::io::Result<()>| {
             result.unwrap();
-            to.lock().unwrap().extend_from_slice(&buffer.bytes()[..length as usize]);
+            to.lock().unwrap().extend_from_slice(&buffer.span().to_vec()[..length as usize]);
         });
         let buffer = Buffer::Heap(AlignedBuf::with_room_for(length));
         assert!(self.0.submit(Io::read(offset, length, buffer, done)).is_ok());
@@ -96,7 +96,7 @@ impl Drive {
             let done = fate(io.op, pages).min(pages) * PAGE;
             if io.op == Op::Write && done > 0 {
                 self.remember(&io);
-                self.disk.write(io.offset, &io.buffer.bytes()[..done]);
+                self.disk.write(io.offset, &io.buffer.span().to_vec()[..done]);
             }
         }
     }
