@@ -279,7 +279,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.over {
-            let in_vain = (self.takes == Takes::Moments).then(|| "a lookup was given up unanswered".to_owned());
+            let in_vain = (self.takes == Takes::Moments).then(|| "a call was given up unanswered".to_owned());
             self.leave(in_vain);
         }
     }

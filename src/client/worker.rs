@@ -158,11 +158,14 @@ impl Worker {
     pub async fn lookup(&self, request: &RequestId, chain: &Chain, prompt_tokens: Option<u64>) -> Hit {
         let Some(up) = self.link.answering() else { return Hit::default() };
         let Some(call) = up.call(Takes::Moments) else { return Hit::default() };
-        self.link.kept().goes_on(request);
+        let asking = self.link.kept().asking(request);
         let lease = LeaseOptions { session: &up.session, request_id: request, ttl: LEASE_TTL_DEFAULT };
         let options = LookupOptions { prompt_tokens, lease: Some(lease), ..LookupOptions::default() };
         let answer = within("Lookup", self.options.lookup_deadline, up.client.lookup(chain, &options)).await;
         call.end(&answer);
+        if !answer.as_ref().is_err_and(is_silence) {
+            asking.answered();
+        }
         let Ok(found) = answer else { return Hit::default() };
         // A hit without a lease was gone when it was to be leased.
         let lease = found.lease.map(|lease| lease.id);
@@ -225,17 +228,14 @@ impl Worker {
         answer.unwrap_or_default()
     }
 
-    /// The request is over: its leases end. Where the daemon can't be told now, it is told as soon as it answers, and this
-    /// returns; after a minute the leases have ended by themselves.
+    /// The request is over: its leases end. Where the daemon does not say so within a lookup's deadline, or a lookup of it had no
+    /// answer, this returns and the daemon is told later, once it answers; after a minute the leases have ended by themselves.
     pub async fn finish(&self, request: &RequestId, completed: bool) {
-        let telling = self.link.kept().over(request, completed);
+        let Some(telling) = self.link.kept().over(request, completed) else { return };
         let Some(up) = self.link.answering() else { return };
-        let Some(call) = up.call(Takes::Long) else { return };
+        let Some(call) = up.call(Takes::Moments) else { return };
         let over = up.client.finish_request(&up.session, request, completed);
-        let answer = tokio::select! {
-            answer = within("FinishRequest", self.options.load_deadline, over) => answer,
-            () = up.breaker.opened() => return,
-        };
+        let answer = within("FinishRequest", self.options.lookup_deadline, over).await;
         call.end(&answer);
         if !answer.as_ref().is_err_and(is_silence) {
             telling.told();

@@ -178,5 +178,10 @@ mod tests {
         assert_eq!(whole(SlicedReply::from_frames(&mut frames(&wire, &[10])).unwrap()), sent.reply);
         assert!(SlicedReply::from_frames(&mut frames(&wire[..wire.len() - 1], &[10])).is_err());
         assert_eq!(whole(SlicedReply::from_frames(&mut Frames::default()).unwrap()), None);
+        let piece = BlockPiece { data: vec![7; 99].into(), ..BlockPiece::default() };
+        let wire = FetchReply { reply: Some(Reply::Data(FetchData { pieces: vec![piece] })) }.encode_to_vec();
+        for cut in 1..wire.len() {
+            assert!(SlicedReply::from_frames(&mut frames(&wire[..cut], &[10])).is_err(), "cut after {cut} bytes");
+        }
     }
 }

@@ -412,6 +412,9 @@ pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
 pub const KEPT_FINISHES_MAX: usize = LEASES_PER_INSTANCE_MAX;
 /// Of those, how many are told at a time.
 pub const KEPT_FINISHES_AT_ONCE: usize = 32;
+/// How long after it was given up a lookup may still take a lease: a daemon at the end of a pause works through what has come
+/// meanwhile. The end of its request is told so much later.
+pub const LATE_LOOKUP_MAX: Duration = Duration::from_secs(1);
 /// Bytes that a client copies or checksums before it lets other tasks have its thread: 70 to 350 microseconds at 15 to 3 GB/s.
 pub const TURN_BYTES: usize = 1 << 20;
 /// Tokens that are hashed before other tasks have the thread: 200 microseconds at 80 million a second.
