@@ -14,9 +14,11 @@ mod generated {
 }
 
 mod messages;
+mod sliced;
 
 pub use generated::*;
-pub use messages::{Messages, RawBody};
+pub use messages::{Frames, FromFrames, Messages, RawBody};
+pub use sliced::{SlicedPiece, SlicedReply};
 
 /// The compiled descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kvtier.v1.bin"));

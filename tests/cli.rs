@@ -283,6 +283,7 @@ fn a_quick_bench_measures_every_figure_against_its_limit_and_leaves_nothing() {
         "lookup_4096",
         "fetch_uds",
         "fetch_tcp",
+        "fetch_into_uds",
         "put_uds",
         "put_tcp",
     ];

@@ -1,5 +1,6 @@
 //! What goes through gRPC: lookups, and blocks by one connection in either direction.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::BenchError;
@@ -8,6 +9,7 @@ use super::rounds::{Effort, Rounds, both, gigabytes, in_turn, median_us};
 use super::sockets::{self, Socket};
 use super::worker::{Line, Worker};
 use crate::client::{FetchOptions, LookupOptions};
+use crate::vocab::BlockKey;
 
 /// A fetch's deadline: longer than any should take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -59,6 +61,43 @@ pub(super) fn fetch_tcp(worker: &Worker, effort: Effort) -> Result<Rounds, Bench
     fetch(worker, effort, &worker.tcp, Socket::Tcp)
 }
 
+/// Bytes of the memory that blocks are fetched into, over and over: far beyond every cache.
+const INTO_BYTES: usize = 256 << 20;
+
+/// Blocks fetched through the Unix socket into this process's memory, each with its checksum compared, as a worker does it that
+/// shares none with the daemon.
+pub(super) fn fetch_into_uds(worker: &Worker, effort: Effort) -> Result<Rounds, BenchError> {
+    let (line, blocks) = (&worker.uds, worker.figures.fetch_blocks as usize);
+    let (chain, keys) = (worker.prompt.by_key.head(blocks), worker.prompt.keys.get(..blocks));
+    let keys: Arc<[BlockKey]> = keys.unwrap_or_default().into();
+    let block_bytes = worker.figures.block_bytes as usize;
+    let mut memory = vec![1; INTO_BYTES.next_multiple_of(block_bytes)];
+    let ours = || {
+        let request = worker.request()?;
+        let began = Instant::now();
+        let fetched = worker.runtime.block_on(async {
+            let options = FetchOptions {
+                deadline: Some(DEADLINE),
+                verify_with: Some(Arc::clone(&keys)),
+                ..FetchOptions::default()
+            };
+            let mut fetch = line.client.fetch(&line.session, &request, &chain, options).await?;
+            let places = memory.len() / block_bytes;
+            for block in 0..blocks {
+                let at = block % places * block_bytes;
+                if fetch.next_block_into(&mut memory[at..at + block_bytes]).await?.is_none() {
+                    break;
+                }
+            }
+            let end = fetch.end().await?;
+            Ok::<_, BenchError>(end.blocks as usize)
+        })?;
+        let time = began.elapsed();
+        if fetched == blocks { Ok(time) } else { Err(BenchError::Lost(format!("{fetched} of {blocks} blocks came"))) }
+    };
+    against_socket(effort, (blocks * block_bytes) as u64, ours, Socket::Unix)
+}
+
 fn fetch(worker: &Worker, effort: Effort, line: &Line, socket: Socket) -> Result<Rounds, BenchError> {
     let chain = worker.prompt.chain.head(worker.figures.fetch_blocks as usize);
     let bytes = u64::from(worker.figures.fetch_blocks) * u64::from(worker.figures.block_bytes);
@@ -108,7 +147,7 @@ fn put(worker: &Worker, effort: Effort, line: &Line, socket: Socket) -> Result<R
 fn against_socket(
     effort: Effort,
     bytes: u64,
-    ours: impl Fn() -> Result<Duration, BenchError>,
+    mut ours: impl FnMut() -> Result<Duration, BenchError>,
     socket: Socket,
 ) -> Result<Rounds, BenchError> {
     in_turn(effort, |ours_first| {

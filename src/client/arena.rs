@@ -5,13 +5,16 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio::time::Instant;
 
 use super::mapping::Mapping;
+use super::turns::Turns;
 use super::{Client, ClientError, Place, Session};
 use crate::copy::held;
 use crate::vocab::crc::PayloadCrc;
-use crate::vocab::limits::{HANDOVER_MAX, HANDOVER_PARTS};
+use crate::vocab::limits::{HANDOVER_MAX, HANDOVER_PARTS, TURN_BYTES};
 use crate::vocab::{ARENA_HELLO, BlockKey};
 
 /// The arena, mapped read-only. Where it came from must be alive for its places to mean anything, not for it to be safe.
@@ -66,7 +69,8 @@ fn receive(stream: &UnixStream, parts: &mut Vec<(OwnedFd, u64)>) -> io::Result<b
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDOVER_PARTS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
-    let came = recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?.bytes;
+    // A socket with a timeout is interrupted by every signal, also by the one that ends a pause of this process.
+    let came = retry_on_intr(|| recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags))?.bytes;
     let descriptors = ancillary.drain().flat_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
@@ -99,6 +103,32 @@ impl Arena {
             && crc.is_none_or(|crc| crc.finish() == place.crc)
     }
 
+    /// The same on a thread that has other tasks, too: they have their turn after every [`TURN_BYTES`], and what is not copied
+    /// at `until` is false as well.
+    pub(super) async fn copy_in_turns(
+        &self,
+        place: &Place,
+        key: &BlockKey,
+        to: &mut [u8],
+        until: Instant,
+        turns: &mut Turns,
+    ) -> bool {
+        let Some(segment) = self.segments.get(place.segment as usize) else { return false };
+        if to.len() != place.length as usize {
+            return false;
+        }
+        let (mut crc, mut at) = (PayloadCrc::new(key), place.offset);
+        for part in to.chunks_mut(TURN_BYTES) {
+            turns.rest().await;
+            if Instant::now() > until || !segment.copy(at, part, Some(&mut crc)) {
+                return false;
+            }
+            turns.took(part.len());
+            at += part.len() as u64;
+        }
+        self.holds(place) && crc.finish() == place.crc
+    }
+
     /// Lets `read` look at a block's bytes where they are: what it gives back, or `None` where they may have changed
     /// before its last look. It gets an address and a length, no slice, because the daemon may write there.
     pub fn in_place<T>(&self, place: &Place, read: impl FnOnce(*const u8, usize) -> T) -> Option<T> {
@@ -116,5 +146,78 @@ impl Arena {
     /// What `read` makes of the slot's bytes, if they were those of the block that the place names to the last.
     fn held<T>(&self, place: &Place, read: impl FnOnce() -> T) -> Option<T> {
         held(self.words.word(place.word)?, place.generation, read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+    use crate::vocab::GENERATION_SHIFT;
+    use crate::vocab::crc::payload_crc;
+
+    const BLOCK: usize = 8 * TURN_BYTES + 17;
+
+    fn part(bytes: &[u8]) -> Mapping {
+        let fd = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, bytes.len() as u64).unwrap();
+        rustix::io::write(fd.as_fd(), bytes).unwrap();
+        Mapping::new(&fd, bytes.len() as u64).unwrap()
+    }
+
+    /// An arena of one block, where it lies, its key and its bytes.
+    fn arena() -> (Arena, Place, BlockKey, Vec<u8>) {
+        let bytes: Vec<u8> = (0..BLOCK).map(|at| (at % 251) as u8).collect();
+        let (key, generation) = (BlockKey::from_bytes([3; 32]), 7_u64);
+        let arena =
+            Arena { words: part(&(generation << GENERATION_SHIFT).to_le_bytes()), segments: vec![part(&bytes)] };
+        let (length, crc) = (BLOCK as u32, payload_crc(&key, &bytes));
+        (arena, Place { index: 0, segment: 0, offset: 0, length, word: 0, generation, crc }, key, bytes)
+    }
+
+    #[tokio::test]
+    async fn a_long_copy_lets_other_tasks_have_the_thread_after_each_turn_and_ends_at_its_deadline() {
+        let (arena, place, key, bytes) = arena();
+        let until = Instant::now() + Duration::from_secs(60);
+        let (mut to, mut turns, mut rests) = (vec![0; BLOCK], Turns::default(), 0);
+        {
+            let mut copying = pin!(arena.copy_in_turns(&place, &key, &mut to, until, &mut turns));
+            while copying.as_mut().poll(&mut Context::from_waker(Waker::noop())) != Poll::Ready(true) {
+                rests += 1;
+                assert!(rests < 100, "it ends");
+            }
+        }
+        assert_eq!((rests, to == bytes), (8, true));
+
+        let (mut to, until) = (vec![0; BLOCK], Instant::now() + Duration::from_secs(1));
+        let mut copying = pin!(arena.copy_in_turns(&place, &key, &mut to, until, &mut turns));
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(copying.as_mut().poll(&mut context), Poll::Pending);
+        std::thread::sleep(Duration::from_millis(1_100));
+        assert_eq!(copying.as_mut().poll(&mut context), Poll::Ready(false), "within a block, too");
+    }
+
+    #[tokio::test]
+    async fn a_copy_in_turns_is_of_the_right_block_or_none() {
+        let (arena, place, key, bytes) = arena();
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut to = vec![0; BLOCK];
+        for (wrong, wrong_key) in [
+            (Place { generation: 8, ..place }, key),
+            (Place { crc: 1, ..place }, key),
+            (Place { offset: 1, ..place }, key),
+            (Place { segment: 1, ..place }, key),
+            (Place { length: 9, ..place }, key),
+            (place, BlockKey::from_bytes([4; 32])),
+        ] {
+            assert!(!arena.copy_in_turns(&wrong, &wrong_key, &mut to, until, &mut Turns::default()).await, "{wrong:?}");
+        }
+        assert!(arena.copy_in_turns(&place, &key, &mut to, until, &mut Turns::default()).await && to == bytes);
     }
 }

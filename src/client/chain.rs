@@ -1,9 +1,12 @@
 //! How a caller names a run of blocks.
 
+use std::collections::HashMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::proto::{self, chain::Blocks, scope_step};
 use crate::vocab::key::{EngineKeys, TokenChain};
+use crate::vocab::limits::TURN_TOKENS;
 use crate::vocab::{
     BlockKey, ChainRoot, Fingerprint, Furthest, GroupId, Hints, NamespaceSpec, Retention, Scope, ScopePath, TenantName,
 };
@@ -144,6 +147,24 @@ impl Chain {
     /// with.
     #[must_use]
     pub fn keys(&self, spec: &NamespaceSpec) -> Vec<BlockKey> {
+        self.each_key(spec).collect()
+    }
+
+    /// The same on a thread that has other tasks, too: a prompt of a million tokens takes some milliseconds.
+    pub(super) async fn keys_in_turns(&self, spec: &NamespaceSpec) -> Vec<BlockKey> {
+        let a_turn = (TURN_TOKENS / spec.block_tokens.max(1) as usize).max(1);
+        let (mut each, mut keys) = (self.each_key(spec), Vec::new());
+        loop {
+            let before = keys.len();
+            keys.extend(each.by_ref().take(a_turn));
+            if keys.len() < before + a_turn {
+                return keys;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn each_key(&self, spec: &NamespaceSpec) -> Box<dyn Iterator<Item = BlockKey> + Send + '_> {
         let wire = &self.wire;
         let (stride, block_tokens) = (spec.stride.max(1) as usize, spec.block_tokens.max(1) as usize);
         let group = GroupId(u8::try_from(wire.group).unwrap_or_default());
@@ -158,22 +179,24 @@ impl Chain {
                     Some(parent) => TokenChain::resume(parent, &self.scopes, wire.chain_offset),
                     None => TokenChain::new(root(), &self.scopes),
                 };
-                let extra = |block: u32| tokens.extras.iter().find(|extra| extra.block == block);
-                (wire.chain_offset..)
+                let extras = tokens.extras.iter().rev().map(|extra| (extra.block, &extra.digest));
+                // Of two for one block the first, as the chain was written.
+                let extras: HashMap<u32, &Bytes> = extras.collect();
+                let keys = (wire.chain_offset..)
                     .zip(tokens.tokens.chunks_exact(block_tokens))
-                    .map(|(block, tokens)| hasher.push(tokens, extra(block).map_or(&[], |extra| &extra.digest)))
-                    .collect()
+                    .map(move |(block, tokens)| hasher.push(tokens, extras.get(&block).map_or(&[], |extra| extra)));
+                Box::new(keys)
             }
             Some(Blocks::EngineKeys(engine)) => {
                 let (roots, key_len) = (EngineKeys::new(root(), &self.scopes), (engine.key_len as usize).max(1));
-                let last = |group: &[u8]| group.len() - key_len;
-                (wire.chain_offset..)
+                let last = move |group: &[u8]| group.len() - key_len;
+                let keys = (wire.chain_offset..)
                     .zip(engine.keys.chunks_exact(key_len * stride))
-                    .map(|(block, group)| roots.key(block, &group[last(group)..]))
-                    .collect()
+                    .map(move |(block, group)| roots.key(block, &group[last(group)..]));
+                Box::new(keys)
             }
-            Some(Blocks::BlockKeys(keys)) => keys.chunks_exact(32).filter_map(key).collect(),
-            None => Vec::new(),
+            Some(Blocks::BlockKeys(keys)) => Box::new(keys.chunks_exact(32).filter_map(key)),
+            None => Box::new(std::iter::empty()),
         }
     }
 
@@ -198,9 +221,25 @@ fn wire_step(from_block: u32, scope: &Scope) -> proto::ScopeStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocab::namespace::{HashScheme, Weights};
 
     fn tenant() -> TenantName {
         TenantName::parse("acme").unwrap()
+    }
+
+    fn spec() -> NamespaceSpec {
+        NamespaceSpec {
+            weights: Weights::Digest(Box::new([1; 32])),
+            dtype: "u8".into(),
+            layout: "test".into(),
+            block_tokens: 16,
+            stride: 2,
+            shards: 1,
+            groups: 1,
+            hash_scheme: HashScheme::Tokens,
+            max_payload_bytes: 4096,
+            prefill_tokens_per_second: 0,
+        }
     }
 
     #[test]
@@ -215,6 +254,29 @@ mod tests {
         let tokens = Chain::of_tokens(fingerprint, &tenant(), vec![1, 2, 3]);
         let Some(Blocks::Tokens(tokens)) = tokens.head(9).to_wire().blocks else { panic!() };
         assert_eq!(tokens.tokens, [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn keys_made_in_turns_are_the_same_whatever_names_the_blocks() {
+        let spec = spec();
+        let (fingerprint, blocks) = (Fingerprint([1; 32]), TURN_TOKENS / 16 * 2 + 3);
+        let image = Bytes::from_static(b"an image");
+        let tokens = Chain::of_tokens(fingerprint, &tenant(), (0..blocks as u32 * 16).collect());
+        let engine = Chain::of_engine_keys(fingerprint, &tenant(), 8, vec![7; blocks * 16].into());
+        let own = Chain::of_block_keys(fingerprint, &tenant(), &vec![BlockKey::from_bytes([7; 32]); blocks]);
+        for chain in [tokens.clone().extra(5, image), tokens.clone(), engine, own] {
+            let keys = chain.keys_in_turns(&spec).await;
+            assert_eq!((keys.len(), &keys), (blocks, &chain.keys(&spec)));
+        }
+        let turns = {
+            let (mut turns, mut hashing) = (0, std::pin::pin!(tokens.keys_in_turns(&spec)));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            while hashing.as_mut().poll(&mut context).is_pending() {
+                turns += 1;
+            }
+            turns
+        };
+        assert_eq!(turns, 2, "others have the thread in between");
     }
 
     #[test]

@@ -50,6 +50,8 @@ impl Client {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
             .keep_alive_timeout(KEEP_ALIVE_MAX)
+            // Counted over a connection's life are answers to calls that were given up; past a thousand, the session would end.
+            .http2_max_local_error_reset_streams(None)
             .max_frame_size(HTTP2_FRAME_BYTES)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_WINDOW_BYTES);

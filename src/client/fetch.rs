@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
-use super::assemble::{Assembled, Assembler};
+use super::assemble::{Assembled, Assembler, Into};
 use super::lookup::millis;
+use super::turns::Turns;
 use super::{Chain, Client, ClientError, Session};
-use crate::proto::{self, BlockPiece, FetchReply, FetchRequest, Messages, RawBody, fetch_reply::Reply};
-use crate::vocab::crc::payload_crc;
+use crate::proto::{self, FetchRequest, Messages, RawBody, SlicedPiece, SlicedReply};
 use crate::vocab::limits::{DEADLINE_GRACE, FETCH_DEADLINE_DEFAULT, GRPC_MESSAGE_BYTES_MAX};
 use crate::vocab::{BlockKey, LeaseId, RequestId};
 
@@ -36,6 +36,17 @@ pub struct FetchedBlock {
     pub index: u32,
     /// Its payload. A block that came in one piece is a slice of the message that it came in.
     pub bytes: Bytes,
+    /// Its checksum, seeded with its key, as the daemon's index has it.
+    pub crc: u64,
+}
+
+/// One block whose bytes were copied to the caller's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopiedBlock {
+    /// Its number within the chain asked for.
+    pub index: u32,
+    /// Bytes of its payload.
+    pub length: u32,
     /// Its checksum, seeded with its key, as the daemon's index has it.
     pub crc: u64,
 }
@@ -76,9 +87,12 @@ pub struct FetchEnd {
 #[derive(Debug)]
 pub struct Fetch {
     client: Client,
-    replies: Messages<FetchReply>,
-    pieces: std::vec::IntoIter<BlockPiece>,
+    replies: Messages<SlicedReply>,
+    pieces: std::vec::IntoIter<SlicedPiece>,
     assembler: Assembler,
+    /// The block under way goes to memory of a caller who may have given it up.
+    copying: bool,
+    turns: Turns,
     verify_with: Option<Arc<[BlockKey]>>,
     corrupt: u32,
     good: u32,
@@ -120,6 +134,8 @@ impl Client {
             replies,
             pieces: Vec::new().into_iter(),
             assembler: Assembler::default(),
+            copying: false,
+            turns: Turns::default(),
             verify_with: options.verify_with,
             corrupt: 0,
             good: 0,
@@ -146,13 +162,42 @@ impl Fetch {
     /// # Errors
     /// When the connection breaks, or the daemon neither sends nor ends in time. Blocks handed out stay good.
     pub async fn next_block(&mut self) -> Result<Option<FetchedBlock>, ClientError> {
+        let whole = self.next_good(Into::Own).await?;
+        Ok(whole.map(|Assembled { block: index, bytes, crc, .. }| FetchedBlock { index, bytes, crc }))
+    }
+
+    /// The next block, copied to the start of `to` in the pass that compares its checksum: bytes that go elsewhere anyway are
+    /// read once and not twice. What `to` holds is worth nothing unless this says which block it is.
+    ///
+    /// # Errors
+    /// As [`next_block`](Self::next_block), for a block that is longer than `to`, and after a call that was dropped within a block.
+    pub async fn next_block_into(&mut self, to: &mut [u8]) -> Result<Option<CopiedBlock>, ClientError> {
+        let whole = self.next_good(Into::Memory(to)).await?;
+        Ok(whole.map(|Assembled { block: index, length, crc, .. }| CopiedBlock { index, length, crc }))
+    }
+
+    async fn next_good(&mut self, mut to: Into<'_>) -> Result<Option<Assembled>, ClientError> {
+        let copies = matches!(to, Into::Memory(_));
+        if self.assembler.is_within() && (copies || self.copying) {
+            return Err(ClientError::protocol("a block was given up in its middle: the fetch can't go on"));
+        }
+        self.copying = copies;
         loop {
-            while let Some(piece) = self.pieces.next() {
-                if let Some(whole) = self.assembler.piece(piece)?
-                    && self.is_good(&whole)
+            while self.pieces.len() > 0 {
+                self.turns.rest().await;
+                let Some(piece) = self.pieces.next() else { break };
+                let len = piece.data.remaining();
+                let keys = self.verify_with.as_deref();
+                let key = keys.and_then(|keys| keys.get(piece.names.block as usize));
+                let unnamed = keys.is_some() && key.is_none();
+                let whole = self.assembler.piece(piece, key, &mut to)?;
+                if copies || keys.is_some() {
+                    self.turns.took(len);
+                }
+                if let Some(whole) = whole
+                    && self.is_good(whole.is_right && !unnamed)
                 {
-                    let Assembled { block: index, bytes, crc } = whole;
-                    return Ok(Some(FetchedBlock { index, bytes, crc }));
+                    return Ok(Some(whole));
                 }
             }
             if self.end.is_some() {
@@ -184,14 +229,16 @@ impl Fetch {
     }
 
     /// Whether a block belongs to the usable prefix: nothing after a corrupt one does.
-    fn is_good(&mut self, whole: &Assembled) -> bool {
-        if let Some(keys) = &self.verify_with {
-            let right = keys.get(whole.block as usize).is_some_and(|key| payload_crc(key, &whole.bytes) == whole.crc);
-            self.corrupt += u32::from(!right);
-        }
+    fn is_good(&mut self, is_right: bool) -> bool {
+        self.corrupt += u32::from(!is_right);
         let good = self.corrupt == 0;
         self.good += u32::from(good);
         good
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_within_a_block(&self) -> bool {
+        self.assembler.is_within()
     }
 
     async fn receive(&mut self) -> Result<(), ClientError> {
@@ -199,19 +246,19 @@ impl Fetch {
             Ok(reply) => reply.transpose().map_err(|status| self.client.error(&status))?,
             Err(_) => return Err(ClientError::TimedOut { call: "Fetch", after: self.patience }),
         };
-        match reply.and_then(|reply| reply.reply) {
-            Some(Reply::Data(data)) => self.pieces = data.pieces.into_iter(),
-            Some(Reply::End(end))
+        match reply {
+            Some(SlicedReply::Data(pieces)) => self.pieces = pieces.into_iter(),
+            Some(SlicedReply::End(end))
                 if u64::from(end.blocks_ram) + u64::from(end.blocks_nvme) == u64::from(self.assembler.blocks()) =>
             {
                 self.end = Some(end);
                 self.client.hang_up(&mut self.replies).await;
             }
-            Some(Reply::End(end)) => {
+            Some(SlicedReply::End(end)) => {
                 let (said, came) = (u64::from(end.blocks_ram) + u64::from(end.blocks_nvme), self.assembler.blocks());
                 return Err(ClientError::protocol(format!("the end of a fetch counts {said} blocks, {came} came")));
             }
-            None => return Err(ClientError::protocol("a fetch without an end")),
+            Some(SlicedReply::Nothing) | None => return Err(ClientError::protocol("a fetch without an end")),
         }
         Ok(())
     }

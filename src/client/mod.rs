@@ -11,6 +11,7 @@ mod address;
 mod admin;
 mod arena;
 mod assemble;
+mod breaker;
 mod bulk;
 mod chain;
 mod connect;
@@ -18,6 +19,7 @@ mod credentials;
 mod error;
 mod fetch;
 mod health;
+mod kept;
 mod link;
 mod load;
 mod lookup;
@@ -32,6 +34,7 @@ mod staging;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod turns;
 mod usage;
 mod worker;
 
@@ -42,11 +45,13 @@ pub use admin::{
     Purged, ScrubStatus, ServiceHealth, Status, TierStatus, VerifyReply,
 };
 pub use arena::Arena;
+pub use breaker::BreakerState;
 pub use chain::Chain;
 pub use connect::Client;
 pub use credentials::Credentials;
 pub use error::ClientError;
-pub use fetch::{Fetch, FetchEnd, FetchOptions, FetchOutcome, FetchedBlock};
+pub use fetch::{CopiedBlock, Fetch, FetchEnd, FetchOptions, FetchOutcome, FetchedBlock};
+pub use link::WorkerCounts;
 pub use load::{Load, Place};
 pub use lookup::{Lease, LeaseOptions, Lookup, LookupOptions};
 pub use put::{Put, PutResult};

@@ -8,6 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::pack::Packer;
+use super::turns::Turns;
 use super::{Chain, Client, ClientError, Session};
 use crate::proto::put_reply::Reply;
 use crate::proto::put_request::Request;
@@ -67,8 +68,11 @@ impl Client {
         mut source: impl FnMut(usize) -> Bytes,
     ) -> Result<PutResult, ClientError> {
         let mut put = self.begin_put(session, request_id, chain).await?;
+        let mut turns = Turns::default();
         for block in put.wanted().to_vec() {
+            turns.rest().await;
             let payload = source(block as usize);
+            turns.took(payload.len());
             if !put.send(block, &payload).await? {
                 break;
             }

@@ -186,7 +186,9 @@ fn hand_over(path: &str, session: u64, fd: BorrowedFd<'_>) -> io::Result<u64> {
     if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(io::Error::other("a descriptor does not fit its message"));
     }
-    if sendmsg(&stream, &[IoSlice::new(&hello)], &mut ancillary, SendFlags::NOSIGNAL)? != hello.len() {
+    // A socket with a timeout is interrupted by every signal.
+    let send = || sendmsg(&stream, &[IoSlice::new(&hello)], &mut ancillary, SendFlags::NOSIGNAL);
+    if rustix::io::retry_on_intr(send)? != hello.len() {
         return Err(io::ErrorKind::WriteZero.into());
     }
     let mut handle = [0; 8];

@@ -5,6 +5,7 @@ use super::arena::take_parts;
 use super::memory::Memory;
 use super::put::{PutResult, put_result};
 use super::region::RegionId;
+use super::turns::Turns;
 use super::{Chain, Client, ClientError, Session, SpanMut};
 use crate::proto::{CommitRequest, ReserveRequest};
 use crate::vocab::limits::CALL_MAX;
@@ -47,8 +48,14 @@ impl Client {
             Memory::map(fd, size)
         });
         let memory = taken.await.map_err(|error| ClientError::protocol(error.to_string()))?;
-        let memory = memory.map_err(|error| ClientError::protocol(format!("staging memory can't be had: {error}")))?;
-        Ok(Some(Staging { memory, region, bytes, session: session.id() }))
+        match memory {
+            Ok(memory) => Ok(Some(Staging { memory, region, bytes, session: session.id() })),
+            Err(error) => {
+                // Nobody else knows of it, and a session may have few.
+                self.detach_region(session, region).await.ok();
+                Err(ClientError::protocol(format!("staging memory can't be had: {error}")))
+            }
+        }
     }
 
     /// Stores a chain through staging memory. `fill` writes the payload of a block to memory of `payload_bytes`, which the
@@ -68,7 +75,7 @@ impl Client {
         let half = u32::try_from(half).unwrap_or(u32::MAX).max(1);
         let mut total = PutResult::default();
         let mut committing: Option<tokio::task::JoinHandle<Result<PutResult, ClientError>>> = None;
-        let mut first = true;
+        let (mut first, mut turns) = (true, Turns::default());
         loop {
             let mut reserved = self.reserve(staging.session, request_id, chain, payload_bytes, half).await?;
             if std::mem::take(&mut first) {
@@ -84,11 +91,13 @@ impl Client {
             }
             let mut lengths = Vec::with_capacity(reserved.blocks.len());
             for (block, offset) in reserved.blocks.iter().zip(&reserved.offsets) {
+                turns.rest().await;
                 let filled = staging.memory.fill(*offset, payload_bytes as usize, |part| fill(*block, part));
                 let Some(length) = filled else {
                     return Err(ClientError::protocol("a part of staging memory that is not there"));
                 };
                 total.sent_bytes += u64::from(length);
+                turns.took(length as usize);
                 lengths.push(length);
             }
             if let Some(before) = committing.take() {

@@ -21,6 +21,7 @@ enum Fault {
     NoEnd,
     FailsAfterABlock,
     HangsAfterABlock,
+    HangsWithinABlock,
     ResultBeforeTheBytes,
     RefusesTheBytes,
     NoResult,
@@ -53,6 +54,15 @@ fn sent(block: u32) -> Result<proto::FetchReply, Status> {
         data,
     });
     Ok(proto::FetchReply { reply: Some(fetch_reply::Reply::Data(proto::FetchData { pieces: pieces.collect() })) })
+}
+
+/// Its first half.
+fn begun(block: u32) -> Result<proto::FetchReply, Status> {
+    let mut reply = sent(block)?;
+    if let Some(fetch_reply::Reply::Data(data)) = &mut reply.reply {
+        data.pieces.truncate(1);
+    }
+    Ok(reply)
 }
 
 fn end(blocks_ram: u32) -> Result<proto::FetchReply, Status> {
@@ -100,11 +110,12 @@ impl cache_server::Cache for Fake {
             Fault::NoEnd => vec![sent(0)],
             Fault::FailsAfterABlock => vec![sent(0), Err(Status::internal("a disk is on fire"))],
             Fault::HangsAfterABlock => vec![sent(0)],
+            Fault::HangsWithinABlock => vec![begun(0)],
             _ => vec![sent(0), sent(1), sent(2), end(3)],
         };
         let replies = tokio_stream::iter(replies);
         Ok(Response::new(match self.0 {
-            Fault::HangsAfterABlock => Box::pin(replies.chain(tokio_stream::pending())),
+            Fault::HangsAfterABlock | Fault::HangsWithinABlock => Box::pin(replies.chain(tokio_stream::pending())),
             _ => Box::pin(replies),
         }))
     }
@@ -235,6 +246,38 @@ async fn blocks_come_whole_and_in_order_and_the_end_says_how_many() {
     let (blocks, end) = fetched(Fault::None, FetchOptions::default()).await;
     let end = end.unwrap();
     assert_eq!((blocks, end.blocks, end.tokens, end.corrupt, end.outcome), (3, 3, 48, 0, FetchOutcome::Complete));
+}
+
+#[tokio::test]
+async fn blocks_are_copied_to_the_callers_memory_and_the_first_wrong_one_ends_them() {
+    for (keys, good) in [([key(0), key(1), key(2)], 3), ([key(0), key(9), key(2)], 1)] {
+        let (client, session) = connected(Fault::None).await;
+        let options = FetchOptions { verify_with: Some(keys.to_vec().into()), ..FetchOptions::default() };
+        let mut fetch = client.fetch(&session, &request(), &chain(), options).await.unwrap();
+        let mut memory = vec![0xee; 1_001];
+        let mut copied = 0;
+        while let Some(CopiedBlock { index, length, .. }) = fetch.next_block_into(&mut memory).await.unwrap() {
+            assert_eq!((index, length, &memory[..1_000], memory[1_000]), (copied, 1_000, &payload(copied)[..], 0xee));
+            copied += 1;
+        }
+        let end = fetch.end().await.unwrap();
+        assert_eq!((copied, end.blocks, end.corrupt), (good, good, u32::from(good < 3)));
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_was_given_up_in_its_middle_is_never_handed_out() {
+    let (client, session) = connected(Fault::HangsWithinABlock).await;
+    let mut fetch = client.fetch(&session, &request(), &chain(), FetchOptions::default()).await.unwrap();
+    let mut first = vec![0; 1_000];
+    while !fetch.is_within_a_block() {
+        let asked = fetch.next_block_into(&mut first);
+        assert!(tokio::time::timeout(Duration::from_millis(20), asked).await.is_err(), "it never comes whole");
+    }
+    // Its rest would make a block of which half is in other memory.
+    let words = "a block was given up in its middle";
+    assert!(fetch.next_block_into(&mut vec![0; 1_000]).await.unwrap_err().to_string().contains(words));
+    assert!(fetch.next_block().await.unwrap_err().to_string().contains(words));
 }
 
 #[tokio::test]

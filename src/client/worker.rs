@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::link::{Link, Up, within};
+use super::breaker::{Takes, Waiting};
+use super::link::{Link, Up, WorkerCounts, is_silence, within};
+use super::turns::Turns;
 use super::{
-    Chain, ClientError, Credentials, FetchOptions, LeaseOptions, LookupOptions, Place, PutResult, ServerAddress,
-    Settle, Settled, SpanMut,
+    BreakerState, Chain, ClientError, Credentials, FetchOptions, LeaseOptions, LookupOptions, Place, PutResult,
+    ServerAddress, Settle, Settled, SpanMut,
 };
 use crate::vocab::limits::{
     BREAKER_PAUSE, LEASE_TTL_DEFAULT, SETTLE_PATIENCE, WORKER_LOAD_DEADLINE, WORKER_LOOKUP_DEADLINE,
@@ -113,7 +115,7 @@ impl Worker {
         let until = Instant::now() + patience;
         let Ok(Some(_)) = tokio::time::timeout_at(until, self.link.wait()).await else { return false };
         while Instant::now() < until {
-            if self.path() == Path::Shared {
+            if self.path() == Path::Shared && self.breaker() == BreakerState::Closed {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -131,19 +133,39 @@ impl Worker {
         }
     }
 
-    /// Why the daemon was not there last, for logs.
+    /// Whether its calls are sent. While the daemon answers none of them they are not: then each says "no hit" at once, and the
+    /// session, its leases and the mapped memory stay. Calls go out again with the daemon's first word.
+    #[must_use]
+    pub fn breaker(&self) -> BreakerState {
+        self.link.breaker()
+    }
+
+    /// What happened since it was started, for metrics.
+    #[must_use]
+    pub fn counts(&self) -> WorkerCounts {
+        self.link.counts()
+    }
+
+    /// Why the daemon was not there, or did not answer, last, for logs.
     #[must_use]
     pub fn trouble(&self) -> String {
         self.link.trouble()
     }
 
-    /// How much of a prompt can be skipped, leased under the request; nothing where the daemon does not say so in time.
+    /// How much of a prompt can be skipped, leased under the request; nothing where the daemon does not say so in time. A
+    /// request that was looked up is to be [finished](Self::finish), whether something was hit or not: an answer that came too
+    /// late may have left a lease.
     pub async fn lookup(&self, request: &RequestId, chain: &Chain, prompt_tokens: Option<u64>) -> Hit {
-        let Some(up) = self.link.up() else { return Hit::default() };
+        let Some(up) = self.link.answering() else { return Hit::default() };
+        let Some(call) = up.call(Takes::Moments) else { return Hit::default() };
+        let asking = self.link.kept().asking(request);
         let lease = LeaseOptions { session: &up.session, request_id: request, ttl: LEASE_TTL_DEFAULT };
         let options = LookupOptions { prompt_tokens, lease: Some(lease), ..LookupOptions::default() };
         let answer = within("Lookup", self.options.lookup_deadline, up.client.lookup(chain, &options)).await;
-        self.link.judge(&up, &answer);
+        call.end(&answer);
+        if !answer.as_ref().is_err_and(is_silence) {
+            asking.answered();
+        }
         let Ok(found) = answer else { return Hit::default() };
         // A hit without a lease was gone when it was to be leased.
         let lease = found.lease.map(|lease| lease.id);
@@ -156,12 +178,16 @@ impl Worker {
     /// Brings the blocks of a hit: block `i` to `to[i * stride..]`, each checked against its checksum. Ends with the first that
     /// is not there, is wrong, or is late.
     pub async fn load(&self, request: &RequestId, chain: &Chain, hit: &Hit, to: &mut [u8], stride: usize) -> Loaded {
-        let (Some(up), true) = (self.link.up(), hit.blocks > 0) else { return Loaded::default() };
-        let keys = chain.keys(&self.options.spec);
-        let blocks = (hit.blocks as usize).min(keys.len()).min(to.len() / stride.max(1));
-        let chain = chain.head(blocks * self.named_a_block(chain));
+        let blocks = (hit.blocks as usize).min(to.len() / stride.max(1));
+        if blocks == 0 {
+            return Loaded::default();
+        }
+        let Some(up) = self.link.answering() else { return Loaded::default() };
+        let chain = chain.head(blocks.saturating_mul(self.named_a_block(chain)));
+        let keys = chain.keys_in_turns(&self.options.spec).await;
+        let Some(call) = up.call(Takes::Long) else { return Loaded::default() };
         let mut loaded = Loaded { path: Path::Grpc, ..Loaded::default() };
-        let job = Job { request, chain: &chain, keys: &keys[..blocks], lease: hit.lease, stride };
+        let job = Job { request, chain: &chain, keys: &keys, lease: hit.lease, stride, call: &call };
         // The calls have this deadline too; theirs is the daemon's to keep.
         let most = self.options.load_deadline.saturating_add(self.options.lookup_deadline);
         let answer = match up.arena.get() {
@@ -171,7 +197,7 @@ impl Worker {
             }
             None => within("Fetch", most, self.fetch(&up, &job, to, &mut loaded)).await,
         };
-        self.link.judge(&up, &answer);
+        call.end(&answer);
         loaded
     }
 
@@ -183,7 +209,8 @@ impl Worker {
         chain: &Chain,
         mut fill: impl FnMut(u32, &mut SpanMut<'_>) -> u32,
     ) -> PutResult {
-        let Some(up) = self.link.up() else { return PutResult::default() };
+        let Some(up) = self.link.answering() else { return PutResult::default() };
+        let Some(call) = up.call(Takes::Long) else { return PutResult::default() };
         let payload = self.options.spec.max_payload_bytes;
         let answer = match up.staging.get() {
             Some(staging) => up.client.put_staged(staging, request, chain, payload, fill).await,
@@ -197,21 +224,21 @@ impl Worker {
                 up.client.put(&up.session, request, chain, source).await
             }
         };
-        self.link.judge(&up, &answer);
+        call.end(&answer);
         answer.unwrap_or_default()
     }
 
-    /// The request is over: its leases end. Tried twice, since it may be repeated without effect; where the daemon is gone,
-    /// so are the leases.
+    /// The request is over: its leases end. Where the daemon does not say so within a lookup's deadline, or a lookup of it had no
+    /// answer, this returns and the daemon is told later, once it answers; after a minute the leases have ended by themselves.
     pub async fn finish(&self, request: &RequestId, completed: bool) {
-        for _ in 0..2 {
-            let Some(up) = self.link.up() else { return };
-            let over = up.client.finish_request(&up.session, request, completed);
-            let answer = within("FinishRequest", self.options.load_deadline, over).await;
-            self.link.judge(&up, &answer);
-            if answer.is_ok() {
-                return;
-            }
+        let Some(telling) = self.link.kept().over(request, completed) else { return };
+        let Some(up) = self.link.answering() else { return };
+        let Some(call) = up.call(Takes::Moments) else { return };
+        let over = up.client.finish_request(&up.session, request, completed);
+        let answer = within("FinishRequest", self.options.lookup_deadline, over).await;
+        call.end(&answer);
+        if !answer.as_ref().is_err_and(is_silence) {
+            telling.told();
         }
     }
 
@@ -247,9 +274,10 @@ impl Worker {
         let Some(arena) = up.arena.get() else { return Ok(()) };
         let deadline = Some(self.options.load_deadline);
         let mut load = up.client.load(&up.session, job.request, job.chain, job.lease, deadline).await?;
-        let until = Instant::now() + self.options.load_deadline;
+        let (until, mut turns) = (Instant::now() + self.options.load_deadline, Turns::default());
         'load: loop {
             let places = load.next_places().await?;
+            job.call.heard();
             if places.is_empty() {
                 break;
             }
@@ -258,8 +286,8 @@ impl Worker {
                 let (at, key) = (index as usize, job.keys.get(index as usize));
                 let room =
                     to.get_mut(at * job.stride..(at + 1) * job.stride).and_then(|room| room.get_mut(..length as usize));
-                let (Some(room), Some(_)) = (room, key) else { break 'load };
-                if Instant::now() > until || !arena.copy(&place, key, room) {
+                let (Some(room), Some(key)) = (room, key) else { break 'load };
+                if !arena.copy_in_turns(&place, key, room, until, &mut turns).await {
                     break 'load;
                 }
                 loaded.lengths.push(length);
@@ -278,12 +306,10 @@ impl Worker {
             ..FetchOptions::default()
         };
         let mut fetch = up.client.fetch(&up.session, job.request, job.chain, options).await?;
-        while let Some(block) = fetch.next_block().await? {
-            let at = block.index as usize * job.stride;
-            let room = to.get_mut(at..at + job.stride).and_then(|room| room.get_mut(..block.bytes.len()));
-            let Some(room) = room else { break };
-            room.copy_from_slice(&block.bytes);
-            loaded.lengths.push(u32::try_from(block.bytes.len()).unwrap_or(u32::MAX));
+        for room in to.chunks_exact_mut(job.stride.max(1)).take(job.keys.len()) {
+            let Some(copied) = fetch.next_block_into(room).await? else { break };
+            job.call.heard();
+            loaded.lengths.push(copied.length);
             loaded.blocks += 1;
         }
         loaded.receipt = fetch.end().await?.receipt;
@@ -298,4 +324,5 @@ struct Job<'a> {
     keys: &'a [BlockKey],
     lease: Option<LeaseId>,
     stride: usize,
+    call: &'a Waiting<'a>,
 }

@@ -89,6 +89,13 @@ pub(crate) unsafe fn copy_to(dst: *mut u8, src: &[u8]) {
     }
 }
 
+/// Copies memory that nobody writes meanwhile, as [`copy_from`] does; both must be of one length.
+pub(crate) fn copy_slice(dst: &mut [u8], src: &[u8], crc: Option<&mut PayloadCrc>) {
+    assert_eq!(dst.len(), src.len(), "a copy is as long as what is copied");
+    // SAFETY: `src` has as many bytes, and is borrowed beside `dst`.
+    unsafe { copy_from(dst, src.as_ptr(), crc) };
+}
+
 /// # Safety
 /// As [`copy_from`].
 unsafe fn cached(dst: &mut [u8], mut src: *const u8, mut crc: Option<&mut PayloadCrc>) {

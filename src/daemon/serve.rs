@@ -25,8 +25,8 @@ use crate::proto::sessions_server::SessionsServer;
 use crate::proto::usage_server::UsageServer;
 use crate::rpc::{AccessLayer, AdminService, BulkBodies, CacheService, Gate, Peer, SessionsService, UsageService};
 use crate::vocab::limits::{
-    GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_STREAM_WINDOW_BYTES, HTTP2_WINDOW_BYTES, KEEP_ALIVE_EVERY,
-    KEEP_ALIVE_RETRIES,
+    GRPC_MESSAGE_BYTES_MAX, HTTP2_FRAME_BYTES, HTTP2_GIVEN_UP_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_WINDOW_BYTES,
+    KEEP_ALIVE_EVERY, KEEP_ALIVE_RETRIES,
 };
 use crate::watch::Health;
 
@@ -77,6 +77,8 @@ fn server() -> Server {
         // Workers drop streams as they please for as long as they live; counted over a connection's life, a limit here
         // would cut the session of an engine that has run for a week.
         .http2_max_local_error_reset_streams(None)
+        // A daemon that was paused finds the calls and their end at once. By default twenty of them end the connection.
+        .http2_max_pending_accept_reset_streams(Some(HTTP2_GIVEN_UP_MAX))
         .tcp_nodelay(true)
 }
 

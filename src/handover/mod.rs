@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -127,7 +128,9 @@ fn hear(stream: &mut UnixStream) -> io::Result<([u8; 16], Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
-    let came = recvmsg(&*stream, &mut [IoSliceMut::new(&mut hello)], &mut ancillary, flags)?.bytes;
+    // A socket with a timeout is interrupted by every signal, also by the one that ends a pause of the daemon.
+    let receive = || recvmsg(&*stream, &mut [IoSliceMut::new(&mut hello)], &mut ancillary, flags);
+    let came = retry_on_intr(receive)?.bytes;
     let descriptor = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
@@ -151,6 +154,6 @@ fn send(stream: &UnixStream, parts: &[(OwnedFd, u64)]) -> io::Result<()> {
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(io::Error::other("the descriptors of one message do not fit it"));
     }
-    let sent = sendmsg(stream, &[IoSlice::new(&sizes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent = retry_on_intr(|| sendmsg(stream, &[IoSlice::new(&sizes)], &mut ancillary, SendFlags::NOSIGNAL))?;
     if sent == sizes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }

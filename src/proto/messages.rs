@@ -63,7 +63,23 @@ impl<M> Messages<M> {
     }
 }
 
-impl<M: Message + Default> Stream for Messages<M> {
+/// A message that is read from HTTP/2's frames.
+pub trait FromFrames: Sized {
+    /// Reads all of them.
+    ///
+    /// # Errors
+    /// When they are no such message.
+    fn from_frames(frames: &mut Frames) -> Result<Self, Status>;
+}
+
+/// As the contract has it: its `bytes` fields are gathered where they came in several frames.
+impl<M: Message + Default> FromFrames for M {
+    fn from_frames(frames: &mut Frames) -> Result<Self, Status> {
+        M::decode(frames).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+impl<M: FromFrames> Stream for Messages<M> {
     type Item = Result<M, Status>;
 
     /// Ends after the first error.
@@ -77,12 +93,11 @@ impl<M: Message + Default> Stream for Messages<M> {
     }
 }
 
-impl<M: Message + Default> Messages<M> {
+impl<M: FromFrames> Messages<M> {
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<M>, Status>> {
         loop {
             if let Some(mut message) = self.frames.message(self.message_max)? {
-                let decoded = M::decode(&mut message);
-                return Poll::Ready(decoded.map(Some).map_err(|error| Status::internal(error.to_string())));
+                return Poll::Ready(M::from_frames(&mut message).map(Some));
             }
             let frame = ready!(tonic::codegen::Body::poll_frame(Pin::new(&mut self.body), cx)).transpose()?;
             match frame.map(|frame| frame.into_data().map_err(|other| other.into_trailers())) {
@@ -110,13 +125,32 @@ fn ended<M>(status: Option<Status>) -> Result<Option<M>, Status> {
 }
 
 /// Bytes in the pieces in which they came.
-#[derive(Debug, Default)]
-struct Frames {
+#[derive(Clone, Debug, Default)]
+pub struct Frames {
     pieces: VecDeque<Bytes>,
     len: usize,
 }
 
+impl FromIterator<Bytes> for Frames {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
+        let mut frames = Self::default();
+        pieces.into_iter().for_each(|piece| frames.push(piece));
+        frames
+    }
+}
+
+impl From<Bytes> for Frames {
+    fn from(whole: Bytes) -> Self {
+        Self::from_iter([whole])
+    }
+}
+
 impl Frames {
+    /// The pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter()
+    }
+
     fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.len += piece.len();
@@ -147,7 +181,8 @@ impl Frames {
         Ok(Some(self.split_to(length)))
     }
 
-    fn split_to(&mut self, len: usize) -> Self {
+    /// The first `len` bytes, or all that are left.
+    pub(super) fn split_to(&mut self, len: usize) -> Self {
         let mut split = Self::default();
         while split.len < len
             && let Some(mut piece) = self.pieces.pop_front()
@@ -218,9 +253,7 @@ mod tests {
     }
 
     fn frames(pieces: impl IntoIterator<Item = Bytes>) -> Frames {
-        let mut frames = Frames::default();
-        pieces.into_iter().for_each(|piece| frames.push(piece));
-        frames
+        pieces.into_iter().collect()
     }
 
     proptest! {

@@ -103,9 +103,9 @@ impl AdminService {
     }
 
     /// A chain whose last block the caller may keep, or keep no longer.
-    fn chain_of_own_end(&self, caller: &Caller, chain: Option<proto::Chain>) -> Result<Chain, Status> {
+    async fn chain_of_own_end(&self, caller: &Caller, chain: Option<proto::Chain>) -> Result<Chain, Status> {
         let of_all = public_blocks(chain.as_ref());
-        let chain = chain::parse(&self.cache, caller, chain, None)?;
+        let chain = chain::parse(&self.cache, caller, chain, None).await?;
         check_own(caller, "chain's last block", chain.len().saturating_sub(1), of_all)?;
         Ok(chain)
     }
@@ -272,7 +272,7 @@ impl Admin for AdminService {
         request: Request<proto::InspectPrefixRequest>,
     ) -> Result<Response<proto::InspectPrefixReply>, Status> {
         let caller = Caller::of(&request)?;
-        let chain = chain::parse(&self.cache, &caller, request.into_inner().chain, None)?;
+        let chain = chain::parse(&self.cache, &caller, request.into_inner().chain, None).await?;
         let blocks = self.cache.inspect_chain(&chain).await.map_err(status)?;
         let blocks = blocks.into_iter().map(|(key, known)| self.block(key, known)).collect();
         Ok(Response::new(proto::InspectPrefixReply { blocks }))
@@ -295,7 +295,7 @@ impl Admin for AdminService {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let of_all = public_blocks(request.chain.as_ref());
-        let chain = chain::parse(&self.cache, &caller, request.chain, None)?;
+        let chain = chain::parse(&self.cache, &caller, request.chain, None).await?;
         if request.from_block as usize >= chain.len() {
             let rule = format!("below the number of blocks in the chain ({})", chain.len());
             return Err(invalid("from_block", request.from_block, &rule));
@@ -336,7 +336,7 @@ impl Admin for AdminService {
 
     async fn pin(&self, request: Request<proto::PinRequest>) -> Result<Response<proto::PinReply>, Status> {
         let caller = Caller::of(&request)?;
-        let chain = self.chain_of_own_end(&caller, request.into_inner().chain)?;
+        let chain = self.chain_of_own_end(&caller, request.into_inner().chain).await?;
         // A caller who goes away in the middle leaves no pin that was never noted.
         let cache = Arc::clone(&self.cache);
         let pinned = tokio::spawn(async move { cache.pin_chain(&chain).await }).await;
@@ -346,7 +346,7 @@ impl Admin for AdminService {
 
     async fn unpin(&self, request: Request<proto::UnpinRequest>) -> Result<Response<proto::UnpinReply>, Status> {
         let caller = Caller::of(&request)?;
-        let chain = self.chain_of_own_end(&caller, request.into_inner().chain)?;
+        let chain = self.chain_of_own_end(&caller, request.into_inner().chain).await?;
         let unpinned = self.cache.unpin_chain(&chain).await.map_err(status)?;
         Ok(Response::new(proto::UnpinReply { unpinned }))
     }

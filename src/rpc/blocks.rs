@@ -79,7 +79,7 @@ impl cache_server::Cache for CacheService {
             already_computed: request.already_computed_blocks,
             prompt_tokens: (request.prompt_tokens > 0).then_some(request.prompt_tokens),
         };
-        let chain = chain::parse(&self.cache, &caller, request.chain.take(), None)?;
+        let chain = chain::parse(&self.cache, &caller, request.chain.take(), None).await?;
         let found = self.cache.lookup(&chain, &options, lease).await.map_err(status)?;
         Ok(Response::new(proto::LookupReply {
             hit_tokens: found.hit_tokens,
@@ -142,7 +142,7 @@ impl cache_server::Cache for CacheService {
         let request = PrefetchRequest {
             session: caller.session(&self.cache, request.session_id)?,
             request: RequestId::parse(&request.request_id).map_err(word)?,
-            chain: chain::parse(&self.cache, &caller, request.chain, None)?,
+            chain: chain::parse(&self.cache, &caller, request.chain, None).await?,
             already_computed: request.already_computed_blocks,
             deadline: fetch::deadline(request.deadline_ms)?,
         };

@@ -1,6 +1,7 @@
 //! Chains between the wire and the words.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::slice::ChunksExact;
 
 use tonic::Status;
 
@@ -11,7 +12,7 @@ use crate::cache::{Cache, Chain, Error, Keys, Namespace};
 use crate::proto::{self, chain::Blocks, scope_step};
 use crate::session::Session;
 use crate::vocab::key::{EngineKeys, TokenChain};
-use crate::vocab::limits::{DIGEST_BYTES_MAX, REQUEST_BLOCKS_MAX};
+use crate::vocab::limits::{DIGEST_BYTES_MAX, REQUEST_BLOCKS_MAX, TURN_TOKENS};
 use crate::vocab::namespace::HashScheme;
 use crate::vocab::{
     AccountName, BlockKey, ChainRoot, DomainName, Furthest, GroupId, Hints, Owner, OwnerPath, Retention, Scope,
@@ -19,7 +20,7 @@ use crate::vocab::{
 };
 
 /// Parses a chain. `writer` is who stores it, where it is to be stored.
-pub(super) fn parse(
+pub(super) async fn parse(
     cache: &Cache,
     caller: &Caller,
     chain: Option<proto::Chain>,
@@ -48,7 +49,7 @@ pub(super) fn parse(
     }
     let parent = parent(&chain)?;
     let root = ChainRoot::new(&fingerprint, &chain.adapter_digest, GroupId(0));
-    let (keys, tokens) = keys(&namespace, root, &scopes, parent, &chain)?;
+    let (keys, tokens) = keys(&namespace, root, &scopes, parent, &chain).await?;
     let storing = chain.storing.unwrap_or_default();
     let furthest = furthest(storing.furthest_tier)?;
     let retention = Retention::parse(&storing.retention)
@@ -179,7 +180,7 @@ fn parent(chain: &proto::Chain) -> Result<Option<BlockKey>, Status> {
     }
 }
 
-fn keys(
+async fn keys(
     namespace: &Namespace,
     root: ChainRoot,
     scopes: &ScopePath,
@@ -194,18 +195,13 @@ fn keys(
             if blocks > REQUEST_BLOCKS_MAX {
                 return Err(invalid("chain.tokens blocks", blocks, "at most 65536 a request: send it in pieces"));
             }
-            let mut hasher = match parent {
+            let hasher = match parent {
                 Some(parent) => TokenChain::resume(parent, scopes, chain.chain_offset),
                 None => TokenChain::new(root, scopes),
             };
             let extras = extras(&tokens.extras, chain.chain_offset, blocks)?;
-            let keys: Arc<[BlockKey]> = tokens
-                .tokens
-                .chunks_exact(block_tokens)
-                .enumerate()
-                .map(|(at, tokens)| hasher.push(tokens, extras.get(&at).copied().unwrap_or_default()))
-                .collect();
-            Ok((Keys::Known(keys), Some(tokens.tokens.len() as u64)))
+            let keys = hash(hasher, tokens.tokens.chunks_exact(block_tokens), &extras).await;
+            Ok((Keys::Known(keys.into()), Some(tokens.tokens.len() as u64)))
         }
         (Some(Blocks::EngineKeys(engine)), HashScheme::Engine(_)) => {
             let key_len = engine.key_len as usize;
@@ -240,13 +236,27 @@ fn keys(
     }
 }
 
+/// The keys of blocks of tokens. A prompt of a million tokens takes some milliseconds, and the thread has other calls: they have
+/// their turn in between.
+async fn hash(mut hasher: TokenChain<'_>, blocks: ChunksExact<'_, u32>, extras: &Extras<'_>) -> Vec<BlockKey> {
+    let mut keys = Vec::with_capacity(blocks.len());
+    let mut hashed = 0;
+    for (at, tokens) in blocks.enumerate() {
+        if hashed >= TURN_TOKENS {
+            hashed = 0;
+            tokio::task::yield_now().await;
+        }
+        hashed += tokens.len();
+        keys.push(hasher.push(tokens, extras.get(&at).copied().unwrap_or_default()));
+    }
+    keys
+}
+
+type Extras<'a> = HashMap<usize, &'a [u8]>;
+
 /// Digests of single blocks, by their number within the request.
-fn extras(
-    extras: &[proto::BlockExtra],
-    offset: u32,
-    blocks: usize,
-) -> Result<std::collections::HashMap<usize, &[u8]>, Status> {
-    let mut found = std::collections::HashMap::new();
+fn extras(extras: &[proto::BlockExtra], offset: u32, blocks: usize) -> Result<Extras<'_>, Status> {
+    let mut found = HashMap::new();
     for (at, extra) in extras.iter().enumerate() {
         let field = format!("chain.tokens.extras[{at}]");
         if extra.digest.is_empty() || extra.digest.len() > DIGEST_BYTES_MAX {
@@ -263,4 +273,35 @@ fn extras(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::vocab::Fingerprint;
+
+    #[test]
+    fn a_long_prompt_is_hashed_in_turns_and_a_short_one_at_once() {
+        let scopes = ScopePath::all(Scope::Public);
+        for (blocks, rests) in [(8, 0), (TURN_TOKENS / 16, 0), (TURN_TOKENS / 16 * 3, 2)] {
+            let tokens: Vec<u32> = (0..blocks as u32 * 16).collect();
+            let chain = || TokenChain::new(ChainRoot::new(&Fingerprint([1; 32]), b"", GroupId(0)), &scopes);
+            let extras = HashMap::from([(3, &b"an image"[..])]);
+            let (mut hashing, mut rested) = (pin!(hash(chain(), tokens.chunks_exact(16), &extras)), 0);
+            let keys = loop {
+                match hashing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(keys) => break keys,
+                    Poll::Pending => rested += 1,
+                }
+            };
+            let mut hasher = chain();
+            let expected = tokens.chunks_exact(16).enumerate();
+            let expected: Vec<_> =
+                expected.map(|(at, tokens)| hasher.push(tokens, if at == 3 { b"an image" } else { b"" })).collect();
+            assert_eq!((keys, rested), (expected, rests));
+        }
+    }
 }

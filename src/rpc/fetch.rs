@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::access::Caller;
 use super::chain;
-use super::pins::{ConnectionPins, Hold};
+use super::pins::{self, ConnectionPins, Hold};
 use super::status::{invalid, status, word};
 use crate::cache::Cache;
 use crate::cache::load::{FetchOutcome, FetchRequest, Fetched, FetchedBlock};
@@ -29,14 +29,14 @@ pub(super) async fn fetch(
     cache: Arc<Cache>,
     caller: &Caller,
     session: Session,
-    pins: ConnectionPins,
+    pinned: ConnectionPins,
     request: proto::FetchRequest,
 ) -> Result<Replies, Status> {
     let deadline = deadline(request.deadline_ms)?;
     let lease = (request.lease_id != 0).then_some(LeaseId(request.lease_id));
     let request = FetchRequest {
         request: RequestId::parse(&request.request_id).map_err(word)?,
-        chain: chain::parse(&cache, caller, request.chain, None)?,
+        chain: chain::parse(&cache, caller, request.chain, None).await?,
         lease,
         deadline,
         promote: !request.do_not_promote,
@@ -47,7 +47,7 @@ pub(super) async fn fetch(
     let message_blocks = message_blocks(slot);
     let (blocks, queue) = mpsc::channel(message_blocks);
     let (end, ended) = oneshot::channel();
-    let Ok(hold) = timeout_at(deadline, pins.hold(slot * message_blocks as u64 * FETCH_PINNED_MESSAGES)).await else {
+    let Ok(hold) = timeout_at(deadline, pinned.hold(slot * message_blocks as u64 * FETCH_PINNED_MESSAGES)).await else {
         // A walk without a reader sends nothing, and its receipt says so.
         drop(blocks);
         let (nobody, _) = mpsc::channel(1);
@@ -60,10 +60,10 @@ pub(super) async fn fetch(
         let fetched = cache.fetch(request, blocks).await;
         end.send(fetched).ok();
         // A reader that takes nothing keeps slots pinned in buffers that can't be taken back while its connection lives.
-        let patience = deadline.max(Instant::now()) + FETCH_STALL_MAX;
-        if timeout_at(patience, sent.cancelled()).await.is_err() && !pins.cut().is_cancelled() {
+        let patience = deadline.saturating_duration_since(Instant::now()) + FETCH_STALL_MAX;
+        if !pins::have_left(&sent, patience).await && !pinned.cut().is_cancelled() {
             tracing::warn!("a reader has left bytes of a fetch unread past its deadline: its connection is cut");
-            pins.cut().cancel();
+            pinned.cut().cancel();
         }
     });
     Ok(Replies { queue, ended, message_blocks, cut: None, hold: Some(Arc::new(hold)) })

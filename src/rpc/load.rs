@@ -64,7 +64,7 @@ pub(super) async fn load_request(
     let request = FetchRequest {
         deadline: deadline(request.deadline_ms)?,
         request: RequestId::parse(&request.request_id).map_err(word)?,
-        chain: chain::parse(cache, caller, request.chain, None)?,
+        chain: chain::parse(cache, caller, request.chain, None).await?,
         lease,
         promote: true,
         session,

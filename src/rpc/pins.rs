@@ -3,12 +3,14 @@
 //! too much, and a reader that keeps bytes from leaving long after its deadline loses its connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::vocab::limits::{ALIGNMENT, CONNECTION_PINNED_BYTES};
+use crate::vocab::limits::{ALIGNMENT, CONNECTION_PINNED_BYTES, FETCH_STALL_STEP};
 
 /// Budgets are counted in units of the smallest slot.
 const UNIT: u64 = ALIGNMENT;
@@ -72,6 +74,24 @@ impl Drop for Hold {
     }
 }
 
+/// Whether the last bytes of a hold leave within `patience`, in time in which this process runs: a daemon that was paused has
+/// not sent them meanwhile, and its readers are not to blame.
+pub(super) async fn have_left(ended: &CancellationToken, patience: Duration) -> bool {
+    have_left_in_steps(ended, patience, FETCH_STALL_STEP).await
+}
+
+async fn have_left_in_steps(ended: &CancellationToken, patience: Duration, step: Duration) -> bool {
+    let mut waited = Duration::ZERO;
+    while waited < patience {
+        if timeout(step, ended.cancelled()).await.is_ok() {
+            return true;
+        }
+        // However long it took: more than a step is a pause.
+        waited += step;
+    }
+    false
+}
+
 struct Held {
     // First: the pin is back before the budget is.
     bytes: Bytes,
@@ -104,6 +124,21 @@ mod tests {
         assert!(more.as_mut().poll(&mut cx).is_pending() && !ended.is_cancelled());
         drop(part);
         assert!(more.as_mut().poll(&mut cx).is_ready() && ended.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_pause_of_the_daemon_is_not_its_readers_stall_and_a_stall_is_found_all_the_same() {
+        let (ended, patience, step) = (CancellationToken::new(), Duration::from_millis(50), Duration::from_millis(10));
+        let mut left = pin!(have_left_in_steps(&ended, patience, step));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(left.as_mut().poll(&mut cx).is_pending());
+        // Every timer fires at the end of a pause.
+        std::thread::sleep(2 * patience);
+        tokio::task::yield_now().await;
+        assert!(left.as_mut().poll(&mut cx).is_pending(), "the reader has a chance to take them");
+        ended.cancel();
+        assert!(left.await);
+        assert!(!have_left_in_steps(&CancellationToken::new(), patience, step).await);
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::cache::put::{Piece, PutResult, PutWalk};
 use crate::proto::{self, put_reply::Reply, put_request::Request};
 use crate::vocab::RequestId;
-use crate::vocab::limits::PUT_IDLE_MAX;
+use crate::vocab::limits::{PUT_IDLE_MAX, TURN_BYTES};
 
 type Replies = Pin<Box<dyn Stream<Item = Result<proto::PutReply, Status>> + Send>>;
 
@@ -49,7 +49,7 @@ async fn receive(
         return Err(invalid("request", "data", "an offer in the first message"));
     };
     let session = caller.session(cache, offer.session_id)?;
-    let chain = chain::parse(cache, caller, offer.chain, Some(&session))?;
+    let chain = chain::parse(cache, caller, offer.chain, Some(&session)).await?;
     let (mut walk, complete) = cache.put(&chain).await.map_err(status)?;
     // Writers that settle nothing name no request.
     if let Ok(request) = RequestId::parse(&offer.request_id) {
@@ -59,6 +59,7 @@ async fn receive(
     if replies.send(Ok(wanted)).await.is_err() {
         return Err(Status::cancelled("the writer is gone"));
     }
+    let mut copied = 0;
     while let Some(request) = next(&mut requests).await? {
         let Request::Data(data) = request else {
             return Err(invalid("request", "offer", "data after the first message: a put has one offer"));
@@ -70,6 +71,12 @@ async fn receive(
             let proto::BlockPiece { block, offset, length, data, .. } = piece;
             let piece = Piece { block: *block, offset: *offset, length: *length, data };
             walk.piece(piece).await.map_err(status)?;
+            copied += data.len();
+            if copied >= TURN_BYTES {
+                // Its bytes are here already, and so may the next ones be: other calls have the thread in between.
+                copied = 0;
+                tokio::task::yield_now().await;
+            }
         }
     }
     walk.finish().await.map_err(status)

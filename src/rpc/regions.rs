@@ -69,7 +69,7 @@ pub(super) async fn put_from(
     let offer = offer.ok_or_else(|| invalid("offer", "absent", "given"))?;
     let session = caller.session(&cache, offer.session_id)?;
     let region = cache.region(&session, region).map_err(status)?;
-    let chain = chain::parse(&cache, caller, offer.chain, Some(&session))?;
+    let chain = chain::parse(&cache, caller, offer.chain, Some(&session)).await?;
     let parts = put_from::parts(&chain, &region, &offset, &length).map_err(status)?;
     // A caller who stops listening ends it here: it may use its memory for something else.
     let id = RequestId::parse(&offer.request_id).map_err(word)?;
@@ -83,7 +83,7 @@ pub(super) async fn reserve(
     session: &Session,
     request: proto::ReserveRequest,
 ) -> Result<proto::ReserveReply, Status> {
-    let chain = chain::parse(cache, caller, request.chain, Some(session))?;
+    let chain = chain::parse(cache, caller, request.chain, Some(session)).await?;
     let (blocks, id) = (chain.len(), RequestId::parse(&request.request_id).map_err(word)?);
     let payload = (request.payload_bytes > 0).then_some(request.payload_bytes);
     let most = if request.blocks_max == 0 { usize::MAX } else { request.blocks_max as usize };

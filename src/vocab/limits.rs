@@ -196,6 +196,8 @@ pub const CONNECTION_PINNED_BYTES: u64 = 64 << 20;
 /// How long after its deadline a reader may leave bytes unread before it loses its connection: longer than a client waits
 /// for the end ([`DEADLINE_GRACE`]).
 pub const FETCH_STALL_MAX: Duration = Duration::from_secs(5);
+/// It is counted in steps of this, each once however long it took, so that a pause of the daemon is not the reader's stall.
+pub const FETCH_STALL_STEP: Duration = Duration::from_millis(500);
 /// Payloads smaller than this are copied in between the others' headers: a chunk of their own would cost more.
 pub const WIRE_INLINE_BYTES: usize = 8 << 10;
 /// Payload bytes of one message: the measured optimum of a gRPC stream.
@@ -391,18 +393,41 @@ pub const DEADLINE_GRACE: Duration = Duration::from_secs(2);
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// Questions of TCP that stay unanswered before a daemon takes the other host to be gone: two minutes in all.
 pub const KEEP_ALIVE_RETRIES: u32 = 3;
-/// How long it waits for that answer.
-pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(20);
+/// How long it waits for that answer: two minutes in all as well. A daemon that is only stopped for a while (a debugger, a
+/// snapshot of its machine, a host that swaps) keeps its sessions; one that has died is told by its socket, at once.
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(90);
+/// Calls given up by a client before the daemon has looked at them, of one connection at a time; past it HTTP/2 takes the
+/// client for an attacker and ends the connection. All calls with short deadlines of a pause of the daemon arrive so, at
+/// its end: 64 at a time that are given up every 20 ms for 5 s. They take 8 MB.
+pub const HTTP2_GIVEN_UP_MAX: usize = 16_384;
 /// How long a worker's lookup may take where nothing is said: a hundred times what it takes, and less than a prefill.
 pub const WORKER_LOOKUP_DEADLINE: Duration = Duration::from_millis(20);
 /// How long a worker's load may take where nothing is said.
 pub const WORKER_LOAD_DEADLINE: Duration = Duration::from_secs(5);
-/// Calls in a row without an answer after which a worker does without its daemon for a while.
-pub const BREAKER_FAILURES: u32 = 3;
-/// For how long at first.
-pub const BREAKER_PAUSE: Duration = Duration::from_millis(200);
-/// For how long at most, when it stays away.
-pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// For how long lookups may wait in vain, with no call answered, until a worker stops calling: more than two of their usual
+/// deadlines, so that it takes more than one late answer, and little to wait beside a prefill.
+pub const BREAKER_SILENCE: Duration = Duration::from_millis(50);
+/// How long one probe waits for its answer: the next one goes out at once, so this only limits what a lost one costs.
+pub const BREAKER_PROBE_MAX: Duration = Duration::from_secs(10);
+/// How long a worker waits before a probe where the one before was answered and lookups were not; twice as long each time.
+pub const BREAKER_PAUSE: Duration = Duration::from_millis(50);
+/// At most: lookups that are always too late then cost one in twenty of a request's time.
+pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a worker waits before it looks for its daemon again, when it was lost; twice as long each time.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// At most, when it stays away.
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Requests that have ended and of which a worker could not tell its daemon: as many as an instance may have leases.
+pub const KEPT_FINISHES_MAX: usize = LEASES_PER_INSTANCE_MAX;
+/// Of those, how many are told at a time.
+pub const KEPT_FINISHES_AT_ONCE: usize = 32;
+/// How long after it was given up a lookup may still take a lease: a daemon at the end of a pause works through what has come
+/// meanwhile. The end of its request is told so much later.
+pub const LATE_LOOKUP_MAX: Duration = Duration::from_secs(1);
+/// Bytes that a client copies or checksums before it lets other tasks have its thread: 70 to 350 microseconds at 15 to 3 GB/s.
+pub const TURN_BYTES: usize = 1 << 20;
+/// Tokens that are hashed before other tasks have the thread: 200 microseconds at 80 million a second.
+pub const TURN_TOKENS: usize = 16 << 10;
 /// How long a settle is tried again while the daemon is gone: a restart with ten million blocks.
 pub const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
 /// Messages of one put waiting for the wire: 4 MiB hide the making of the next payload.

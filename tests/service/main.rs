@@ -22,6 +22,7 @@ mod live_replay;
 mod many_clients;
 mod metrics;
 mod one_block_lives;
+mod paused_daemon;
 mod planned_stop;
 #[path = "../shared/process.rs"]
 mod process;

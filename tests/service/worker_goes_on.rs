@@ -1,23 +1,22 @@
 //! A worker takes the best path by itself, and goes on without its daemon where it must.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvtier::client::{Chain, Path as Way, ServerAddress, SpanMut, Worker, WorkerOptions};
 use kvtier::daemon::{Config, Daemon};
 use kvtier::vocab::namespace::{HashScheme, Weights};
 use kvtier::vocab::{ByteCount, InstanceId, NamespaceName, NamespaceSpec, TenantName};
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::Process;
 use crate::support::{BLOCK_TOKENS, PAYLOAD, config, payload};
 use crate::worker::request;
 
 const MIB: u64 = 1 << 20;
-const BLOCKS: u32 = 16;
+pub(crate) const BLOCKS: u32 = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn spec() -> NamespaceSpec {
+pub(crate) fn spec() -> NamespaceSpec {
     NamespaceSpec {
         weights: Weights::Digest(Box::new([7; 32])),
         dtype: "u8".into(),
@@ -42,7 +41,7 @@ fn at(socket: &Path) -> ServerAddress {
     ServerAddress::parse(&format!("unix:{}", socket.display())).unwrap()
 }
 
-fn prompt(seed: u32) -> Chain {
+pub(crate) fn prompt(seed: u32) -> Chain {
     let tokens = (0..BLOCKS * BLOCK_TOKENS).map(|at| seed.wrapping_mul(0x9e37_79b9).wrapping_add(at)).collect();
     Chain::of_tokens(spec().fingerprint(), &TenantName::parse("acme").unwrap(), tokens)
 }
@@ -124,39 +123,4 @@ async fn a_daemon_that_dies_is_missed_and_used_again_when_it_is_back() {
         assert!(worker.ready(PATIENCE).await, "{}", worker.trouble());
     }
     assert_eq!(read(&worker, 2).await, (BLOCKS, Way::Shared), "the drive is warm, the new arena is mapped");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_hangs_is_given_up_after_three_calls_and_tried_again_later() {
-    let dir = tempfile::tempdir().unwrap();
-    let (process, address) = Process::start(dir.path(), &["--ram", "4MiB", "--scrub", "0"]).await;
-    let (instance, name) = (InstanceId::parse("engine").unwrap(), NamespaceName::parse("test").unwrap());
-    let options = WorkerOptions::new(address, instance, name, spec());
-    let worker = Worker::start(WorkerOptions { lookup_deadline: Duration::from_millis(500), ..options });
-    assert!(worker.ready(PATIENCE).await, "{}", worker.trouble());
-    assert_eq!((store(&worker, 1).await, read(&worker, 1).await.0), (BLOCKS, BLOCKS));
-    let pid = Pid::from_raw(process.child.id() as i32).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
-    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
-    // It stops thread by thread, some time after the signal.
-    while !stat().contains(") T ") {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    for call in 0..3 {
-        assert_ne!(worker.path(), Way::None, "it is asked once more before call {call}");
-        assert_eq!(worker.lookup(&request("r"), &prompt(1), None).await.blocks, 0);
-    }
-    let began = Instant::now();
-    while worker.path() != Way::None {
-        assert!(began.elapsed() < PATIENCE, "it is not given up");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert!(worker.trouble().contains("Lookup"), "{}", worker.trouble());
-    for seed in 0..1_000 {
-        assert_eq!(worker.lookup(&request("r"), &prompt(seed), None).await.blocks, 0, "without a call");
-    }
-    kill_process(pid, Signal::CONT).unwrap();
-    assert!(worker.ready(PATIENCE).await, "{}", worker.trouble());
-    assert_eq!(read(&worker, 1).await.0, BLOCKS, "nothing was lost");
 }
