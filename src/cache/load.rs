@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::chain::Chain;
-use super::delivery::Sent;
+use super::delivery::{Age, Sent};
 use super::error::Error;
 use super::flight::{Landing, Waiter};
 use super::{Cache, unexpected};
@@ -126,18 +126,22 @@ impl Cache {
     /// Records what was delivered, and signs it.
     pub(super) fn deliver(&self, request: &FetchRequest, outcome: FetchOutcome, sent: &Sent) -> Fetched {
         let chain = &request.chain;
-        let of = (&request.session.instance, &request.request);
-        let delivered = self.deliveries.add(&chain.tenant, of, sent, chain.namespace.spec.block_tokens);
+        let of = (&chain.tenant, &request.session.instance, &request.request);
+        let (now, forgotten) = (self.clock.now(), self.ledger.as_ref().and_then(|ledger| ledger.forgotten()));
+        let age = Age { now, forgotten };
+        let proof = self.deliveries.add(of, sent, chain.namespace.spec.block_tokens, age);
         let nvme = count(sent.from_nvme.iter().filter(|nvme| **nvme).count());
         let blocks = count(sent.from_nvme.len());
         self.meter.delivered(blocks, nvme);
         let receipt = self.ledger.as_ref().map(|ledger| {
             ledger.receipt_key().sign(&DeliveryReceipt {
+                tenant: chain.tenant.clone(),
                 instance: request.session.instance.clone(),
                 request_id: request.request.clone(),
                 fingerprint: chain.namespace.fingerprint,
-                delivered,
-                issued: self.clock.now(),
+                delivered: proof.delivered,
+                since: proof.since,
+                issued: now,
                 nonce: DeliveryReceipt::fresh_nonce(),
             })
         });

@@ -226,11 +226,12 @@ pub const SETTLE_TOKENS_MAX: u64 = 1 << 32;
 pub const DIVERGENCES_MAX: u64 = 100_000;
 /// Divergences that an audit lists, the largest first; the rest are summed.
 pub const DIVERGENCES_LISTED: usize = 20;
-/// Bytes that a ledger may take where nothing is said: forty days of ten million settles a day, of 150 bytes each.
+/// Bytes that a ledger may take where nothing is said: thirty days of ten million settles a day, of 220 bytes each with their
+/// deliveries.
 pub const LEDGER_BYTES: u64 = 64 << 30;
 /// The least that it may be told to take: its database keeps some 20 MiB of logs and buffers.
 pub const LEDGER_BYTES_MIN: u64 = 64 << 20;
-/// Share of its bytes, in percent, from which on the ledger warns: at ten million settles a day a week before the bound.
+/// Share of its bytes, in percent, from which on the ledger warns: at ten million settles a day six days before the bound.
 pub const LEDGER_WARN_PERCENT: u64 = 80;
 /// Bytes of rows after which the ledger's size on disk is measured again: some thousand settles, for a few stats of files.
 pub const LEDGER_MEASURE_BYTES: u64 = 1 << 20;
@@ -240,6 +241,9 @@ pub const LEDGER_WINDOW: Duration = Duration::from_secs(48 * 3_600);
 pub const USAGE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// The longest that they may be told to be kept.
 pub const USAGE_RETENTION_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+/// How far the daemon's clock may go back between a delivery and its settle, so that it is still billed; and how much longer than
+/// records are kept a delivery is not. Far more than a clock that is kept in time is ever set back, and little beside 48 hours.
+pub const DELIVERY_CLOCK_SLACK: Duration = Duration::from_secs(3_600);
 /// Records that are deleted with one write: some milliseconds between two batches of settles.
 pub const LEDGER_SWEEP_RECORDS: usize = 1_024;
 /// Records of a row group of an exported Parquet file: they are in memory, at a kilobyte each at most, until the group is written.

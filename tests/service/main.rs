@@ -20,6 +20,7 @@ mod limited;
 mod live_replay;
 mod many_clients;
 mod metrics;
+mod one_bill;
 mod one_block_lives;
 mod planned_stop;
 #[path = "../shared/process.rs"]
