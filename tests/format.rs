@@ -73,7 +73,11 @@ async fn a_folder_of_format_1_opens_and_every_block_and_bill_in_it_is_right() {
         assert_eq!((report.blocks, wrong), (BLOCKS, (0, 0, 0, 0)), "{start} start: {report:#?}");
         let audit = audit(&data).unwrap();
         let unproven = (audit.deliveries.unproven_records, audit.deliveries.unproven_tokens);
-        assert_eq!((audit.differences, unproven), (0, (1, 80)), "what was settled that day names no request: {audit:?}");
+        assert_eq!(
+            (audit.differences, unproven),
+            (0, (1, 80)),
+            "what was settled that day names no request: {audit:?}"
+        );
     }
 }
 

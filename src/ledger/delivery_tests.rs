@@ -86,7 +86,7 @@ fn a_delivery_is_its_who_settles_it_first_and_nobody_elses_after_a_restart_eithe
     let folder = tempfile::tempdir().unwrap();
     let ledger = open(folder.path());
     let first = settle(&ledger, "b-1", 600).unwrap();
-    assert_eq!(settle(&ledger, "b-1", 600), Ok(first.clone()), "the same again");
+    assert_eq!(settle(&ledger, "b-1", 600), Ok(first), "the same again");
     for again in [settle(&ledger, "b-2", 600), settle(&ledger, "b-3", 1)] {
         assert_eq!(consumed(again), ("b-1".to_owned(), 1));
     }
@@ -191,6 +191,21 @@ fn a_correction_says_no_more_than_was_delivered_and_leaves_the_tiers_as_they_wer
     assert_eq!(clean(&ledger).billed_tokens, 600);
     // One that did not claim takes the delivery by its correction, where nobody has it.
     assert_eq!(consumed(correct(&ledger, "c-5", "b-0", cached(1))), ("b-1".to_owned(), 2));
+}
+
+// Tiers have prices of their own.
+#[test]
+fn what_is_delivered_later_from_another_tier_does_not_move_hits_of_a_record_that_is_corrected() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let first = settle(&ledger, "b-1", 300).unwrap();
+    let grown = Delivered { ram: TokenCount(500), nvme: TokenCount(500) };
+    ledger.settle(Settlement { delivered: grown, ..of_r("b-2", 0) }).unwrap();
+    let output = Truth { output: Some(TokenCount(1)), ..Truth::default() };
+    let record = correct(&ledger, "c-1", "b-1", output).unwrap().record;
+    assert_eq!((first.counts.hit_ram, first.counts.hit_nvme), (250, 50));
+    assert_eq!((record.counts.hit_ram, record.counts.hit_nvme), (0, 0));
+    clean(&ledger);
 }
 
 #[test]
@@ -375,16 +390,16 @@ fn an_audit_finds_a_delivery_on_two_bills_on_none_and_on_too_large_a_one() {
     let bills = "record 1 (acme b-1) bills 600 tokens of a delivery";
     assert_eq!(found(Some(Delivery { told, ..right.clone() })), [format!("{bills} of 599 tokens")]);
     assert_eq!(found(None), [format!("{bills} that nobody knows")]);
-    assert_eq!(found(Some(Delivery { owner: None, ..right.clone() })), [format!("{bills} that nobody knows")]);
+    assert_eq!(found(Some(Delivery { owner: None, ..right })), [format!("{bills} that nobody knows")]);
     assert_eq!(
-        found(Some(Delivery { owner: owner(2, "b-2"), ..right.clone() })),
+        found(Some(Delivery { owner: owner(2, "b-2"), ..right })),
         [
             format!("{bills} that is billed by record 2"),
             "record 2 (acme b-2) has a delivery, and bills nothing of it".into()
         ]
     );
     assert_eq!(
-        found(Some(Delivery { owner: owner(1, "b-9"), ..right.clone() }))[1],
+        found(Some(Delivery { owner: owner(1, "b-9"), ..right }))[1],
         format!("delivery {digest} is billed by b-9 (record 1), which says nothing of it")
     );
     assert_eq!(
@@ -402,7 +417,7 @@ fn the_bytes_of_a_delivery_are_pinned() {
     let number = |byte: u8| [byte, 0, 0, 0, 0, 0, 0, 0];
     let bytes = [&[1][..], &number(1), &number(2), &number(3), &number(4), b"\x01b"].concat();
     assert_eq!(delivery.encode(), bytes);
-    let free = Delivery { owner: None, ..delivery.clone() };
+    let free = Delivery { owner: None, ..delivery };
     for delivery in [delivery, free] {
         assert_eq!(Delivery::decode(&delivery.encode()), Ok(delivery));
     }
