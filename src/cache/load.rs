@@ -7,13 +7,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Cache;
 use super::chain::Chain;
 use super::delivery::Sent;
 use super::error::Error;
 use super::flight::{Landing, Waiter};
-use super::{Cache, unexpected};
 use crate::ledger::DeliveryReceipt;
-use crate::plan::{Answer, Event, Peek, Transfer};
+use crate::plan::{Event, Peek, Removed, Transfer};
 use crate::session::Session;
 use crate::tiers::{Place, ReadDone, ReadError, ReadInto};
 use crate::vocab::limits::FETCH_READ_AHEAD;
@@ -247,10 +247,8 @@ impl Cache {
     /// # Errors
     /// When the daemon is stopping.
     pub async fn evict(&self, key: BlockKey) -> Result<(u64, u64, u64), Error> {
-        match self.driver.ask(Event::Evict { key }).await? {
-            Answer::Removed { blocks, bytes, kept } => Ok((blocks, bytes, kept)),
-            answer => Err(unexpected(&answer)),
-        }
+        let Removed { blocks, bytes, kept } = self.driver.remove(Event::Evict { key }).await?;
+        Ok((blocks, bytes, kept))
     }
 }
 

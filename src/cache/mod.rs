@@ -14,7 +14,6 @@ mod error;
 mod flight;
 pub mod flush;
 pub mod footprint;
-mod index;
 pub mod keep;
 pub mod load;
 pub mod load_into;
@@ -43,6 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use chain::{Chain, Keys};
+pub use driver::TurnTimes;
 pub use error::Error;
 pub use names::{Names, Namespace};
 pub use start::{Parts, StartError};
@@ -133,11 +133,13 @@ impl Cache {
         self.end_tickets_of(id);
         self.end_reservations_of(id);
         let session = self.recorder.as_ref().and_then(|recorder| Some((recorder, self.sessions.get(id).ok()?)));
-        if let Some(Gone { number, namespaces }) = self.sessions.close(id) {
+        if let Some(Gone { instance, number, namespaces }) = self.sessions.close(id) {
             if let Some((recorder, session)) = session {
                 recorder.gone(&session.instance);
             }
-            self.driver.tell_soon(Event::InstanceGone { instance: number, namespaces });
+            let sessions = Arc::clone(&self.sessions);
+            let gone = Event::InstanceGone { instance: number, namespaces };
+            self.driver.tell_soon_and(gone, move || sessions.has_left(&instance));
         }
     }
 

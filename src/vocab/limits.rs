@@ -110,12 +110,23 @@ pub const PUT_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const PLANNER_INBOX: usize = 4_096;
 /// Blocks of used chains that are touched between two looks at the inbox: at most 50 microseconds, by the slowest policy.
 pub const TOUCHED_AT_ONCE: usize = 32;
-/// Used chains that wait to be touched: past it, the next event touches them, whatever it is about.
+/// Used chains that wait to be touched: past it, none is used before some of them are.
 pub const UNTOUCHED_CHAINS_MAX: usize = 64;
 /// Long chains that are offered in parts at the same time: past it, no message is taken in before one is through.
 pub const OFFERS_MAX: usize = 64;
 /// Blocks of an offered chain that the planner goes through in one event: 8 microseconds, 47 where tables grow.
 pub const OFFERED_AT_ONCE: usize = 128;
+/// Blocks, or accounts, that one look at the planner is about: some 30 microseconds.
+pub const INSPECTED_AT_ONCE: usize = 128;
+/// Of what others have finished, what the planner is told between two looks at its inbox: some 30 microseconds.
+pub const FINISHED_AT_ONCE: usize = 32;
+/// Messages that wait for used chains to be touched: past it, none is taken in before one of them was answered.
+pub const HELD_MAX: usize = 64;
+/// Purges and evictions by hand that go on at the same time: past it, no message is taken in before one has ended.
+pub const JOBS_MAX: usize = 64;
+/// Steps that the planner takes in one event of what is too long for one (a purge, what hangs on a block that is lost): 64 blocks
+/// that go, or 2,048 that are looked at, some 60 microseconds either way.
+pub const STEPS_AT_ONCE: usize = 2_048;
 /// Bytes in flight or queued towards a drive as background writes. Past it a write is dropped and counted, the block
 /// stays in RAM only. A drive takes 96 MiB at full speed; the rest absorbs a burst of a long prompt.
 pub const WRITE_QUEUE_BYTES: u64 = 1 << 30;
@@ -162,8 +173,6 @@ pub const EXTENT_CANDIDATES: usize = 8;
 pub const EXTENT_STARVED: u32 = 4;
 /// And the other's must be at least so old: ages of a cache that has just begun to fill say nothing.
 pub const EXTENT_STARVED_LEAST: Duration = Duration::from_secs(60);
-/// Blocks of a lost drive that are let go with one event: some milliseconds of deleted rows.
-pub const LOST_BLOCKS_A_TICK: usize = 4_096;
 /// Hours of which a drive's written bytes are remembered one by one: a wear budget is for a day.
 pub const WEAR_HOURS: usize = 24;
 /// How often the drives' wear is stored: a daemon that is killed forgets a minute of it, and storing it writes nothing
@@ -402,5 +411,5 @@ pub const PUT_CHANNEL: usize = 4;
 pub const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 /// How often the catalog is tried to be opened again after a write of it has failed: some tens of milliseconds each.
 pub const MEND_EVERY: Duration = Duration::from_secs(1);
-/// Rows that could not be deleted and are deleted at a time, once that works again: some milliseconds of the planner's thread.
-pub const UNDELETED_BATCH: usize = 1_024;
+/// Rows of the catalog that one write puts or deletes: a millisecond, and a hundredth of the work of one at a time.
+pub const ROWS_AT_ONCE: usize = 1_024;
