@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvtier::plan::{
-    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PolicyKind, PutId,
-    Removed, Residence, Transfer, Write,
+    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, JobId, Load, Options, Peek, Planner, PolicyKind,
+    PutId, Removed, Residence, Transfer, Write,
 };
 use kvtier::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE, STEPS_AT_ONCE};
 use kvtier::vocab::{BlockKey, LeaseId, Promise, SlotClass, SlotId, TierShape, Timestamp};
@@ -118,6 +118,8 @@ pub(crate) struct World {
     /// Rows of promises.
     pub(crate) promised: BTreeMap<BlockKey, Promise>,
     pub(crate) told: Vec<Told>,
+    /// Jobs that have ended, and what they have removed.
+    pub(crate) ended: BTreeMap<JobId, Removed>,
     pub(crate) numbers: u64,
     pub(crate) events: u64,
     log: blake3::Hasher,
@@ -177,6 +179,7 @@ impl World {
             lost_drives: BTreeSet::new(),
             promised: BTreeMap::new(),
             told: Vec::new(),
+            ended: BTreeMap::new(),
             temper,
             chance,
             options,
@@ -221,15 +224,14 @@ impl World {
     }
 
     /// All of it goes on as far as it can; the answer of a job that has ended with it is what that has removed.
-    pub(crate) fn settle(&mut self, mut answer: Answer) -> Answer {
+    pub(crate) fn settle(&mut self, answer: Answer) -> Answer {
         while self.planner.is_working() {
-            if let Answer::Proceeded(Some((job, removed))) = self.proceed()
-                && answer == Answer::Removing(job)
-            {
-                answer = Answer::Removed(removed);
-            }
+            self.proceed();
         }
-        answer
+        match answer {
+            Answer::Removing(job) => self.ended.remove(&job).map_or(answer, Answer::Removed),
+            answer => answer,
+        }
     }
 
     /// What was removed: it waits for the job's end, while commands end.
@@ -269,6 +271,9 @@ impl World {
             self.drop_leaked();
         }
         self.note(&answer);
+        if let Answer::Proceeded(Some((job, removed))) = answer {
+            self.ended.insert(job, removed);
+        }
         // The blocks of a lost drive go one by one, each with its own news of what hangs on it.
         if makes_no_room && self.lost_drives.is_empty() {
             Self::audit_news(&commands);
