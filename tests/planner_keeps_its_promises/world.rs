@@ -264,7 +264,7 @@ impl World {
             || matches!(event, Event::Wrote { .. } | Event::Loaded { .. } | Event::Peeked { .. });
         let wants_room = matches!(event, Event::Need { .. } | Event::Want { .. });
         let mut commands = Vec::new();
-        let (before, name) = (self.before(&event), format!("{event:?}"));
+        let (before, name, open) = (self.before(&event), format!("{event:?}"), self.planner.is_working());
         let answer = self.planner.on(self.now, event, &mut commands);
         self.audit_quotas(&before, &name);
         if wants_room {
@@ -278,7 +278,8 @@ impl World {
         if makes_no_room && self.lost_drives.is_empty() {
             Self::audit_news(&commands);
         }
-        if !loses {
+        // What hangs on a block that has gone is told with whatever comes first.
+        if !(loses || open) {
             self.audit_evictions(&commands);
         }
         self.take_all(commands);
