@@ -42,6 +42,23 @@ pub(crate) struct Temper {
     pub(crate) lingers: bool,
 }
 
+impl Temper {
+    fn of(chance: &mut Chance) -> Self {
+        Self {
+            write_troubles: chance.pick(&[0, 0, 5, 40]),
+            read_troubles: chance.pick(&[0, 0, 5, 25]),
+            contradictions: chance.pick(&[0, 0, 5, 20]),
+            haste: chance.pick(&[20, 45, 45, 70]),
+            delay: chance.pick(&[0, 5, 40]),
+            purges: chance.pick(&[0, 0, 1, 3]),
+            restarts: chance.pick(&[0, 0, 5, 15]),
+            losses: chance.pick(&[0, 2, 5]),
+            tenants: chance.pick(&[0, 0, 4, 12]),
+            lingers: chance.chance(1, 2),
+        }
+    }
+}
+
 /// A command under way.
 #[derive(Debug)]
 pub(crate) enum Job {
@@ -162,18 +179,7 @@ impl World {
             policy: PolicyKind::ALL[seed as usize % PolicyKind::ALL.len()],
             ..Options::new(ram, nvme)
         };
-        let temper = Temper {
-            write_troubles: chance.pick(&[0, 0, 5, 40]),
-            read_troubles: chance.pick(&[0, 0, 5, 25]),
-            contradictions: chance.pick(&[0, 0, 5, 20]),
-            haste: chance.pick(&[20, 45, 45, 70]),
-            delay: chance.pick(&[0, 5, 40]),
-            purges: chance.pick(&[0, 0, 1, 3]),
-            restarts: chance.pick(&[0, 0, 5, 15]),
-            losses: chance.pick(&[0, 2, 5]),
-            tenants: chance.pick(&[0, 0, 4, 12]),
-            lingers: chance.chance(1, 2),
-        };
+        let temper = Temper::of(&mut chance);
         Self {
             prompts: Prompts::grow(&mut chance),
             lost_drives: BTreeSet::new(),
