@@ -130,9 +130,12 @@ impl Planner {
         broken.map_or(hit, |broken| broken.saturating_sub(first).min(hit))
     }
 
-    /// Whether a block that counts as readable is to go: a purge is still to come to it, or only a drive that is lost has it.
+    /// Whether a block that counts as readable is to go: a purge is still to come to it, or a drive that is lost has it, and RAM has not, or
+    /// what reads it there will take its copy along.
     fn is_going(&self, number: u32) -> bool {
-        self.is_being_purged(number) || (self.catalog[number].ram != Ram::Resident && self.is_on_lost_drive(number))
+        let is_read = || self.catalog.active(number).reads > 0;
+        let lacks_ram = || self.catalog[number].ram != Ram::Resident || is_read();
+        self.is_being_purged(number) || (self.is_on_lost_drive(number) && lacks_ram())
     }
 
     /// Whether NVMe has a block on a drive that was lost, which is not yet swept.

@@ -234,10 +234,8 @@ impl World {
         while self.planner.is_working() {
             self.proceed();
         }
-        match answer {
-            Answer::Removing(job) => self.ended.remove(&job).map_or(answer, Answer::Removed),
-            answer => answer,
-        }
+        let Answer::Removing(job) = answer else { return answer };
+        self.ended.remove(&job).map_or(answer, Answer::Removed)
     }
 
     /// What was removed: it waits for the job's end, while commands end.
