@@ -1,5 +1,6 @@
 //! Settles a second, each on the drive before it is acknowledged, through gRPC on a Unix socket (claim: at least 5 thousand
-//! with 64 in flight); beside them the syncs of the drive that holds the ledger.
+//! with 64 in flight), and the same of requests that bill what they were delivered; beside them the syncs of the drive that
+//! holds the ledger.
 
 #![expect(
     clippy::expect_used,
@@ -23,6 +24,14 @@ fn main() {
         for (in_flight, count) in [(1, 500), (64, 20_000), (256, 20_000)] {
             let a_second = count as f64 / meter.settle(in_flight, count).as_secs_f64();
             println!("  {in_flight:3} in flight: {a_second:6.0} settles a second, {:.1} a sync", a_second / syncs);
+        }
+        for in_flight in [64, 256] {
+            meter.deliver(20_000);
+            let a_second = 20_000.0 / meter.settle(in_flight, 20_000).as_secs_f64();
+            println!(
+                "  {in_flight:3} in flight: {a_second:6.0} settles of hits a second, {:.1} a sync",
+                a_second / syncs
+            );
         }
     }
     let began = Instant::now();

@@ -12,6 +12,9 @@ mod planner;
 #[cfg(test)]
 #[path = "../benches/bodies/reopen.rs"]
 mod reopen;
+#[cfg(test)]
+#[path = "../benches/bodies/stall.rs"]
+mod stall;
 
 #[cfg(test)]
 mod tests {
@@ -25,7 +28,7 @@ mod tests {
 
     use kvtier::plan::PolicyKind;
 
-    use super::{hashing, lookup, planner, reopen};
+    use super::{hashing, lookup, planner, reopen, stall};
 
     #[test]
     fn the_planner_bench_replays_its_trace() {
@@ -100,6 +103,24 @@ mod tests {
             assert!(best[kind].at(1.0) <= first[kind].at(1.0), "{kind}");
         }
         assert!(!first.contains_key("other"));
+    }
+
+    #[test]
+    fn the_stall_bench_stores_evicts_inspects_and_purges_beside_its_lookups() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blocks, purged) = (100 * stall::CHAIN, 10 * stall::CHAIN);
+        let full = stall::Full::start(folder.path(), blocks, purged, Duration::from_millis(1));
+        let beside = stall::Beside { puts: true, inspect_every: Some(Duration::from_millis(1)), purge: true };
+        let seen = full.look(Duration::from_millis(300), beside);
+        assert!(
+            seen.turns.count() > 0 && !seen.lookups.is_empty() && seen.inspections > 0 && seen.stored > 0,
+            "{seen:?}"
+        );
+        assert!(seen.lookup(0.5) <= seen.lookup(1.0) && seen.turns.at(0.5) <= seen.turns.max());
+        // Some of them may have gone for what was put.
+        assert!(seen.purged.is_some_and(|(gone, _)| gone <= u64::from(purged)), "{seen:?}");
+        full.look(Duration::from_millis(300), stall::Beside { puts: true, ..stall::Beside::default() });
+        full.stop();
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kvtier::client::Client;
-use kvtier::offline::verify;
+use kvtier::offline::{audit, verify};
 use kvtier::tiers::Catalog;
 
 use fixture::{BLOCKS, SERVE};
@@ -71,6 +71,13 @@ async fn a_folder_of_format_1_opens_and_every_block_and_bill_in_it_is_right() {
         let report = verify(&data, |_, _| {}).unwrap();
         let wrong = (report.corrupt, report.stale, report.orphaned, report.undecodable_rows);
         assert_eq!((report.blocks, wrong), (BLOCKS, (0, 0, 0, 0)), "{start} start: {report:#?}");
+        let audit = audit(&data).unwrap();
+        let unproven = (audit.deliveries.unproven_records, audit.deliveries.unproven_tokens);
+        assert_eq!(
+            (audit.differences, unproven),
+            (0, (1, 80)),
+            "what was settled that day names no request: {audit:?}"
+        );
     }
 }
 

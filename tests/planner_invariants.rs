@@ -15,6 +15,9 @@ mod restart;
 #[cfg(test)]
 #[path = "planner_invariants/retention.rs"]
 mod retention;
+#[cfg(test)]
+#[path = "planner_invariants/steps.rs"]
+mod steps;
 
 #[cfg(test)]
 mod tests {

@@ -1,13 +1,17 @@
 //! Settles from 64 tasks, repeated, raced and cut off, while the daemon is killed again and again: in the end the sum of the
 //! records is the sum of the distinct settles, to the token, and the audit is clean.
 //!
-//! `KVTIER_SETTLES` sets how many calls are made, `KVTIER_KILLS` how often the daemon dies, `KVTIER_SETTLE_SEED` the seed. The
-//! seed fixes what each task asks for, not how the tasks meet.
+//! And deliveries that 64 clients settle under several ids each: no more of any is billed than was delivered.
+//!
+//! `KVTIER_SETTLES` sets how many calls are made, `KVTIER_DELIVERIES` of how many deliveries, `KVTIER_KILLS` how often the daemon
+//! dies, `KVTIER_SETTLE_SEED` the seed. The seed fixes what each task asks for, not how the tasks meet.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
 #![expect(clippy::print_stderr, reason = "figures of a run belong beside its result")]
 #![expect(clippy::disallowed_methods, reason = "the environment makes a run longer")]
 
+#[path = "settle_torture/claims.rs"]
+mod claims;
 #[path = "shared/process.rs"]
 mod process;
 #[path = "settle_torture/tasks.rs"]
@@ -18,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use claims::{Claimer, Claims};
 use kvtier::client::{Client, UsageFilter, UsageRecord};
 use kvtier::replay::live::namespace_spec;
 use kvtier::vocab::{Fingerprint, NamespaceName};
@@ -26,6 +31,7 @@ use tasks::{Shared, Task, request};
 use tokio::task::JoinSet;
 
 const SETTLES: u64 = 4_000;
+const DELIVERIES: u64 = 800;
 const KILLS: u64 = 2;
 const SEED: u64 = 5;
 const TASKS: u64 = 64;
@@ -139,4 +145,73 @@ async fn records(client: &Client) -> BTreeMap<u64, UsageRecord> {
         assert!(before.is_none(), "{number} is billed twice");
     }
     records
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_of_a_delivery_is_billed_than_it_had_whoever_settles_it_and_whatever_happens() {
+    let settles = number("KVTIER_SETTLES").unwrap_or(SETTLES);
+    let deliveries = number("KVTIER_DELIVERIES").unwrap_or(DELIVERIES);
+    let kills = number("KVTIER_KILLS").unwrap_or(KILLS);
+    let dir = tempfile::tempdir().unwrap();
+    let claims = Arc::new(Claims::default());
+    for round in 0..=kills {
+        let (mut process, client, fingerprint, address) = serve(dir.path()).await;
+        claims::store(&client, fingerprint).await;
+        let until = settles * (round + 1) / (kills + 1);
+        let mut running = JoinSet::new();
+        for task in 0..TASKS {
+            let (name, address, claims) = (format!("engine-{round}-{task}"), address.clone(), Arc::clone(&claims));
+            running.spawn(async move {
+                let to_deliver = deliveries.div_ceil(TASKS * (kills + 1));
+                let claimer = Claimer::connect(&name, &address, fingerprint, to_deliver, &claims).await;
+                if let Some(claimer) = claimer {
+                    claimer.run(if round == kills { until } else { u64::MAX }).await;
+                }
+            });
+        }
+        if round < kills {
+            let reached = async {
+                while claims.calls.load(Ordering::Relaxed) < until {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, reached).await.expect("settles go on");
+            process.kill();
+        }
+        running.join_all().await;
+    }
+    let (process, client, ..) = serve(dir.path()).await;
+    let billed = billed_by_delivery(&client, &claims).await;
+    let total = client.summarize_usage(&UsageFilter::default()).await.unwrap().total.unwrap();
+    drop(process);
+    let audit = kvtier::offline::audit(&dir.path().join("data")).unwrap();
+    assert_eq!(audit.differences, 0, "{:?}", audit.examples);
+    let joined = audit.deliveries;
+    assert_eq!((joined.billed_tokens, total.hit_tokens, joined.unproven_records), (billed, billed, 0));
+    assert!(billed > 0 && billed <= joined.delivered_tokens, "{joined:?}");
+    let delivered: u64 = claims.deliveries.lock().unwrap().iter().map(|delivery| delivery.tokens).sum();
+    assert!(joined.delivered_tokens <= delivered, "{joined:?}, {delivered} were delivered");
+    eprintln!("{claims}; {billed} of {delivered} tokens billed, {} deliveries with an owner", joined.billed);
+    claims.check_it_was_a_torture();
+}
+
+/// Tokens that are billed as hits, after a look at each delivery on its own: at all records of its request.
+async fn billed_by_delivery(client: &Client, claims: &Claims) -> u64 {
+    let mut billed: BTreeMap<(String, String), i64> = BTreeMap::new();
+    let mut settled = claims.settled.lock().unwrap().clone();
+    let mut export = client.export_usage(Some(0)).await.unwrap();
+    while let Some(record) = export.next().await.unwrap() {
+        if let Some(acknowledged) = settled.remove(&record.billing_id) {
+            assert_eq!(record.hit_tokens, acknowledged, "as it was acknowledged: {record:?}");
+        }
+        *billed.entry((record.instance, record.request_id)).or_default() += record.hit_tokens;
+    }
+    assert_eq!(settled, BTreeMap::new(), "acknowledged, and not there");
+    let deliveries = claims.deliveries.lock().unwrap();
+    for delivery in deliveries.iter() {
+        let key = (delivery.instance.to_string(), delivery.request.to_string());
+        let tokens = billed.get(&key).copied().unwrap_or_default();
+        assert!((0..=delivery.tokens.cast_signed()).contains(&tokens), "{tokens} billed of {delivery:?}");
+    }
+    billed.values().sum::<i64>().unsigned_abs()
 }

@@ -29,7 +29,7 @@ def compile_protos(out):
     if protoc.main(["protoc", f"-I{protos}", f"--python_out={out}", f"--grpc_python_out={out}", *files]):
         sys.exit("the contract does not compile")
     sys.path.insert(0, out)
-    names = ["chain_pb2", "session_pb2", "session_pb2_grpc", "cache_pb2", "cache_pb2_grpc"]
+    names = ["chain_pb2", "session_pb2", "session_pb2_grpc", "cache_pb2", "cache_pb2_grpc", "usage_pb2", "usage_pb2_grpc"]
     return [importlib.import_module(f"kvtier.v1.{name}") for name in names]
 
 
@@ -76,15 +76,22 @@ def fetch(cache, messages, session, chain):
     return [bytes(blocks[block]) for block in sorted(blocks)], end
 
 
-def check(server, out):
+def connect(server):
+    """A channel to the daemon."""
     import grpc
 
-    chains, sessions, sessions_grpc, caches, caches_grpc = compile_protos(out)
     options = [("grpc.max_receive_message_length", MESSAGE_MAX), ("grpc.max_send_message_length", MESSAGE_MAX)]
     if server.startswith("unix:"):
         # For a Unix socket grpcio names the path as authority, with % in it, which HTTP/2 in Rust refuses.
         options.append(("grpc.default_authority", "localhost"))
-    with grpc.insecure_channel(server, options) as channel:
+    return grpc.insecure_channel(server, options)
+
+
+def check(server, out):
+    import grpc
+
+    chains, sessions, sessions_grpc, caches, caches_grpc, *_ = compile_protos(out)
+    with connect(server) as channel:
         presence, cache = sessions_grpc.SessionsStub(channel), caches_grpc.CacheStub(channel)
         who = sessions.OpenSessionRequest(instance=str(uuid.uuid4()), process="check", protocol_revision=1)
         events = presence.OpenSession(who)

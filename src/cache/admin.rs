@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::TurnTimes;
 use super::chain::Chain;
 use super::drives::DriveStatus;
 use super::error::Error;
 use super::names::Namespace;
 use super::record::Recorder;
 use super::scrub::ScrubStatus;
-use super::{Cache, ProcessCost, unexpected};
+use super::{Cache, ProcessCost};
 use crate::ledger::LedgerFill;
-use crate::plan::{AdmissionKind, Answer, Counters, Event, Filter, Holdings, Inspection, Planner, PolicyKind};
-use crate::vocab::limits::INSPECT_ROWS_MAX;
+use crate::plan::{AdmissionKind, Counters, Event, Filter, Holdings, Inspection, Planner, PolicyKind};
+use crate::vocab::limits::{INSPECT_ROWS_MAX, INSPECTED_AT_ONCE};
 use crate::vocab::{BlockKey, ByteCount};
 
 /// The state of the cache now.
@@ -44,6 +45,8 @@ pub struct Status {
     pub process: Option<ProcessCost>,
     /// What is evicted first, and what is written to NVMe.
     pub rules: (PolicyKind, AdmissionKind),
+    /// How long the planner's turns have taken.
+    pub turns: TurnTimes,
     /// What is read to find blocks that went bad.
     pub scrub: ScrubStatus,
     /// How full the ledger is; `None` where it can't be read.
@@ -93,6 +96,7 @@ impl Cache {
             write_amplification: self.write_amplification(),
             process: ProcessCost::now(),
             rules: self.rules,
+            turns: self.driver.turns(),
             scrub: self.scrub.status(),
             tokens: self.meter.tokens(),
             ledger: self.ledger_fill(),
@@ -138,19 +142,26 @@ impl Cache {
                 format!("chain names {} blocks, an answer has {INSPECT_ROWS_MAX}: send it in pieces", keys.len());
             return Err(Error::Invalid(rule));
         }
-        let look = move |planner: &Planner| keys.iter().map(|key| (*key, planner.inspect(key))).collect();
-        self.driver.look(look).await
+        let mut rows = Vec::with_capacity(keys.len());
+        for from in (0..keys.len()).step_by(INSPECTED_AT_ONCE) {
+            let keys = Arc::clone(&keys);
+            let look = move |planner: &Planner| -> Vec<_> {
+                let some = keys[from..].iter().take(INSPECTED_AT_ONCE);
+                some.map(|key| (*key, planner.inspect(key))).collect()
+            };
+            rows.extend(self.driver.look(look).await?);
+        }
+        Ok(rows)
     }
 
-    /// Erases what matches: blocks and payload bytes.
+    /// Erases what matches: blocks and payload bytes. When it returns, none of it can be read, also not after a restart. What is
+    /// put meanwhile may be erased, too.
     ///
     /// # Errors
-    /// When the daemon is stopping.
+    /// When rows can't be deleted now, or the daemon is stopping.
     pub async fn purge(&self, filter: Filter) -> Result<(u64, u64), Error> {
-        match self.driver.ask(Event::Purge(filter)).await? {
-            Answer::Removed { blocks, bytes, .. } => Ok((blocks, bytes)),
-            answer => Err(unexpected(&answer)),
-        }
+        let removed = self.driver.remove(Event::Purge(filter)).await?;
+        Ok((removed.blocks, removed.bytes))
     }
 
     /// Waits until background work is done; false when time ran out.

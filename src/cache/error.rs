@@ -31,7 +31,7 @@ pub enum Error {
     /// What the request names is not there.
     #[error("{0}")]
     Absent(String),
-    /// The same identity was settled with other numbers.
+    /// The same identity was settled with other numbers, or another one has the delivery.
     #[error("{0}")]
     Conflict(String),
     /// A limit is reached: come again later.

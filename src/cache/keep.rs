@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
@@ -115,12 +115,23 @@ impl Cache {
     /// Has the drives and the index keep it over a power cut.
     async fn note(&self, deepest: BlockKey, promise: Promise) -> Result<(), NotKept> {
         let Some(nvme) = self.nvme.clone() else { return Err("this daemon has no NVMe tier".into()) };
-        let write = move || nvme.catalog().put_promise(&deepest, &promise, true);
-        match tokio::task::spawn_blocking(write).await {
+        let (reply, written) = oneshot::channel();
+        nvme.rows().promise_synced(deepest, promise, move |written| drop(reply.send(written)));
+        match written.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(format!("the promise can't be written: {error}")),
-            Err(error) => Err(format!("the promise can't be written: {error}")),
+            Err(_) => Err("the promise can't be written: the daemon is stopping".into()),
         }
+    }
+
+    /// Waits until the index has what was noted before: nobody is to be told what a restart would take back.
+    async fn until_rows_are_written(&self) {
+        let Some(nvme) = &self.nvme else { return };
+        let (reply, written) = oneshot::channel();
+        nvme.rows().passed(move |_| {
+            reply.send(()).ok();
+        });
+        written.await.ok();
     }
 
     /// Nobody was told of it.
@@ -160,7 +171,10 @@ impl Cache {
     /// When the daemon is stopping.
     pub async fn unpin_chain(&self, chain: &Chain) -> Result<bool, Error> {
         match self.driver.ask(Event::Unkeep { deepest: deepest(chain)?, pin: true }).await? {
-            Answer::Unkept(was) => Ok(was),
+            Answer::Unkept(was) => {
+                self.until_rows_are_written().await;
+                Ok(was)
+            }
             answer => Err(unexpected(&answer)),
         }
     }

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::Cache;
 use super::chain::Chain;
-use super::delivery::Sent;
+use super::delivery::{Age, Sent};
 use super::error::Error;
 use super::flight::{Landing, Waiter};
-use super::{Cache, unexpected};
 use crate::ledger::DeliveryReceipt;
-use crate::plan::{Answer, Event, Peek, Transfer};
+use crate::plan::{Event, Peek, Removed, Transfer};
 use crate::session::Session;
 use crate::tiers::{Place, ReadDone, ReadError, ReadInto};
 use crate::vocab::limits::FETCH_READ_AHEAD;
@@ -140,18 +140,22 @@ impl Cache {
     /// Records what was delivered, and signs it.
     pub(super) fn deliver(&self, request: &FetchRequest, outcome: FetchOutcome, sent: &Sent) -> Fetched {
         let chain = &request.chain;
-        let of = (&request.session.instance, &request.request);
-        let delivered = self.deliveries.add(&chain.tenant, of, sent, chain.namespace.spec.block_tokens);
+        let of = (&chain.tenant, &request.session.instance, &request.request);
+        let (now, forgotten) = (self.clock.now(), self.ledger.as_ref().and_then(|ledger| ledger.forgotten()));
+        let age = Age { now, forgotten };
+        let proof = self.deliveries.add(of, sent, chain.namespace.spec.block_tokens, age);
         let nvme = count(sent.from_nvme.iter().filter(|nvme| **nvme).count());
         let blocks = count(sent.from_nvme.len());
         self.meter.delivered(blocks, nvme);
         let receipt = self.ledger.as_ref().map(|ledger| {
             ledger.receipt_key().sign(&DeliveryReceipt {
+                tenant: chain.tenant.clone(),
                 instance: request.session.instance.clone(),
                 request_id: request.request.clone(),
                 fingerprint: chain.namespace.fingerprint,
-                delivered,
-                issued: self.clock.now(),
+                delivered: proof.delivered,
+                since: proof.since,
+                issued: now,
                 nonce: DeliveryReceipt::fresh_nonce(),
             })
         });
@@ -265,10 +269,8 @@ impl Cache {
     /// # Errors
     /// When the daemon is stopping.
     pub async fn evict(&self, key: BlockKey) -> Result<(u64, u64, u64), Error> {
-        match self.driver.ask(Event::Evict { key }).await? {
-            Answer::Removed { blocks, bytes, kept } => Ok((blocks, bytes, kept)),
-            answer => Err(unexpected(&answer)),
-        }
+        let Removed { blocks, bytes, kept } = self.driver.remove(Event::Evict { key }).await?;
+        Ok((blocks, bytes, kept))
     }
 }
 

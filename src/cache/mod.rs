@@ -14,7 +14,6 @@ mod error;
 mod flight;
 pub mod flush;
 pub mod footprint;
-mod index;
 pub mod keep;
 pub mod load;
 pub mod load_into;
@@ -46,6 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use chain::{Chain, Keys};
+pub use driver::TurnTimes;
 pub use error::Error;
 pub use names::{Names, Namespace};
 pub use start::{Parts, StartError};
@@ -138,11 +138,13 @@ impl Cache {
         // After it: what a call under way begins meanwhile finds the session gone, or is found here.
         self.end_tickets_of(id);
         self.end_reservations_of(id);
-        if let Some(Gone { number, namespaces }) = gone {
+        if let Some(Gone { instance, number, namespaces }) = gone {
             if let Some((recorder, session)) = session {
                 recorder.gone(&session.instance);
             }
-            self.driver.tell_soon(Event::InstanceGone { instance: number, namespaces });
+            let sessions = Arc::clone(&self.sessions);
+            let gone = Event::InstanceGone { instance: number, namespaces };
+            self.driver.tell_soon_and(gone, move || sessions.has_left(&instance));
         }
     }
 

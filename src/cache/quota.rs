@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::error::Error;
 use super::{Cache, unexpected};
 use crate::plan::{AccountHoldings, Answer, Event, Planner};
+use crate::vocab::limits::INSPECTED_AT_ONCE;
 use crate::vocab::{AccountId, AccountName, Quota, TierQuota};
 
 /// What of a quota is to change; the rest stays.
@@ -63,7 +64,7 @@ impl Cache {
     }
 
     async fn holdings_of(&self, account: AccountId) -> Result<AccountHoldings, Error> {
-        let known = self.driver.look(Planner::accounts).await?;
+        let (known, _) = self.driver.look(move |planner| planner.accounts_among(account, 1)).await?;
         let nothing = AccountHoldings { account, ram_bytes: 0, nvme_bytes: 0, kept_bytes: 0, quota: Quota::default() };
         Ok(known.into_iter().find(|known| known.account == account).unwrap_or(nothing))
     }
@@ -80,7 +81,14 @@ impl Cache {
     /// # Errors
     /// When the daemon is stopping.
     pub async fn accounts(&self) -> Result<Vec<AccountStatus>, Error> {
-        let known = self.driver.look(Planner::accounts).await?;
+        let (mut known, mut from, mut all) = (Vec::new(), 0, 1);
+        while from < all {
+            let first = AccountId(u16::try_from(from).unwrap_or(u16::MAX));
+            let look = move |planner: &Planner| planner.accounts_among(first, INSPECTED_AT_ONCE);
+            let (some, numbers) = self.driver.look(look).await?;
+            known.extend(some);
+            (from, all) = (from + INSPECTED_AT_ONCE, numbers);
+        }
         let named =
             known.into_iter().filter_map(|holdings| Some((self.names.account_name(holdings.account)?, holdings)));
         let named: BTreeMap<AccountName, AccountHoldings> = named.collect();

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 use super::Cache;
+use super::delivery::Proof;
 use super::error::Error;
 use crate::ledger::{
-    AcknowledgeError, Acknowledged, Amendment, Delivered, Grouping, Ledger, LedgerError, LedgerFill, SettleError,
-    Settled, Settlement, Truth, UsageFilter, UsageRecord, UsageSummary,
+    AcknowledgeError, Acknowledged, Amendment, Grouping, Ledger, LedgerError, LedgerFill, ReceiptError, ReceiptFlaw,
+    ReceiptKey, SettleError, Settled, Settlement, Truth, UsageFilter, UsageRecord, UsageSummary,
 };
 use crate::vocab::{BillingId, Fingerprint, InstanceId, RequestId, TenantName, TokenCount, UsageDetail};
 
@@ -64,25 +65,28 @@ impl Cache {
     /// Settles a request; durable when it returns.
     ///
     /// # Errors
-    /// When it claims more than was delivered, contradicts an earlier settle, or the ledger can't take it.
+    /// When it claims more than was delivered or what another billing id has, contradicts an earlier settle, or the ledger can't
+    /// take it.
     pub async fn settle(&self, settle: Settle) -> Result<Settled, Error> {
         let Some(ledger) = &self.ledger else {
             return Err(Error::Broken("the ledger is unreadable: billing is refused while caching goes on".into()));
         };
-        let Some(namespace) = self.names.namespace(&settle.fingerprint) else {
-            return Err(Error::UnknownNamespace(settle.fingerprint));
-        };
         if let Some(recorder) = &self.recorder {
             recorder.output(&settle.instance, &settle.request, settle.output_tokens.0);
         }
+        let namespace = self.names.namespace(&settle.fingerprint);
+        let (proof, flaw) = self.proof(ledger.receipt_key(), &settle);
         let settlement = Settlement {
-            delivered: self.delivered(&settle)?,
+            delivered: proof.delivered,
+            delivered_since: proof.since,
+            flaw,
             tenant: settle.tenant,
             billing_id: settle.billing_id,
             attempt: settle.attempt,
             instance: settle.instance,
+            request_id: Some(settle.request),
             fingerprint: settle.fingerprint,
-            namespace: namespace.name.clone(),
+            namespace: namespace.map(|namespace| namespace.name.clone()),
             prompt_tokens: settle.prompt_tokens,
             cached_tokens: settle.cached_tokens,
             attested_tokens: settle.attested_tokens,
@@ -111,24 +115,17 @@ impl Cache {
     }
 
     /// The most that any proof says: receipts hold all that was delivered to their request so far, so that presenting
-    /// two of them adds nothing.
-    fn delivered(&self, settle: &Settle) -> Result<Delivered, Error> {
+    /// two of them adds nothing. A receipt that proves nothing is told beside it: to a settle that is repeated it does not matter.
+    fn proof(&self, key: &ReceiptKey, settle: &Settle) -> (Proof, Option<ReceiptFlaw>) {
         let mut most = self.deliveries.of(&settle.tenant, &settle.instance, &settle.request);
-        let Some(ledger) = &self.ledger else { return Ok(most) };
         for (at, bytes) in settle.receipts.iter().enumerate() {
-            let invalid = |why: &dyn std::fmt::Display| Error::Invalid(format!("receipts[{at}]: {why}"));
-            let receipt = ledger.receipt_key().verify(bytes).map_err(|error| invalid(&error))?;
-            let of_this = receipt.instance == settle.instance
-                && receipt.request_id == settle.request
-                && receipt.fingerprint == settle.fingerprint;
-            if !of_this {
-                return Err(invalid(&"is of another instance, request_id or fingerprint"));
-            }
-            if receipt.delivered.total() > most.total() {
-                most = receipt.delivered;
+            match proven(key, settle, bytes) {
+                Ok(proof) if proof.delivered.total() > most.delivered.total() => most = proof,
+                Ok(_) => {}
+                Err(why) => return (most, Some(ReceiptFlaw { at, why })),
             }
         }
-        Ok(most)
+        (most, None)
     }
 
     /// Settled usage, summed over what the grouping does not name.
@@ -193,6 +190,12 @@ impl Cache {
     }
 }
 
+fn proven(key: &ReceiptKey, settle: &Settle, bytes: &[u8]) -> Result<Proof, ReceiptError> {
+    let receipt = key.verify(bytes)?;
+    receipt.check(&settle.tenant, (&settle.instance, &settle.request), &settle.fingerprint)?;
+    Ok(Proof { delivered: receipt.delivered, since: receipt.since })
+}
+
 async fn answered(settled: oneshot::Receiver<Result<Settled, SettleError>>) -> Result<Settled, Error> {
     let stopped = || Error::Broken("the ledger has stopped: billing is refused while caching goes on".into());
     Ok(settled.await.map_err(|_| stopped())??)
@@ -206,14 +209,21 @@ impl From<SettleError> for Error {
     fn from(error: SettleError) -> Self {
         let message = error.to_string();
         match error {
-            SettleError::ClaimsMore { .. } => Self::Refused(message),
-            SettleError::Conflict { .. } => Self::Conflict(message),
+            SettleError::ClaimsMore { .. } | SettleError::Forgotten { .. } | SettleError::Ahead { .. } => {
+                Self::Refused(message)
+            }
+            SettleError::Conflict { .. }
+            | SettleError::Consumed(_)
+            | SettleError::Attempt { .. }
+            | SettleError::NamesCorrection { .. }
+            | SettleError::NamesSettle(_) => Self::Conflict(message),
             SettleError::Busy | SettleError::Full { .. } => Self::Full(message),
             SettleError::Unavailable(_) => Self::Broken(message),
-            SettleError::NothingToCorrect(_) => Self::Absent(message),
+            SettleError::NothingToCorrect(_) | SettleError::UnknownNamespace(_) => Self::Absent(message),
             SettleError::CorrectsCorrection(_)
             | SettleError::Unchanged(_)
             | SettleError::Reason(_)
+            | SettleError::Receipt(_)
             | SettleError::Decode { .. }
             | SettleError::Classes { .. }
             | SettleError::ExceedsPrompt { .. }

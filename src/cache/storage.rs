@@ -8,11 +8,22 @@ use super::error::Error;
 use crate::ledger::{StorageKey, StorageRow};
 use crate::plan::{Planner, StoredBlocks};
 use crate::vocab::NamespaceId;
+use crate::vocab::limits::INSPECTED_AT_ONCE;
 
 impl Cache {
     /// Tokens that are held now; nothing where the daemon is stopping.
     pub(super) async fn stored_tokens(&self) -> BTreeMap<StorageKey, u64> {
-        let stored = self.driver.look(Planner::stored).await.unwrap_or_default();
+        let mut stored: Vec<StoredBlocks> = Vec::new();
+        loop {
+            let after = stored.last().map(|last| (last.account, last.namespace));
+            let look = move |planner: &Planner| planner.stored_after(after, INSPECTED_AT_ONCE);
+            let Ok(some) = self.driver.look(look).await else { return BTreeMap::new() };
+            let is_last = some.len() < INSPECTED_AT_ONCE;
+            stored.extend(some);
+            if is_last {
+                break;
+            }
+        }
         let known = self.names.namespaces();
         let known: HashMap<NamespaceId, _> = known.iter().map(|namespace| (namespace.id, namespace)).collect();
         let mut tokens = BTreeMap::new();

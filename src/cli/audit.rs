@@ -1,4 +1,4 @@
-//! `kvtier usage audit`: whether records, identities and sums of a stopped folder's ledger agree.
+//! `kvtier usage audit`: whether records, identities, deliveries and sums of a stopped folder's ledger agree.
 
 use std::path::PathBuf;
 
@@ -154,7 +154,7 @@ fn lines(examples: &[String]) -> String {
 
 fn text(report: &AuditReport) -> String {
     let tokens = |name: &str, number: i64, meaning: &str| [name.to_owned(), signed(number), meaning.to_owned()];
-    let found = &report.divergences;
+    let (found, joined) = (&report.divergences, &report.deliveries);
     let rows = vec![
         row("records", report.records, "settled requests"),
         row("identities", report.identities, "tenant and billing id: one a record"),
@@ -163,7 +163,17 @@ fn text(report: &AuditReport) -> String {
         tokens("prompt tokens", report.prompt_tokens, "hit, attested and computed"),
         tokens("hit tokens", report.hit_tokens, "delivered and skipped"),
         row("deleted", report.deleted, "of all these: acknowledged, old, and still in the sums"),
-        row("refused claims", found.overclaimed_requests, "an engine claimed more than was delivered: not billed"),
+        row("deliveries", joined.known, "of requests, that the kept records tell of"),
+        row("… their tokens", joined.delivered_tokens, "delivered"),
+        row("… billed", joined.billed, "by one billing id each"),
+        row("… billed tokens", joined.billed_tokens, "as hits, with corrections: never more than was delivered"),
+        row("not proven", joined.unproven_records, "records with hits from before deliveries were kept"),
+        row("… their tokens", joined.unproven_tokens, "billed as hits"),
+        row(
+            "refused claims",
+            found.overclaimed_requests,
+            "to more than was delivered, or to what another has: not billed",
+        ),
         row("… their tokens", found.overclaimed_tokens, "too many"),
         row("unclaimed", found.unclaimed_requests, "more was delivered than the engine claimed: its claim is billed"),
         row("… their tokens", found.unclaimed_tokens, "delivered and not billed"),

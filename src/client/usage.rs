@@ -23,7 +23,7 @@ pub struct Settle {
     pub tenant: TenantName,
     /// The request as the bill names it.
     pub billing_id: BillingId,
-    /// Which try of the request this was.
+    /// Which try of the request this is the usage of, by the gateway's own count; the same whenever the settle is repeated.
     pub attempt: u32,
     /// The engine instance that served it.
     pub instance: InstanceId,
@@ -33,7 +33,7 @@ pub struct Settle {
     pub fingerprint: Fingerprint,
     /// Tokens of the prompt.
     pub prompt_tokens: u64,
-    /// Tokens that the engine took from kvtier: at most what was delivered.
+    /// Tokens that the engine took from kvtier: at most what was delivered; 0 where another billing id has the delivery.
     pub cached_tokens: u64,
     /// Tokens that the engine skipped from its own GPU cache.
     pub attested_tokens: u64,
@@ -72,10 +72,12 @@ pub struct UsageFilter {
 }
 
 impl Client {
-    /// Settles a request: durable when it returns, and the same call again changes nothing.
+    /// Settles a request: durable when it returns, and the same call again changes nothing. After a lost answer make the very same
+    /// call again, never one with a fresh billing id.
     ///
     /// # Errors
-    /// When it claims more than was delivered, contradicts an earlier settle, or the ledger can't take it.
+    /// When it claims more than was delivered or what another billing id has, contradicts an earlier settle, or the ledger
+    /// can't take it.
     pub async fn settle(&self, settle: &Settle) -> Result<Settled, ClientError> {
         self.settle_granted(settle, "").await
     }

@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLab
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::cache::TurnTimes;
 use crate::cache::admin::Status;
 use crate::cache::drives::{DriveState, DriveStatus};
 use crate::ledger::Counts;
@@ -45,6 +46,7 @@ impl Collector for Scrape {
         to.gauge("pins", "Slots that bytes are being sent from", status.pins)?;
         to.gauge("orphans", "Blocks whose ancestors are gone", status.holdings.orphans)?;
         to.gauge("background_jobs", "Loads, writes and erasures under way", status.holdings.background)?;
+        turns(&mut to, &status.turns)?;
         to.counter("hit_tokens", "Tokens found by lookups", status.tokens.0)?;
         to.counter("miss_tokens", "Tokens missed by lookups", status.tokens.1)?;
         // Those of devices are told drive by drive.
@@ -100,6 +102,14 @@ fn tiers(to: &mut Metrics<'_>, status: &Status) -> fmt::Result {
     to.gauges("blocks", "Blocks readable from a tier", both(held.ram_blocks, held.nvme_blocks))
 }
 
+fn turns(to: &mut Metrics<'_>, turns: &TurnTimes) -> fmt::Result {
+    let help = "Time between two looks of the planner's thread at its inbox while it has work: what it may keep a request waiting";
+    let buckets: Vec<(f64, u64)> = turns.buckets().collect();
+    to.histogram("planner_turn_seconds", help, turns.sum().as_secs_f64(), &buckets)?;
+    let help = "The longest of them since the start";
+    to.gauge("planner_turn_max_seconds", help, turns.max().as_secs_f64())
+}
+
 fn drives(to: &mut Metrics<'_>, drives: &[DriveStatus]) -> fmt::Result {
     type Label = [(&'static str, String); 1];
     let each = |value: fn(&DriveStatus) -> u64| {
@@ -141,6 +151,14 @@ struct Metrics<'a>(DescriptorEncoder<'a>);
 impl Metrics<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// `buckets`: the upper end of each, and how many it has that none before it has.
+    fn histogram(&mut self, name: &str, help: &str, sum: f64, buckets: &[(f64, u64)]) -> fmt::Result {
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
@@ -187,6 +205,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cache::TurnTimes;
     use crate::cache::scrub::ScrubStatus;
     use crate::ledger::{LedgerFill, Usage};
     use crate::plan::Holdings;
@@ -222,6 +241,7 @@ mod tests {
             write_amplification: Some(1.25),
             process: None,
             rules: Default::default(),
+            turns: TurnTimes::default(),
             scrub: ScrubStatus { passes: 2, ..ScrubStatus::default() },
             ledger: Some(LedgerFill { bytes: 5, bytes_max: 7, counters }),
             counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),

@@ -2,8 +2,9 @@
 //! then, also where the disk has recovered, and only its log says what of the failed one is there.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::time::Duration;
 
 use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
@@ -17,6 +18,8 @@ pub(super) struct Database {
     /// Whether there is any trouble.
     failing: AtomicBool,
     trouble: Mutex<Option<Trouble>>,
+    /// What every write takes longer, in microseconds.
+    pause_us: AtomicU64,
     #[cfg(test)]
     lying: AtomicBool,
 }
@@ -44,6 +47,7 @@ impl Database {
             db: RwLock::new(Some(db)),
             failing: AtomicBool::new(false),
             trouble: Mutex::default(),
+            pause_us: AtomicU64::new(0),
             #[cfg(test)]
             lying: AtomicBool::new(false),
         }
@@ -72,21 +76,22 @@ impl Database {
         options: &WriteOptions,
         fill: impl FnOnce(&DB, &mut WriteBatch) -> Result<(), IndexError>,
     ) -> Result<(), IndexError> {
-        self.write_or(options, None, fill)
+        self.write_or(options, std::iter::empty(), fill)
     }
 
     /// Puts one row. Where that fails it may be there all the same, until the database was opened again.
     pub(super) fn put(&self, family: &'static str, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
-        self.write_or(&WriteOptions::default(), Some((family, key)), |db, batch| {
+        self.write_or(&WriteOptions::default(), std::iter::once((family, key)), |db, batch| {
             batch.put_cf(family_of(db, family)?, key, value);
             Ok(())
         })
     }
 
-    fn write_or(
+    /// As [`write`](Self::write); where it fails, the `unsure` rows may be there all the same, until the database was opened again.
+    pub(super) fn write_or<'a>(
         &self,
         options: &WriteOptions,
-        unsure: Option<(&'static str, &[u8])>,
+        unsure: impl Iterator<Item = (&'static str, &'a [u8])>,
         fill: impl FnOnce(&DB, &mut WriteBatch) -> Result<(), IndexError>,
     ) -> Result<(), IndexError> {
         if self.is_failing()
@@ -97,6 +102,10 @@ impl Database {
         self.with(|db| {
             let mut batch = WriteBatch::default();
             fill(db, &mut batch)?;
+            let pause = self.pause_us.load(Ordering::Relaxed);
+            if pause > 0 {
+                std::thread::sleep(Duration::from_micros(pause));
+            }
             let written = db.write_opt(batch, options).map_err(IndexError::from);
             #[cfg(test)]
             let written =
@@ -108,6 +117,11 @@ impl Database {
             self.failing.store(true, Ordering::Relaxed);
             Err(error)
         })
+    }
+
+    /// Has every write from now on take this much longer.
+    pub(super) fn slow_down(&self, by: Duration) {
+        self.pause_us.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Whether writes are refused because one has failed.

@@ -4,6 +4,7 @@
 //! leaves this room.
 
 mod catalog;
+mod changes;
 mod database;
 mod life;
 mod namespace;
@@ -13,6 +14,7 @@ mod scan;
 mod store;
 
 pub use catalog::{Catalog, Opened, Scanned};
+pub use changes::RowChange;
 pub use namespace::NamespaceRow;
 pub use row::{CODEC_RAW, Row, RowError, ShardRow};
 pub use store::IndexError;

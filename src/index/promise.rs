@@ -13,11 +13,11 @@ const VERSION: u8 = 1;
 const PINNED: u8 = 1;
 const REFRESHED: u8 = 2;
 
-fn key_of(block: &BlockKey) -> Vec<u8> {
+pub(super) fn key_of(block: &BlockKey) -> Vec<u8> {
     [PREFIX, block.as_bytes()].concat()
 }
 
-fn encode(promise: &Promise) -> Vec<u8> {
+pub(super) fn encode(promise: &Promise) -> Vec<u8> {
     let flags = if promise.pinned { PINNED } else { 0 } | if promise.refresh.is_some() { REFRESHED } else { 0 };
     let seconds = promise.refresh.map_or(0, |lifetime| lifetime.seconds);
     let mut row = vec![VERSION, flags];

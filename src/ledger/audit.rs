@@ -1,11 +1,12 @@
 //! Does the ledger agree with itself? Every record has its identity, no identity has another record, sequences have no
-//! gap, the sums of the records are the rollups, what corrected requests come to is what their records add up to, and the
-//! cursors and the meter of storage are where they can be.
+//! gap, the sums of the records are the rollups, what corrected requests come to is what their records add up to, no delivery
+//! is on two bills (`joined.rs`), and the cursors and the meter of storage are where they can be.
 
 use std::collections::BTreeMap;
 
 use super::correction::Standing;
 use super::counts::signed;
+use super::joined::Joined;
 use super::rollup::{RollupKey, Usage};
 use super::store::IDENTITY;
 use super::view::View;
@@ -33,6 +34,8 @@ pub struct Audit {
     pub identities: u64,
     /// Rollups.
     pub rollups: u64,
+    /// Records joined to what was delivered to their requests.
+    pub joined: Joined,
     /// Rows of metered storage: an account, namespace, class and hour each.
     pub storage_hours: u64,
     /// How many disagreements.
@@ -48,7 +51,7 @@ impl Audit {
         self.differences == 0
     }
 
-    fn difference(&mut self, words: impl FnOnce() -> String) {
+    pub(super) fn difference(&mut self, words: impl FnOnce() -> String) {
         self.differences += 1;
         if self.examples.len() < AUDIT_DIFFERENCES_MAX {
             self.examples.push(words());
@@ -62,6 +65,7 @@ impl Audit {
         let (sums, corrected) = audit.read_records(view, sums)?;
         audit.read_rollups(view, sums)?;
         audit.read_standings(view, corrected)?;
+        audit.read_deliveries(view)?;
         for identity in view.rows(IDENTITY, &[], &[]) {
             identity?;
             audit.identities += 1;
@@ -127,6 +131,7 @@ impl Audit {
         for record in view.records(0) {
             let record = record?;
             let (sequence, named) = (record.sequence, view.identity(&record)?);
+            self.join(view, &record)?;
             if sequence != expected {
                 self.difference(|| format!("after record {} comes record {sequence}", expected - 1));
             }

@@ -86,9 +86,14 @@ fn what_can_not_be_corrected_is_refused_and_leaves_nothing() {
     assert!(refused("c-2", "c-1", output(1)).starts_with("corrects is c-1, which is itself a correction"));
     assert!(refused("c-2", "b-1", output(60)).starts_with("the correction changes nothing"));
     assert!(refused("c-1", "b-1", output(61)).starts_with("c-1 was settled before with another content"));
-    assert!(refused("b-1", "b-1", output(61)).starts_with("b-1 was settled before with another content"));
-    let settled = ledger.settle(settlement("acme", "c-1")).unwrap_err().to_string();
-    assert!(settled.starts_with("c-1 was settled before with another billing_id: it names a correction"), "{settled}");
+    assert_eq!(
+        refused("b-1", "b-1", output(61)),
+        "billing_id is b-1, which names a settled request (record 1): a correction needs a billing_id of its own"
+    );
+    assert_eq!(
+        ledger.settle(settlement("acme", "c-1")).unwrap_err().to_string(),
+        "billing_id is c-1, which names a correction of b-1 (record 3): a request needs a billing_id of its own"
+    );
     assert_eq!(ledger.last_sequence(), Ok(3));
     clean(&ledger);
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::codec::{DecodeError, Reader, Writer};
 use super::counts::count;
+use super::delivery::Delivery;
 use super::{Counts, SettleError, Settlement, UsageRecord};
 use crate::vocab::limits::WORD_BYTES_MAX;
 use crate::vocab::{BillingId, ClassName, TenantName, Timestamp, TokenCount, UsageDetail};
@@ -106,10 +107,11 @@ impl Amendment {
     }
 
     /// The record of the correction: the difference between the settle that would have been right, by the rule of all settles
-    /// and what was delivered then, and what the request comes to by now.
+    /// and what was delivered, and what the request comes to by now.
     pub(super) fn record(
         self,
         first: &UsageRecord,
+        known: Option<&Delivery>,
         standing: &mut Standing,
         sequence: u64,
     ) -> Result<UsageRecord, SettleError> {
@@ -119,7 +121,9 @@ impl Amendment {
         if first.correction.is_some() {
             return Err(SettleError::CorrectsCorrection(self.corrects));
         }
-        let right = UsageRecord::of(self.truth.settlement(first, standing), sequence)?;
+        let mut said = self.truth.settlement(first, standing);
+        said.delivered = Delivery::most(known, first, said.cached_tokens);
+        let right = UsageRecord::of(said, sequence)?;
         let written_by_class = right.written_by_class();
         let added = difference(&written_by_class, &standing.written_by_class);
         let counts = right.counts - standing.counts;
@@ -159,8 +163,9 @@ impl Truth {
             billing_id: first.billing_id.clone(),
             attempt: first.attempt,
             instance: first.instance.clone(),
+            request_id: first.request_id.clone(),
             fingerprint: first.fingerprint,
-            namespace: first.namespace.clone(),
+            namespace: Some(first.namespace.clone()),
             prompt_tokens: or(self.prompt, stands.prompt),
             cached_tokens: or(self.cached, stands.hit()),
             attested_tokens: or(self.attested, stands.attested),
@@ -172,6 +177,8 @@ impl Truth {
                 ..first.detail.clone()
             },
             delivered: first.delivered,
+            delivered_since: first.settled_at,
+            flaw: None,
             settled_at: first.settled_at,
         }
     }
@@ -282,7 +289,7 @@ mod tests {
 
     fn corrected(truth: Truth) -> Result<(UsageRecord, Standing), SettleError> {
         let mut standing = Standing::of(&first());
-        amendment(truth).record(&first(), &mut standing, 9).map(|record| (record, standing))
+        amendment(truth).record(&first(), None, &mut standing, 9).map(|record| (record, standing))
     }
 
     #[test]
@@ -300,7 +307,7 @@ mod tests {
         let (record, mut standing) = corrected(Truth::refund()).unwrap();
         assert_eq!(record.counts, -first().counts);
         assert_eq!(record.written_by_class(), [(ClassName::parse("1h").unwrap(), -16)].into());
-        let again = amendment(Truth::refund()).record(&first(), &mut standing, 10).unwrap_err();
+        let again = amendment(Truth::refund()).record(&first(), None, &mut standing, 10).unwrap_err();
         assert_eq!(again.to_string(), "the correction changes nothing: b-1 stands so already");
         let mut summed = Standing::of(&first());
         summed.add(&record);
@@ -320,11 +327,11 @@ mod tests {
         let mut of_correction = Standing::default();
         let corrected =
             UsageRecord { correction: Some(corrected(Truth::refund()).unwrap().0.correction.unwrap()), ..first() };
-        let error = amendment(Truth::refund()).record(&corrected, &mut of_correction, 9).unwrap_err().to_string();
+        let error = amendment(Truth::refund()).record(&corrected, None, &mut of_correction, 9).unwrap_err().to_string();
         assert_eq!(error, "corrects is b-1, which is itself a correction: correct the request that it names");
         for reason in ["".to_owned(), "x".repeat(129)] {
             let asked = Amendment { reason, ..amendment(Truth::refund()) };
-            let error = asked.record(&first(), &mut Standing::of(&first()), 9).unwrap_err().to_string();
+            let error = asked.record(&first(), None, &mut Standing::of(&first()), 9).unwrap_err().to_string();
             assert!(error.starts_with("reason must be 1 to 128 bytes"), "{error}");
         }
     }

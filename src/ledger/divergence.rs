@@ -22,7 +22,7 @@ pub struct Divergence {
     pub at: Timestamp,
     /// Tokens that the engine says it skipped.
     pub claimed: TokenCount,
-    /// Tokens that kvtier delivered.
+    /// Tokens that kvtier delivered; of a refused claim, those that no other billing id has.
     pub delivered: TokenCount,
 }
 
@@ -55,6 +55,11 @@ impl Divergence {
             claimed: settlement.cached_tokens,
             delivered: settlement.delivered.total(),
         }
+    }
+
+    /// The same, where less was left to claim than the settle's proofs say.
+    pub(super) fn of_claim(self, (claimed, delivered): (TokenCount, TokenCount)) -> Self {
+        Self { claimed, delivered, ..self }
     }
 
     fn billed(record: &UsageRecord) -> Self {

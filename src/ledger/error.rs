@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{DecodeError, UsageRecord};
+use super::{Claim, DecodeError, ReceiptFlaw, UsageRecord};
 use crate::vocab::limits::SUMMARY_ROWS_MAX;
-use crate::vocab::{BillingId, TokenCount};
+use crate::vocab::{BillingId, Fingerprint, TokenCount};
 
 /// The ledger can't be opened or read. Nothing is repaired, rebuilt or deleted: billing is refused until a person has
 /// looked, while caching goes on.
@@ -91,6 +91,37 @@ pub enum SettleError {
         /// What the daemon recorded.
         delivered: TokenCount,
     },
+    /// Another billing id has the delivery.
+    #[error(
+        "cached_tokens is {}, but what was delivered to request_id {} of instance {} is billed by {} (record {}): one delivery is \
+         on one bill; settle with cached_tokens 0, or correct {} first. A request_id may come again once the records of its \
+         first use are gone", .0.claimed, .0.request_id, .0.instance, .0.owner, .0.sequence, .0.owner
+    )]
+    Consumed(Box<Claim>),
+    /// The delivery is older than records are kept.
+    #[error(
+        "cached_tokens is {claimed} of a delivery so old that records of its time are gone (serve --usage-retention): nobody \
+         knows whether it is billed; settle with cached_tokens 0"
+    )]
+    Forgotten {
+        /// What the settle says.
+        claimed: TokenCount,
+    },
+    /// The delivery is dated after its settle.
+    #[error(
+        "cached_tokens is {claimed} of a delivery that is dated more than an hour after now: the daemon's clock went back; \
+         settle with cached_tokens 0"
+    )]
+    Ahead {
+        /// What the settle says.
+        claimed: TokenCount,
+    },
+    /// A receipt proves nothing.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptFlaw),
+    /// The layout is not known here.
+    #[error("fingerprint {0} is not registered: call RegisterNamespace first")]
+    UnknownNamespace(Fingerprint),
     /// A decode node claims hits: only what was delivered to the prefill node is billed.
     #[error(
         "cached_tokens is {claimed} with role decode, it must be 0: what a decode node loads is not billed; settle the pair \
@@ -139,6 +170,34 @@ pub enum SettleError {
         /// What was recorded.
         first: Box<UsageRecord>,
     },
+    /// The billing id was settled with another attempt. The first record stands.
+    #[error(
+        "attempt is {attempt}, but {} was settled with attempt {} (record {}), which stands: {}",
+        first.billing_id, first.attempt, first.sequence, attempt_rule(*attempt, first.attempt)
+    )]
+    Attempt {
+        /// What the settle says.
+        attempt: u32,
+        /// What was recorded.
+        first: Box<UsageRecord>,
+    },
+    /// The billing id of a settle is a correction's.
+    #[error(
+        "billing_id is {}, which names a correction of {corrects} (record {}): a request needs a billing_id of its own",
+        first.billing_id, first.sequence
+    )]
+    NamesCorrection {
+        /// What that corrects.
+        corrects: BillingId,
+        /// What was recorded.
+        first: Box<UsageRecord>,
+    },
+    /// The billing id of a correction is a settle's.
+    #[error(
+        "billing_id is {}, which names a settled request (record {}): a correction needs a billing_id of its own",
+        .0.billing_id, .0.sequence
+    )]
+    NamesSettle(Box<UsageRecord>),
     /// Nobody has settled what is to be corrected, or its record is gone.
     #[error(
         "corrects is {0}: nobody has settled it here, or its record was acknowledged and is too old (serve --usage-retention)"
@@ -171,6 +230,27 @@ pub enum SettleError {
     /// again.
     #[error("the ledger takes no settles: {0}; settle again with the same billing_id once it does")]
     Unavailable(String),
+}
+
+impl SettleError {
+    /// Of a refused claim to hits: what was claimed, and how much of it there was to claim.
+    pub(super) fn claim(&self) -> Option<(TokenCount, TokenCount)> {
+        match self {
+            Self::ClaimsMore { claimed, delivered } => Some((*claimed, *delivered)),
+            Self::Consumed(claim) => Some((claim.claimed, TokenCount::ZERO)),
+            Self::Forgotten { claimed } | Self::Ahead { claimed } => Some((*claimed, TokenCount::ZERO)),
+            _ => None,
+        }
+    }
+}
+
+fn attempt_rule(attempt: u32, first: u32) -> &'static str {
+    if attempt < first {
+        "an attempt that was given up is not billed under the request's billing_id"
+    } else {
+        "a request is billed once; to bill a later attempt in its place, refund this one (CorrectUsage) and settle that one under a \
+         billing_id of its own"
+    }
 }
 
 /// Why an acknowledgement is not taken.

@@ -47,6 +47,8 @@ impl<'a> Exports<'a> {
     /// # Errors
     /// When the ledger can't be read.
     pub fn add(&mut self, record: &UsageRecord) -> Result<bool, LedgerError> {
+        // An export does not name the engine's request.
+        let record = &UsageRecord { request_id: None, ..record.clone() };
         let (sequence, mut digest) = (record.sequence, [0; 8]);
         digest.copy_from_slice(&blake3::hash(&record.encode()).as_bytes()[..8]);
         match self.seen.insert(sequence, digest) {
@@ -66,6 +68,7 @@ impl<'a> Exports<'a> {
             return Ok(true);
         }
         let kept = self.view.records(sequence - 1).next().transpose()?;
+        let kept = kept.map(|kept| UsageRecord { request_id: None, ..kept });
         if kept.as_ref() == Some(record) {
             self.report.same += 1;
         } else {

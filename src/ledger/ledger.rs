@@ -14,7 +14,7 @@ use super::grouping::{Grouping, Groups};
 use super::rollup::{RollupKey, Usage, UsageFilter, UsageSummary};
 use super::storage::Sampled;
 use super::store::{Rows, Store};
-use super::sweep::WRITER;
+use super::sweep::{Forgotten, WRITER};
 use super::writer::{Ask, Job, Reply, Writer};
 use super::{
     AcknowledgeError, Amendment, Audit, Exports, LedgerError, ReceiptKey, SettleError, Settled, Settlement, UsageRecord,
@@ -31,6 +31,7 @@ pub struct Ledger {
     acknowledged: Mutex<u64>,
     options: LedgerOptions,
     taken: Taken,
+    forgotten: Forgotten,
     pub(super) sampled: Mutex<Sampled>,
     inbox: Inbox,
     writer: Option<JoinHandle<()>>,
@@ -100,14 +101,14 @@ impl Ledger {
         let receipt_key = store.receipt_key()?;
         let acknowledged = Mutex::new(store.acknowledged()?);
         let writer = Writer::new(Arc::clone(&store), &options, watch)?;
-        let taken = writer.taken();
+        let (taken, forgotten) = (writer.taken(), writer.forgotten());
         let (sender, receiver) = sync_channel(LEDGER_INBOX);
         let part = watch.vital(WRITER);
         let started = thread::Builder::new().name(part.name()).spawn(move || part.run(|| writer.run(&receiver)));
         let writer = started.map_err(|error| LedgerError::Folder { path: path.into(), detail: error.to_string() })?;
         let inbox = Inbox(Some(sender));
         let sampled = Mutex::default();
-        Ok(Self { store, receipt_key, acknowledged, options, taken, sampled, inbox, writer: Some(writer) })
+        Ok(Self { store, receipt_key, acknowledged, options, taken, forgotten, sampled, inbox, writer: Some(writer) })
     }
 
     /// Settles and waits until it is on disk. Not for async code, where [`Ledger::submit`] is.
@@ -159,6 +160,13 @@ impl Ledger {
     #[must_use]
     pub fn id(&self) -> String {
         self.receipt_key.name()
+    }
+
+    /// Up to when deliveries may have been billed by records that are deleted; nothing where none is. A claim to a delivery of
+    /// that time is refused.
+    #[must_use]
+    pub fn forgotten(&self) -> Option<Timestamp> {
+        self.forgotten.get()
     }
 
     /// Makes and checks the delivery receipts of this ledger.

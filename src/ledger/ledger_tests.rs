@@ -25,8 +25,7 @@ fn settle_at_random(ledger: &Ledger, seed: u64, settles: u64) -> Bill {
     let mut random = Pcg64Mcg::seed_from_u64(seed);
     let mut acknowledged = Bill::new();
     for _ in 0..settles {
-        let mut settlement = request(random.random_range(0..400));
-        settlement.attempt = random.random();
+        let settlement = request(random.random_range(0..400));
         match ledger.settle(settlement.clone()) {
             Ok(settled) => {
                 let identity = (settled.record.tenant.to_string(), settled.record.billing_id.to_string());
@@ -114,10 +113,12 @@ fn sequences_go_on_after_a_reopen_and_the_receipt_key_stays() {
     let first = ledger.settle(settlement("acme", "b-1")).unwrap();
     assert_eq!((first.record.sequence, first.repeated), (1, false));
     let receipt = super::super::DeliveryReceipt {
+        tenant: first.record.tenant.clone(),
         instance: first.record.instance.clone(),
         request_id: crate::vocab::RequestId::parse("r-1").unwrap(),
         fingerprint: first.record.fingerprint,
         delivered: first.record.delivered,
+        since: NEW_YEAR,
         issued: NEW_YEAR,
         nonce: super::super::DeliveryReceipt::fresh_nonce(),
     };

@@ -8,11 +8,13 @@ mod bound;
 mod codec;
 mod correction;
 mod counts;
+mod delivery;
 mod divergence;
 mod error;
 mod exports;
 mod gateway;
 mod grouping;
+mod joined;
 #[expect(clippy::module_inception, reason = "the file is named with its noun, and so is the room")]
 mod ledger;
 pub mod price;
@@ -35,13 +37,15 @@ pub use audit::Audit;
 pub use codec::DecodeError;
 pub use correction::{Amendment, Correction, Truth};
 pub use counts::Counts;
+pub use delivery::Claim;
 pub use divergence::{Divergence, Divergences, Diverging};
 pub use error::{AcknowledgeError, LedgerError, SettleError};
 pub use exports::{ExportReport, Exports};
 pub use gateway::{GatewayError, GatewayReport, Reconciliation};
 pub use grouping::{Dimension, Grouping};
+pub use joined::Joined;
 pub use ledger::{Acknowledged, Ledger, LedgerFill, LedgerOptions};
-pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptKey};
+pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptFlaw, ReceiptKey};
 pub use record::{Delivered, Settled, Settlement, UsageRecord};
 pub use rollup::{Usage, UsageFilter, UsageRow, UsageSummary};
 pub use storage::{StorageKey, StorageRow};
@@ -49,5 +53,7 @@ pub use writer::Reply;
 
 #[cfg(test)]
 mod correct_tests;
+#[cfg(test)]
+mod delivery_tests;
 #[cfg(test)]
 mod life_tests;

@@ -1,25 +1,28 @@
 //! Delivery receipts: what this daemon delivered to a request, signed with a key that lives in its ledger, so that a
 //! worker can bring it back after a restart has made the daemon forget.
 //!
-//! Presented twice a receipt is still one delivery: whoever adds deliveries up keeps one per nonce. The signature is a
-//! BLAKE3 keyed hash: it guards against mistakes and forgery by those without the key; it is no public signature.
+//! Presented twice a receipt is still one delivery: whoever adds deliveries up keeps one per nonce. It is bound to the tenant
+//! that it names. The signature is a BLAKE3 keyed hash: it guards against mistakes and forgery by those without the key; it is
+//! no public signature.
 
 use std::fmt;
 
 use super::codec::{DecodeError, Reader, Writer};
 use super::record::Delivered;
-use crate::vocab::{Fingerprint, InstanceId, RequestId, Timestamp, TokenCount};
+use crate::vocab::{Fingerprint, InstanceId, RequestId, TenantName, Timestamp, TokenCount};
 
-/// Version of a receipt's bytes.
-const VERSION: u8 = 1;
+/// Version of a receipt's bytes. Version 1 named no tenant, and nobody knows which of them were billed: it is refused.
+const VERSION: u8 = 2;
 const KEY_ID_BYTES: usize = 8;
 const MAC_BYTES: usize = 32;
-/// Version, key id, fingerprint, four numbers, two words with their lengths, MAC.
-const RECEIPT_BYTES_MAX: usize = 1 + KEY_ID_BYTES + 32 + 4 * 8 + 2 * 129 + MAC_BYTES;
+/// Version, key id, fingerprint, five numbers, three words with their lengths, MAC.
+const RECEIPT_BYTES_MAX: usize = 1 + KEY_ID_BYTES + 32 + 5 * 8 + 3 * 129 + MAC_BYTES;
 
-/// What one fetch delivered to a request.
+/// What was delivered to a request up to the end of one fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryReceipt {
+    /// Who pays.
+    pub tenant: TenantName,
     /// The engine instance that fetched.
     pub instance: InstanceId,
     /// The request as that engine names it.
@@ -28,6 +31,8 @@ pub struct DeliveryReceipt {
     pub fingerprint: Fingerprint,
     /// Tokens that were delivered, by tier.
     pub delivered: Delivered,
+    /// When the first of them was delivered.
+    pub since: Timestamp,
     /// When it was issued.
     pub issued: Timestamp,
     /// Its identity: see [`DeliveryReceipt::fresh_nonce`].
@@ -41,7 +46,10 @@ pub enum ReceiptError {
     #[error("a delivery receipt has at most {RECEIPT_BYTES_MAX} bytes and at least 41, this one has {0}")]
     Length(usize),
     /// Made by another version.
-    #[error("the delivery receipt has version {0}, this kvtier knows {VERSION}")]
+    #[error(
+        "the delivery receipt has version {0}, this kvtier knows {VERSION}: leave it out, and settle with cached_tokens 0 what \
+         nothing else proves"
+    )]
     Version(u8),
     /// Made by a daemon with another ledger.
     #[error("the delivery receipt was issued by another daemon: settle where it was issued")]
@@ -49,9 +57,22 @@ pub enum ReceiptError {
     /// Not what was issued.
     #[error("the delivery receipt was changed after it was issued")]
     Changed,
+    /// Issued for another request than the settle's.
+    #[error("the delivery receipt was issued for another {0} than the settle names")]
+    Of(&'static str),
     /// Signed by us, and still not readable: a mistake of ours.
     #[error("the delivery receipt can't be read: {0}")]
     Malformed(#[from] DecodeError),
+}
+
+/// A receipt among those of a settle that proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("receipts[{at}]: {why}")]
+pub struct ReceiptFlaw {
+    /// Which of them.
+    pub at: usize,
+    /// What is wrong with it.
+    pub why: ReceiptError,
 }
 
 /// Makes and checks the receipts of one ledger.
@@ -79,10 +100,12 @@ impl DeliveryReceipt {
             .u8(VERSION)
             .raw(&key_id)
             .u64(self.nonce)
+            .u64(self.since.0)
             .u64(self.issued.0)
             .u64(self.delivered.ram.get())
             .u64(self.delivered.nvme.get())
             .raw(&self.fingerprint.0)
+            .word(self.tenant.as_str())
             .word(self.instance.as_str())
             .word(self.request_id.as_str())
             .finish()
@@ -137,15 +160,38 @@ impl ReceiptKey {
     }
 }
 
+impl DeliveryReceipt {
+    /// Whether it is of this request. Of whom it is else is nobody's business who holds it.
+    ///
+    /// # Errors
+    /// Names the first that differs.
+    pub fn check(
+        &self,
+        tenant: &TenantName,
+        (instance, request_id): (&InstanceId, &RequestId),
+        fingerprint: &Fingerprint,
+    ) -> Result<(), ReceiptError> {
+        [
+            ("tenant", self.tenant == *tenant),
+            ("instance", self.instance == *instance),
+            ("request_id", self.request_id == *request_id),
+            ("fingerprint", self.fingerprint == *fingerprint),
+        ]
+        .into_iter()
+        .try_for_each(|(field, same)| if same { Ok(()) } else { Err(ReceiptError::Of(field)) })
+    }
+}
+
 /// The part after version and key id.
 fn read(mut reader: Reader<'_>) -> Result<DeliveryReceipt, DecodeError> {
-    let (nonce, issued) = (reader.u64()?, Timestamp(reader.u64()?));
+    let (nonce, since, issued) = (reader.u64()?, Timestamp(reader.u64()?), Timestamp(reader.u64()?));
     let delivered = Delivered { ram: TokenCount(reader.u64()?), nvme: TokenCount(reader.u64()?) };
     let fingerprint = Fingerprint(reader.array()?);
+    let tenant = reader.parsed(TenantName::parse)?;
     let instance = reader.parsed(InstanceId::parse)?;
     let request_id = reader.parsed(RequestId::parse)?;
     reader.end()?;
-    Ok(DeliveryReceipt { instance, request_id, fingerprint, delivered, issued, nonce })
+    Ok(DeliveryReceipt { tenant, instance, request_id, fingerprint, delivered, since, issued, nonce })
 }
 
 #[cfg(test)]
@@ -154,11 +200,13 @@ mod tests {
 
     fn receipt() -> DeliveryReceipt {
         DeliveryReceipt {
+            tenant: TenantName::parse("acme").unwrap(),
             instance: InstanceId::parse("engine-1").unwrap(),
             request_id: RequestId::parse("request-1").unwrap(),
             fingerprint: Fingerprint([3; 32]),
             delivered: Delivered { ram: TokenCount(64), nvme: TokenCount(128) },
-            issued: Timestamp(1_700_000_000_000),
+            since: Timestamp(1_700_000_000_000),
+            issued: Timestamp(1_700_000_000_500),
             nonce: 0x0123_4567_89ab_cdef,
         }
     }
@@ -173,7 +221,8 @@ mod tests {
     fn the_longest_receipt_is_within_the_limit() {
         let long = "x".repeat(128);
         let (instance, request_id) = (InstanceId::parse(&long).unwrap(), RequestId::parse(&long).unwrap());
-        let (key, longest) = (ReceiptKey::new([1; 32]), DeliveryReceipt { instance, request_id, ..receipt() });
+        let tenant = TenantName::parse(&long).unwrap();
+        let (key, longest) = (ReceiptKey::new([1; 32]), DeliveryReceipt { tenant, instance, request_id, ..receipt() });
         assert_eq!(key.sign(&longest).len(), RECEIPT_BYTES_MAX);
         assert_eq!(key.verify(&key.sign(&longest)), Ok(longest));
     }
@@ -212,7 +261,34 @@ mod tests {
         let bytes = ReceiptKey::new([1; 32]).sign(&receipt());
         assert_eq!(
             blake3::hash(&bytes).to_hex().as_str(),
-            "7bf4c176b27dc2fe8bd9603afcb58a889697d28209bf5963ab2314b67309719d"
+            "c84ddd64ffd7aaabcf8fe6c0e27502da5cd006014a910aac2e74f92a516969ae"
+        );
+    }
+
+    #[test]
+    fn a_receipt_is_its_tenants_its_instances_and_its_requests() {
+        let check = |tenant: &str, instance: &str, request: &str, fingerprint| {
+            let of = (&InstanceId::parse(instance).unwrap(), &RequestId::parse(request).unwrap());
+            receipt().check(&TenantName::parse(tenant).unwrap(), of, &Fingerprint([fingerprint; 32]))
+        };
+        assert_eq!(check("acme", "engine-1", "request-1", 3), Ok(()));
+        assert_eq!(check("bolt", "engine-1", "request-1", 3), Err(ReceiptError::Of("tenant")));
+        assert_eq!(check("acme", "engine-2", "request-1", 3), Err(ReceiptError::Of("instance")));
+        assert_eq!(check("acme", "engine-1", "request-2", 3), Err(ReceiptError::Of("request_id")));
+        let error = check("acme", "engine-1", "request-1", 4).unwrap_err();
+        assert_eq!(error.to_string(), "the delivery receipt was issued for another fingerprint than the settle names");
+    }
+
+    // It names no tenant, and a ledger of its days does not say which request was billed.
+    #[test]
+    fn a_receipt_of_the_first_version_proves_nothing_and_says_what_to_do() {
+        let (key, first) = (ReceiptKey::new([1; 32]), include_bytes!("../../tests/fixtures/format-1.receipt"));
+        let error = key.verify(first).unwrap_err();
+        assert_eq!(error, ReceiptError::Version(1));
+        assert_eq!(
+            error.to_string(),
+            "the delivery receipt has version 1, this kvtier knows 2: leave it out, and settle with cached_tokens 0 what \
+             nothing else proves"
         );
     }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::counts::{count, signed};
-use super::{Correction, Counts, SettleError};
+use super::{Correction, Counts, ReceiptFlaw, SettleError};
 use crate::vocab::limits::{LABELS_MAX, SETTLE_TOKENS_MAX, WORD_BYTES_MAX, WRITTEN_CLASSES_MAX};
 use crate::vocab::{
-    BillingId, ClassName, Fingerprint, InstanceId, NamespaceName, NodeRole, TenantName, Timestamp, TokenCount,
-    UsageDetail,
+    BillingId, ClassName, Fingerprint, InstanceId, NamespaceName, NodeRole, RequestId, TenantName, Timestamp,
+    TokenCount, UsageDetail,
 };
 
 /// Tokens delivered to one request or billed from it, by the tier that they came from.
@@ -34,6 +34,15 @@ impl Delivered {
         let ram = TokenCount(u64::try_from(ram).unwrap_or(u64::MAX).min(hit.get()));
         Self { ram, nvme: hit - ram }
     }
+
+    /// What a proof of the same delivery adds to this, and both: a proof tells of all that was delivered so far. One that
+    /// tells of no more adds nothing.
+    pub(super) fn grown(self, proof: Self) -> (Self, Self) {
+        let more = proof.total().get().saturating_sub(self.total().get());
+        let ram = proof.ram.get().saturating_sub(self.ram.get()).min(more);
+        let new = Self { ram: TokenCount(ram), nvme: TokenCount(more - ram) };
+        (new, Self { ram: self.ram + new.ram, nvme: self.nvme + new.nvme })
+    }
 }
 
 /// A request's final usage, as the gateway or the worker reports it, joined to what the daemon delivered.
@@ -47,10 +56,12 @@ pub struct Settlement {
     pub attempt: u32,
     /// The engine instance that served it.
     pub instance: InstanceId,
+    /// The request as that engine named it; nothing where a record is corrected that does not say it.
+    pub request_id: Option<RequestId>,
     /// Which layout.
     pub fingerprint: Fingerprint,
-    /// What people call the layout.
-    pub namespace: NamespaceName,
+    /// What people call the layout; nothing where the daemon does not know it (any more).
+    pub namespace: Option<NamespaceName>,
     /// Tokens of the prompt.
     pub prompt_tokens: TokenCount,
     /// Tokens that the engine's own usage says came from kvtier: the claim.
@@ -67,6 +78,10 @@ pub struct Settlement {
     pub detail: UsageDetail,
     /// What the daemon itself recorded as delivered to the request.
     pub delivered: Delivered,
+    /// When the first of that was delivered.
+    pub delivered_since: Timestamp,
+    /// A proof of it that is none: it matters where the request was not settled before.
+    pub flaw: Option<ReceiptFlaw>,
     /// When it was settled.
     pub settled_at: Timestamp,
 }
@@ -84,6 +99,8 @@ pub struct UsageRecord {
     pub attempt: u32,
     /// The engine instance that served it.
     pub instance: InstanceId,
+    /// The request as that engine named it; nothing in records of versions that did not keep it.
+    pub request_id: Option<RequestId>,
     /// Which layout.
     pub fingerprint: Fingerprint,
     /// What people called the layout then.
@@ -96,7 +113,8 @@ pub struct UsageRecord {
     pub labels: BTreeMap<String, String>,
     /// For whom, how it ended, and where.
     pub detail: UsageDetail,
-    /// What kvtier delivered, by tier: at least the hit. What is more was loaded and not used, by the engine's own word.
+    /// What kvtier delivered, by tier: at least the hit. What is more was loaded and not used, by the engine's own word. What an
+    /// earlier record of the same delivery has told of is left out, but for the hit.
     pub delivered: Delivered,
     /// Of which record this is a correction, if it is one.
     pub correction: Option<Correction>,
@@ -114,12 +132,9 @@ pub struct Settled {
 impl UsageRecord {
     /// The rule of the meter: a hit was delivered *and* claimed, and the parts make up the prompt.
     pub(super) fn of(settlement: Settlement, sequence: u64) -> Result<Self, SettleError> {
-        check_sizes(&settlement)?;
+        settlement.check()?;
         let Settlement { cached_tokens: claimed, mut delivered, prompt_tokens, attested_tokens, .. } = settlement;
         if settlement.detail.role == NodeRole::Decode {
-            if claimed > TokenCount::ZERO {
-                return Err(SettleError::Decode { claimed });
-            }
             // What the prefill node has computed and this one has loaded is no hit of anybody's.
             delivered = Delivered::default();
         }
@@ -131,14 +146,16 @@ impl UsageRecord {
             return Err(SettleError::ExceedsPrompt { cached, attested, prompt });
         }
         let hit = delivered.share(claimed);
+        let namespace = settlement.namespace.ok_or(SettleError::UnknownNamespace(settlement.fingerprint))?;
         Ok(Self {
             sequence,
             tenant: settlement.tenant,
             billing_id: settlement.billing_id,
             attempt: settlement.attempt,
             instance: settlement.instance,
+            request_id: settlement.request_id,
             fingerprint: settlement.fingerprint,
-            namespace: settlement.namespace,
+            namespace,
             settled_at: settlement.settled_at,
             counts: Counts {
                 prompt: signed(prompt_tokens),
@@ -162,6 +179,11 @@ impl UsageRecord {
         count(self.counts.hit())
     }
 
+    /// The same by tier.
+    pub(super) fn hit(&self) -> Delivered {
+        Delivered { ram: count(self.counts.hit_ram), nvme: count(self.counts.hit_nvme) }
+    }
+
     /// When what it counts was used: a correction's is that of the record that it corrects.
     #[must_use]
     pub fn used_at(&self) -> Timestamp {
@@ -179,12 +201,27 @@ impl UsageRecord {
         }
     }
 
-    /// The first field in which a settle of the same identity differs from what was recorded. Attempt, instance, role,
-    /// finish reason, labels and what was delivered may differ: a request that is routed to another host and settled there is still one.
+    /// The answer to a settle of the same identity: this record, where the settle says the same.
+    pub(super) fn repeated(self, again: &Settlement) -> Result<Settled, SettleError> {
+        if let Some(correction) = &self.correction {
+            let corrects = correction.corrects.clone();
+            return Err(SettleError::NamesCorrection { corrects, first: Box::new(self) });
+        }
+        if self.attempt != again.attempt {
+            return Err(SettleError::Attempt { attempt: again.attempt, first: Box::new(self) });
+        }
+        match self.difference(again) {
+            None => Ok(Settled { record: self, repeated: true }),
+            Some(field) => Err(SettleError::Conflict { field, first: Box::new(self) }),
+        }
+    }
+
+    /// The first field in which a settle of the same identity and attempt differs from what was recorded. Instance, request id,
+    /// role, finish reason, labels and what was delivered may differ: a request that is routed to another host and settled
+    /// there is still one.
     pub(super) fn difference(&self, again: &Settlement) -> Option<&'static str> {
         let counts = &self.counts;
         [
-            ("billing_id: it names a correction", self.correction.is_none()),
             ("prompt_tokens", counts.prompt == signed(again.prompt_tokens)),
             ("cached_tokens", counts.hit() == signed(again.cached_tokens)),
             ("attested_tokens", counts.attested == signed(again.attested_tokens)),
@@ -197,6 +234,18 @@ impl UsageRecord {
         ]
         .into_iter()
         .find_map(|(field, same)| (!same).then_some(field))
+    }
+}
+
+impl Settlement {
+    /// What no settle may say, whatever was delivered.
+    pub(super) fn check(&self) -> Result<(), SettleError> {
+        check_sizes(self)?;
+        let claimed = self.cached_tokens;
+        if self.detail.role == NodeRole::Decode && claimed > TokenCount::ZERO {
+            return Err(SettleError::Decode { claimed });
+        }
+        Ok(())
     }
 }
 
@@ -334,7 +383,6 @@ mod tests {
     fn a_settle_again_differs_in_what_is_billed_only() {
         let first = UsageRecord::of(settlement("acme", "b-1"), 1).unwrap();
         let later = Settlement {
-            attempt: 2,
             instance: InstanceId::parse("engine-2").unwrap(),
             labels: BTreeMap::new(),
             delivered: Delivered::default(),
@@ -365,8 +413,9 @@ mod tests {
                 billing_id: BillingId::parse(&words[1]).unwrap(),
                 attempt,
                 instance: InstanceId::parse(&words[2]).unwrap(),
+                request_id: RequestId::parse(&words[3]).ok(),
                 fingerprint: Fingerprint(fingerprint),
-                namespace: NamespaceName::parse(&words[3]).unwrap(),
+                namespace: NamespaceName::parse(&words[3]).ok(),
                 prompt_tokens: TokenCount(cached + attested + miss),
                 cached_tokens: TokenCount(cached),
                 attested_tokens: TokenCount(attested),
@@ -385,6 +434,8 @@ mod tests {
                     preempted_tokens: TokenCount(preempted),
                 },
                 delivered: Delivered { ram: TokenCount(ram), nvme: TokenCount(nvme) },
+                delivered_since: Timestamp(settled_at),
+                flaw: None,
                 settled_at: Timestamp(settled_at),
             }
         }

@@ -1,5 +1,6 @@
 //! The bytes of a record. Version 1 ends with the labels; version 2 goes on with what a settle says beside its counts;
-//! version 3, which only corrections have, with what makes it one.
+//! version 3, which only corrections have, with what makes it one. Versions 4 (a settle's) and 5 (a correction's) are 2 and
+//! 3 with the engine's name of the request after the detail.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +8,29 @@ use super::codec::{DecodeError, Reader, Writer};
 use super::counts::count;
 use super::{Correction, Counts, Delivered, UsageRecord};
 use crate::vocab::{
-    ApiKeyId, BillingId, ClassName, Fingerprint, FinishReason, InstanceId, NamespaceName, NodeRole, TenantName,
-    Timestamp, TokenCount, UsageDetail, UserName, WordError,
+    ApiKeyId, BillingId, ClassName, Fingerprint, FinishReason, InstanceId, NamespaceName, NodeRole, RequestId,
+    TenantName, Timestamp, TokenCount, UsageDetail, UserName, WordError,
 };
 
 /// Version of a correction's bytes.
-const CORRECTION: u8 = 3;
+const CORRECTION: u8 = 5;
 /// Version of a settle's bytes.
-const SETTLE: u8 = 2;
-/// The one before, of which rows are kept and read.
+const SETTLE: u8 = 4;
+/// The ones before, of which rows are kept and read: without the engine's name of the request, and without detail.
+const OLD_CORRECTION: u8 = 3;
+const OLD_SETTLE: u8 = 2;
 const WITHOUT_DETAIL: u8 = 1;
 
 impl UsageRecord {
     /// The bytes of its row. The sequence is in the row's key and here, so that an exported row stands alone.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut row = Writer::default()
-            .u8(if self.correction.is_some() { CORRECTION } else { SETTLE })
+            .u8(match (&self.request_id, &self.correction) {
+                (Some(_), None) => SETTLE,
+                (Some(_), Some(_)) => CORRECTION,
+                (None, None) => OLD_SETTLE,
+                (None, Some(_)) => OLD_CORRECTION,
+            })
             .u64(self.sequence)
             .u64(self.settled_at.0)
             .u32(self.attempt)
@@ -35,7 +43,10 @@ impl UsageRecord {
         for (label, value) in &self.labels {
             row = row.word(label).word(value);
         }
-        let row = self.encode_detail(row);
+        let mut row = self.encode_detail(row);
+        if let Some(request_id) = &self.request_id {
+            row = row.word(request_id.as_str());
+        }
         match &self.correction {
             Some(correction) => correction.encode(row),
             None => row,
@@ -71,7 +82,10 @@ impl UsageRecord {
         if version > WITHOUT_DETAIL {
             record.decode_detail(&mut row)?;
         }
-        if version == CORRECTION {
+        if version >= SETTLE {
+            record.request_id = Some(row.parsed(RequestId::parse)?);
+        }
+        if matches!(version, OLD_CORRECTION | CORRECTION) {
             record.correction = Some(Correction::decode(&mut row)?);
         }
         row.end()?;
@@ -96,6 +110,7 @@ impl UsageRecord {
             billing_id,
             attempt,
             instance,
+            request_id: None,
             fingerprint,
             namespace,
             settled_at,
@@ -144,6 +159,8 @@ mod tests {
     const NUMBERS: &str = "e803000000000000f40100000000000064000000000000004000000000000000\
         500100000000000040010000000000003200000000000000";
     const LABELS: &str = "0105636c617373056261746368";
+    const DETAIL: &str = "0175036b6579030130000000000000\
+        00f401000000000000640000000000000002023168100000000000000002356d2000000000000000";
 
     fn detailed() -> UsageRecord {
         let class = |name: &str, tokens| (ClassName::parse(name).unwrap(), TokenCount(tokens));
@@ -166,16 +183,24 @@ mod tests {
     #[test]
     fn the_bytes_of_a_record_are_pinned() {
         let hex: String = detailed().encode().iter().map(|byte| format!("{byte:02x}")).collect();
-        let detail = "0175036b6579030130000000000000\
-            00f401000000000000640000000000000002023168100000000000000002356d2000000000000000";
-        assert_eq!(hex, ["02", HEAD, &"07".repeat(32), WORDS, NUMBERS, LABELS, detail].concat());
+        let request = "05722d622d31";
+        assert_eq!(hex, ["04", HEAD, &"07".repeat(32), WORDS, NUMBERS, LABELS, DETAIL, request].concat());
+    }
+
+    // An audit compares what was exported with what is there, by bytes.
+    #[test]
+    fn a_record_of_the_second_version_reads_as_one_of_an_unnamed_request_and_keeps_its_bytes() {
+        let bytes = unhex(&["02", HEAD, &"07".repeat(32), WORDS, NUMBERS, LABELS, DETAIL].concat());
+        let expected = UsageRecord { request_id: None, ..detailed() };
+        assert_eq!(UsageRecord::decode(&bytes), Ok(expected.clone()));
+        assert_eq!(expected.encode(), bytes);
     }
 
     #[test]
     fn a_record_of_the_first_version_reads_as_one_without_detail() {
         let bytes = unhex(&["01", HEAD, &"07".repeat(32), WORDS, NUMBERS, LABELS].concat());
         let expected = UsageRecord::of(settlement("acme", "b-1"), 9).unwrap();
-        assert_eq!(UsageRecord::decode(&bytes), Ok(expected));
+        assert_eq!(UsageRecord::decode(&bytes), Ok(UsageRecord { request_id: None, ..expected }));
     }
 
     #[test]
@@ -189,18 +214,21 @@ mod tests {
         let record = UsageRecord { counts: -detailed().counts, correction: Some(correction), ..detailed() };
         let bytes = record.encode();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert!(hex.starts_with(&["03", HEAD].concat()));
+        assert!(hex.starts_with(&["05", HEAD].concat()));
         assert!(
             hex.ends_with("03622d300500000000000000057477696365010231 68f0ffffffffffffff".replace(' ', "").as_str())
         );
-        assert_eq!(UsageRecord::decode(&bytes), Ok(record));
+        assert_eq!(UsageRecord::decode(&bytes).as_ref(), Ok(&record));
         assert!(UsageRecord::decode(&bytes[..bytes.len() - 1]).is_err());
+        let unnamed = UsageRecord { request_id: None, ..record };
+        assert_eq!(unnamed.encode()[0], 3);
+        assert_eq!(UsageRecord::decode(&unnamed.encode()), Ok(unnamed));
     }
 
     #[test]
     fn a_row_of_an_unknown_version_or_code_is_an_error() {
         let bytes = detailed().encode();
-        for (at, byte) in [(0, 0), (0, 4), (at_of_codes(&bytes), 6), (at_of_codes(&bytes) + 1, 3)] {
+        for (at, byte) in [(0, 0), (0, 6), (at_of_codes(&bytes), 6), (at_of_codes(&bytes) + 1, 3)] {
             let mut changed = bytes.clone();
             changed[at] = byte;
             assert!(UsageRecord::decode(&changed).is_err(), "byte {at} is {byte}");

@@ -3,12 +3,13 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `m` name | what the database knows of itself: its format, the key of its delivery receipts, what exporters have, the counters of all records |
+//! | `m` name | what the database knows of itself: its format, the key of its delivery receipts, what exporters have, the counters of all records, up to when deliveries may have been billed by records that are gone |
 //! | `r` sequence (big-endian) | a record |
 //! | `i` tenant 0 billing id | the sequence of its record: the identity that makes a settle happen once; of a correction, a digest of what was asked for, too |
 //! | `c` tenant 0 billing id | what a corrected record comes to by now |
 //! | `u` tenant 0 namespace 0 hour fingerprint (user 0 key 0) | sums of its records |
 //! | `b` as `u` | of these sums, what came from records that were deleted |
+//! | `o` digest of tenant, instance and request | what is known of a delivery: how much records have told of, and whose hits it is |
 //! | `d` tenant 0 billing id | a claim that was refused because it was more than was delivered |
 //! | `q` account | what it may keep |
 //! | `s` account 0 namespace 0 hour class | tokens × milliseconds held |
@@ -21,20 +22,23 @@ use rocksdb::{BlockBasedOptions, DB, DBRecoveryMode, Direction, ErrorKind, Itera
 
 use super::codec::DecodeError;
 use super::correction::Standing;
+use super::delivery::{Delivery, DeliveryKey};
 use super::record::UsageRecord;
 use super::rollup::{RollupKey, Usage};
 use super::view::View;
 use super::{Divergence, LedgerError, ReceiptKey};
 use crate::vocab::limits::LEDGER_BUFFER_BYTES;
-use crate::vocab::{BillingId, TenantName};
+use crate::vocab::{BillingId, TenantName, Timestamp};
 
 /// Format of the key space; a change of any row's meaning makes another one.
-/// 2: records and sums may say more than in 1. 3: a record may be a correction. Older ones are read and go on as 3.
-const FORMAT: u32 = 3;
+/// 2: records and sums may say more than in 1. 3: a record may be a correction. 4: deliveries are consumed. Older ones are read
+/// and go on as 4.
+const FORMAT: u32 = 4;
 const FORMAT_KEY: &[u8] = b"mformat";
 const RECEIPT_KEY: &[u8] = b"mreceipt_key";
 pub(super) const ACKNOWLEDGED_KEY: &[u8] = b"macknowledged";
 pub(super) const COUNTERS_KEY: &[u8] = b"mcounters";
+pub(super) const FORGOTTEN_KEY: &[u8] = b"mforgotten";
 /// Kinds of rows.
 pub(super) const RECORD: u8 = b'r';
 pub(super) const IDENTITY: u8 = b'i';
@@ -44,6 +48,7 @@ pub(super) const STORAGE: u8 = b's';
 pub(super) const DELETED: u8 = b'b';
 pub(super) const DIVERGENCE: u8 = b'd';
 pub(super) const STANDING: u8 = b'c';
+pub(super) const DELIVERY: u8 = b'o';
 
 /// The open database.
 pub(super) struct Store {
@@ -68,6 +73,16 @@ impl Rows {
         let sequence = record.sequence.to_be_bytes();
         let named = [&sequence[..], asked.as_ref().map_or(&[], |asked| &asked[..])].concat();
         self.0.put(identity_key(&record.tenant, &record.billing_id), named);
+    }
+
+    pub(super) fn delivery(&mut self, key: &DeliveryKey, delivery: &Delivery) {
+        self.0.put(keyed(DELIVERY, &key.0), delivery.encode());
+    }
+
+    /// Takes away what is known of deliveries, all of them made up to this time.
+    pub(super) fn forget(&mut self, deliveries: &[DeliveryKey], until: Timestamp) {
+        deliveries.iter().for_each(|key| self.0.delete(keyed(DELIVERY, &key.0)));
+        self.0.put(FORGOTTEN_KEY, until.0.to_be_bytes());
     }
 
     /// What a corrected record comes to.
@@ -215,6 +230,18 @@ impl Store {
         let key = identity(STANDING, tenant, corrects);
         let row = self.get(&key)?.map(|row| Standing::decode(&row).map_err(|error| row_error("standing", &key, error)));
         row.transpose()
+    }
+
+    /// What is known of a delivery; nothing where no record has told of it.
+    pub(super) fn delivery(&self, key: &DeliveryKey) -> Result<Option<Delivery>, LedgerError> {
+        let key = keyed(DELIVERY, &key.0);
+        let row = self.get(&key)?.map(|row| Delivery::decode(&row).map_err(|error| row_error("delivery", &key, error)));
+        row.transpose()
+    }
+
+    /// Up to when deliveries may have been billed by records that are gone; nothing where none is gone.
+    pub(super) fn forgotten(&self) -> Result<Option<Timestamp>, LedgerError> {
+        self.get(FORGOTTEN_KEY)?.map(|until| sequence_of(&until, "forgotten", FORGOTTEN_KEY).map(Timestamp)).transpose()
     }
 
     /// The sums so far.

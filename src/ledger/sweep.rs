@@ -1,14 +1,16 @@
 //! Deletes records that exporters have and that are old enough, oldest first, in steps. What they add to the sums stays
 //! known, so that an audit still proves every sum; their identities go with them, which ends the time in which a repeated
-//! settle gets its first receipt.
+//! settle gets its first receipt, and what is known of their deliveries, which nobody can claim from then on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::delivery::DeliveryKey;
 use super::rollup::{RollupKey, Usage};
 use super::store::{Rows, Store};
 use super::{LedgerError, UsageRecord};
@@ -22,11 +24,23 @@ pub(super) const WRITER: &str = "ledger";
 /// Who waits for the end of a sweep hears how many records it has deleted.
 pub(super) type Swept = oneshot::Sender<u64>;
 
+/// Up to when deliveries may have been billed by records that are gone, for others to look at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Forgotten(Arc<AtomicU64>);
+
+impl Forgotten {
+    /// Nothing where no record is gone.
+    pub(super) fn get(&self) -> Option<Timestamp> {
+        Some(Timestamp(self.0.load(Ordering::Relaxed))).filter(|until| until.0 > 0)
+    }
+}
+
 /// The writer's part that deletes: between its batches, so that nobody looks for an identity while it goes.
 pub(super) struct Sweeper {
     retention: Duration,
     /// All up to this sequence are deleted, as far as this process knows.
     through: u64,
+    forgotten: Forgotten,
     under_way: Option<UnderWay>,
     /// Records deleted since the last compaction.
     loose: u64,
@@ -45,10 +59,15 @@ struct UnderWay {
 
 impl Sweeper {
     /// Never less than the window in which settles are repeated.
-    pub(super) fn new(retention: Duration, watch: &Watch) -> Self {
+    pub(super) fn new(retention: Duration, forgotten: Option<Timestamp>, watch: &Watch) -> Self {
         let (part, writer) = (watch.optional("ledger-compact"), watch.vital(WRITER));
         let retention = retention.max(LEDGER_WINDOW);
-        Self { retention, through: 0, under_way: None, loose: 0, compaction: None, part, writer }
+        let forgotten = Forgotten(Arc::new(forgotten.map_or(0, |until| until.0).into()));
+        Self { retention, through: 0, forgotten, under_way: None, loose: 0, compaction: None, part, writer }
+    }
+
+    pub(super) fn forgotten(&self) -> Forgotten {
+        self.forgotten.clone()
     }
 
     /// Begins one, unless one is under way: then `done` is dropped.
@@ -112,6 +131,12 @@ impl Sweeper {
             rows.deleted(&key, &usage);
         }
         rows.delete(&records);
+        // A claim to a delivery from before is refused from here on, so that nobody needs to know whose hits it was.
+        let settled = records.iter().map(|record| record.settled_at).max();
+        let until = self.forgotten.get().max(settled).unwrap_or_default();
+        rows.forget(&ending(store, &records)?, until);
+        // Before the write: of one that failed nobody knows whether it is on disk.
+        self.forgotten.0.store(until.0, Ordering::Relaxed);
         store.write(rows)?;
         self.through = through;
         Ok(records.len())
@@ -130,6 +155,18 @@ impl Sweeper {
             Err(error) => tracing::warn!(%error, "the ledger's room is given back later"),
         }
     }
+}
+
+/// The deliveries of which these records are the last to tell.
+fn ending(store: &Store, records: &[UsageRecord]) -> Result<Vec<DeliveryKey>, LedgerError> {
+    let mut ending = Vec::new();
+    for record in records {
+        let Some(key) = DeliveryKey::recorded(record) else { continue };
+        if store.delivery(&key)?.is_some_and(|delivery| delivery.last == record.sequence) {
+            ending.push(key);
+        }
+    }
+    Ok(ending)
 }
 
 impl Drop for Sweeper {

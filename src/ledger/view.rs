@@ -4,10 +4,11 @@ use rocksdb::{Direction, IteratorMode, Snapshot};
 
 use super::codec::{DecodeError, Reader};
 use super::correction::Standing;
+use super::delivery::{Delivery, DeliveryKey};
 use super::rollup::{RollupKey, Usage};
 use super::store::{
-    ACKNOWLEDGED_KEY, COUNTERS_KEY, DELETED, DIVERGENCE, RECORD, ROLLUP, STANDING, database, identity_key, keyed,
-    named_of, row_error, secret_key, sequence_of,
+    ACKNOWLEDGED_KEY, COUNTERS_KEY, DELETED, DELIVERY, DIVERGENCE, RECORD, ROLLUP, STANDING, database, identity,
+    identity_key, keyed, named_of, row_error, secret_key, sequence_of,
 };
 use super::{Divergence, LedgerError, UsageRecord};
 use crate::vocab::{BillingId, TenantName};
@@ -98,6 +99,30 @@ impl<'s> View<'s> {
         let Some(named) = self.0.get(&key).map_err(|error| database("read", &error))? else { return Ok(None) };
         let (sequence, _) = named_of(&named, &key)?;
         self.records(sequence - 1).next().transpose().map(|record| record.filter(|record| record.sequence == sequence))
+    }
+
+    /// What a record comes to with its corrections, if it has any.
+    pub(super) fn standing(&self, record: &UsageRecord) -> Result<Option<Standing>, LedgerError> {
+        let key = identity(STANDING, &record.tenant, &record.billing_id);
+        let row = self.0.get(&key).map_err(|error| database("read", &error))?;
+        row.map(|row| Standing::decode(&row).map_err(|error| row_error("standing", &key, error))).transpose()
+    }
+
+    /// What is known of a delivery.
+    pub(super) fn delivery(&self, key: &DeliveryKey) -> Result<Option<Delivery>, LedgerError> {
+        let key = keyed(DELIVERY, &key.0);
+        let row = self.0.get(&key).map_err(|error| database("read", &error))?;
+        row.map(|row| Delivery::decode(&row).map_err(|error| row_error("delivery", &key, error))).transpose()
+    }
+
+    /// What is known of all deliveries.
+    pub(super) fn deliveries(&self) -> impl Iterator<Item = Result<(DeliveryKey, Delivery), LedgerError>> + use<'s> {
+        self.rows(DELIVERY, &[], &[]).map(|row| {
+            let (key, value) = row?;
+            let wrong = || DecodeError { what: "a digest that is not 16 bytes", at: 1 };
+            let read = || Ok((DeliveryKey(key.as_ref().try_into().map_err(|_| wrong())?), Delivery::decode(&value)?));
+            read().map_err(|source| row_error("delivery", &key, source))
+        })
     }
 
     /// Up to which sequence exporters have all records.

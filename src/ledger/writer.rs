@@ -8,12 +8,14 @@ use tokio::sync::oneshot;
 
 use super::bound::{Bound, Taken};
 use super::correction::Standing;
+use super::counts::count;
+use super::delivery::{Delivery, DeliveryKey};
 use super::rollup::{RollupKey, Usage};
 use super::store::{Asked, Rows, Store};
-use super::sweep::{Sweeper, Swept};
+use super::sweep::{Forgotten, Sweeper, Swept};
 use super::{Amendment, Divergence, LedgerError, LedgerOptions, SettleError, Settled, Settlement, UsageRecord};
 use crate::vocab::limits::{DIVERGENCES_MAX, LEDGER_BATCH};
-use crate::vocab::{BillingId, TenantName, Timestamp};
+use crate::vocab::{BillingId, TenantName, Timestamp, TokenCount};
 use crate::watch::Watch;
 
 /// Where the answer to a settle goes. One whose asker is gone is settled all the same.
@@ -58,6 +60,7 @@ struct Batch {
     standings: BTreeMap<(TenantName, BillingId), Standing>,
     sum: Usage,
     rollups: BTreeMap<RollupKey, Usage>,
+    deliveries: HashMap<DeliveryKey, Delivery>,
     divergences: BTreeMap<(TenantName, BillingId), Divergence>,
 }
 
@@ -70,7 +73,7 @@ impl Writer {
             divergence?;
             divergences += 1;
         }
-        let sweeper = Sweeper::new(options.retention, watch);
+        let sweeper = Sweeper::new(options.retention, store.forgotten()?, watch);
         let counters = match store.counters()? {
             Some(counters) => counters,
             // A new ledger, or one of an older version, which has sums to go on from.
@@ -82,6 +85,11 @@ impl Writer {
     /// Bytes that the ledger takes.
     pub(super) fn taken(&self) -> Taken {
         self.bound.taken()
+    }
+
+    /// Up to when deliveries may have been billed by records that are gone.
+    pub(super) fn forgotten(&self) -> Forgotten {
+        self.sweeper.forgotten()
     }
 
     /// Commits what comes until nobody can send any more. While a batch is synced, the next one gathers.
@@ -173,21 +181,26 @@ impl Writer {
     fn settle(&mut self, batch: &mut Batch, settlement: Settlement) -> Result<Settled, SettleError> {
         self.usable()?;
         if let Some((first, _)) = self.find(batch, &settlement.tenant, &settlement.billing_id)? {
-            return match first.difference(&settlement) {
-                None => Ok(Settled { record: first, repeated: true }),
-                Some(field) => Err(SettleError::Conflict { field, first: Box::new(first) }),
-            };
+            return first.repeated(&settlement);
+        }
+        if let Some(flaw) = settlement.flaw {
+            return Err(flaw.into());
         }
         self.bound.check()?;
-        let refused = Divergence::refused(&settlement);
-        let record = match UsageRecord::of(settlement, self.next_sequence) {
-            Err(error @ SettleError::ClaimsMore { .. }) => {
-                self.diverge(batch, refused)?;
-                return Err(error);
-            }
-            record => record?,
-        };
-        self.add(batch, record, None)
+        let (key, refused) = (DeliveryKey::settled(&settlement), Divergence::refused(&settlement));
+        // Where nothing was delivered and nothing is claimed there is nothing to look for.
+        let is_asked = settlement.cached_tokens.max(settlement.delivered.total()) > TokenCount::ZERO;
+        let known = key.filter(|_| is_asked).map(|key| self.delivery(batch, &key)).transpose()?.flatten();
+        let forgotten = self.sweeper.forgotten().get();
+        let (record, delivery) =
+            Delivery::settle(known, settlement, self.next_sequence, forgotten).or_else(|error| {
+                let refused = error.claim().map(|claim| refused.of_claim(claim));
+                refused.map_or(Ok(()), |refused| self.diverge(batch, refused))?;
+                Err(error)
+            })?;
+        let settled = self.add(batch, record, None)?;
+        batch.deliveries.extend(key.zip(delivery));
+        Ok(settled)
     }
 
     /// As a settle, with one more thing to look up: what the request comes to by now.
@@ -195,9 +208,10 @@ impl Writer {
         self.usable()?;
         let asked = amendment.asked();
         if let Some((first, before)) = self.find(batch, &amendment.tenant, &amendment.billing_id)? {
-            return match before == Some(asked) {
-                true => Ok(Settled { record: first, repeated: true }),
-                false => Err(SettleError::Conflict { field: "content", first: Box::new(first) }),
+            return match before {
+                Some(before) if before == asked => Ok(Settled { record: first, repeated: true }),
+                Some(_) => Err(SettleError::Conflict { field: "content", first: Box::new(first) }),
+                None => Err(SettleError::NamesSettle(Box::new(first))),
             };
         }
         self.bound.check()?;
@@ -212,10 +226,21 @@ impl Writer {
                 None => Standing::of(&first),
             },
         };
-        let record = amendment.record(&first, &mut standing, self.next_sequence)?;
+        let key = DeliveryKey::recorded(&first);
+        let known = key.map(|key| self.delivery(batch, &key)).transpose()?.flatten();
+        let record = amendment.record(&first, known.as_ref(), &mut standing, self.next_sequence)?;
+        let delivery = Delivery::correct(known, &first, count(standing.counts.hit()), self.next_sequence)?;
         let settled = self.add(batch, record, Some(asked))?;
         batch.standings.insert(corrected, standing);
+        batch.deliveries.extend(key.zip(delivery));
         Ok(settled)
+    }
+
+    fn delivery(&self, batch: &Batch, key: &DeliveryKey) -> Result<Option<Delivery>, SettleError> {
+        match batch.deliveries.get(key) {
+            Some(delivery) => Ok(Some(delivery.clone())),
+            None => self.store.delivery(key).map_err(unavailable),
+        }
     }
 
     fn find(
@@ -262,6 +287,7 @@ impl Writer {
         rows.counters(&counters);
         batch.standings.iter().for_each(|((tenant, corrects), standing)| rows.standing(tenant, corrects, standing));
         batch.rollups.iter().for_each(|(key, usage)| rows.rollup(key, usage));
+        batch.deliveries.iter().for_each(|(key, delivery)| rows.delivery(key, delivery));
         batch.divergences.values().for_each(|divergence| rows.divergence(divergence));
         let bytes = rows.bytes();
         self.store.write(rows)?;
@@ -313,7 +339,6 @@ fn unavailable(error: LedgerError) -> SettleError {
 mod tests {
     use super::super::sample::settlement;
     use super::*;
-    use crate::vocab::TokenCount;
 
     type Answer = Result<Settled, SettleError>;
 

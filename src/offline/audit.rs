@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{OfflineError, StoppedLedger};
-use crate::ledger::{Divergence, Divergences, Diverging, Ledger};
+use crate::ledger::{Divergence, Divergences, Diverging, Joined, Ledger};
 
 /// What an audit found. Field names are a contract: add, never rename.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,6 +33,8 @@ pub struct AuditReport {
     pub acknowledged: u64,
     /// Hours of metered storage, by account, namespace and class.
     pub storage_hours: u64,
+    /// Records joined to what was delivered to their requests.
+    pub deliveries: DeliveryReport,
     /// Where kvtier and engines disagree about what was skipped: no difference of the ledger with itself.
     pub divergences: DivergenceReport,
     /// How many disagreements.
@@ -41,10 +43,40 @@ pub struct AuditReport {
     pub examples: Vec<String>,
 }
 
+/// Records joined to deliveries, by tenant, instance and request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeliveryReport {
+    /// Deliveries that records tell of, as far as these are kept.
+    pub known: u64,
+    /// Of these, such as a record bills hits of: one each.
+    pub billed: u64,
+    /// Tokens that were delivered.
+    pub delivered_tokens: u64,
+    /// Tokens that are billed as hits of them, with corrections: never more of any delivery than it had.
+    pub billed_tokens: u64,
+    /// Records with hits of versions that did not keep the engine's request: that they bill different deliveries can't be proven.
+    pub unproven_records: u64,
+    /// Tokens that those bill as hits.
+    pub unproven_tokens: u64,
+}
+
+impl From<Joined> for DeliveryReport {
+    fn from(joined: Joined) -> Self {
+        Self {
+            known: joined.deliveries,
+            billed: joined.billed,
+            delivered_tokens: joined.delivered_tokens,
+            billed_tokens: joined.billed_tokens,
+            unproven_records: joined.unproven,
+            unproven_tokens: joined.unproven_tokens,
+        }
+    }
+}
+
 /// Requests about which kvtier and an engine disagree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DivergenceReport {
-    /// Requests that claimed more than was delivered, and were refused.
+    /// Requests that claimed more than was delivered, or what another billing id has, and were refused.
     pub overclaimed_requests: u64,
     /// Tokens by which they did.
     pub overclaimed_tokens: u64,
@@ -139,6 +171,7 @@ pub(super) fn of(ledger: &Ledger) -> Result<AuditReport, OfflineError> {
         deleted: audit.deleted,
         acknowledged: ledger.acknowledged(),
         storage_hours: audit.storage_hours,
+        deliveries: audit.joined.into(),
         divergences: audit.divergences.into(),
         differences: audit.differences,
         examples: audit.examples,

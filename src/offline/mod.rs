@@ -8,7 +8,7 @@ mod verify;
 #[cfg(test)]
 mod verify_tests;
 
-pub use audit::{AuditReport, DivergenceReport, LargeDivergence, TenantDivergence, audit};
+pub use audit::{AuditReport, DeliveryReport, DivergenceReport, LargeDivergence, TenantDivergence, audit};
 pub use inspect::{NamespaceSummary, namespaces};
 pub use usage::StoppedLedger;
 pub use verify::{Problem, ProblemKind, VerifyReport, verify};

@@ -5,6 +5,7 @@
 //! past what it may not take.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::counters::{AccountHoldings, StoredBlocks};
 use crate::vocab::limits::{QUOTAS_MAX, SHARES_OF_HUNDRED};
@@ -166,7 +167,13 @@ impl Accounts {
 
     /// Blocks that are stored, by account and namespace.
     pub(super) fn stored(&self) -> Vec<StoredBlocks> {
-        let known = self.stored.iter();
+        self.stored_after(None, usize::MAX)
+    }
+
+    /// As [`stored`](Self::stored), at most so many, from the first one after a known one on.
+    pub(super) fn stored_after(&self, after: Option<(AccountId, NamespaceId)>, most: usize) -> Vec<StoredBlocks> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let known = self.stored.range((from, Bound::Unbounded)).take(most);
         known
             .map(|((account, namespace), stored)| StoredBlocks {
                 account: *account,
@@ -218,7 +225,13 @@ impl Accounts {
 
     /// Every account that holds something or has a quota.
     pub(super) fn holdings(&self) -> Vec<AccountHoldings> {
-        let known = (0..=u16::MAX).map(AccountId).zip(&self.accounts);
+        self.holdings_among(AccountId(0), usize::MAX)
+    }
+
+    /// The same among so many accounts from one on.
+    pub(super) fn holdings_among(&self, first: AccountId, accounts: usize) -> Vec<AccountHoldings> {
+        let numbers = (0..=u16::MAX).map(AccountId).zip(&self.accounts);
+        let known = numbers.skip(first.0.into()).take(accounts);
         known
             .filter(|(_, known)| known.held != [0; 2] || !known.quota.is_none())
             .map(|(account, known)| AccountHoldings {
@@ -229,6 +242,11 @@ impl Accounts {
                 quota: known.quota,
             })
             .collect()
+    }
+
+    /// Numbers of accounts that were seen so far.
+    pub(super) fn len(&self) -> usize {
+        self.accounts.len()
     }
 
     /// Bytes of memory that it takes.

@@ -29,6 +29,8 @@ pub(super) struct Catalog {
     by_key: Box<[HashTable<u32>]>,
     pub(super) owners: Owners,
     pub(super) actives: Actives,
+    /// Walks over children that go on in later events, each with the child that is next: few at a time.
+    walks: Vec<(u64, u32)>,
 }
 
 impl Default for Catalog {
@@ -42,6 +44,7 @@ impl Default for Catalog {
             by_key: std::iter::repeat_with(HashTable::new).take(Keys::PARTS).collect(),
             owners: Owners::default(),
             actives: Actives::default(),
+            walks: Vec::new(),
         }
     }
 }
@@ -157,6 +160,7 @@ impl Catalog {
     /// Takes a block from under its parent.
     pub(super) fn detach(&mut self, number: u32) {
         let Entry { parent, next_sibling: next, prev_sibling: prev, .. } = self[number];
+        self.walks.iter_mut().filter(|(_, at)| *at == number).for_each(|(_, at)| *at = next);
         if is_block(parent) {
             if is_block(prev) {
                 self[prev].next_sibling = next;
@@ -202,6 +206,28 @@ impl Catalog {
             next = self[child].next_sibling;
             Some(child)
         })
+    }
+
+    /// The next child of a block in a walk that may go on in a later event, whatever becomes of the children meanwhile; those
+    /// that come first meanwhile are left out. `None` at the end, where the walk may go on with another block.
+    pub(super) fn next_child(&mut self, walk: u64, parent: u32) -> Option<u32> {
+        let at = self.walks.iter().position(|(known, _)| *known == walk);
+        let child = at.map_or(self[parent].first_child, |at| self.walks[at].1);
+        if !is_block(child) {
+            self.end_walk(walk);
+            return None;
+        }
+        let next = self[child].next_sibling;
+        match at {
+            Some(at) => self.walks[at].1 = next,
+            None => self.walks.push((walk, next)),
+        }
+        Some(child)
+    }
+
+    /// A walk ends before its block's last child.
+    pub(super) fn end_walk(&mut self, walk: u64) {
+        self.walks.retain(|(known, _)| *known != walk);
     }
 
     /// Bytes of keys, of entries with vacant numbers, and of the table of numbers by key.

@@ -36,6 +36,10 @@ pub struct InstanceNo(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PutId(pub u64);
 
+/// Work that is too long for one event, as the planner numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
 /// How a transfer of one block ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
@@ -166,7 +170,8 @@ pub enum Event {
         /// From now.
         ttl: Duration,
     },
-    /// The instance's last process is gone: its leases end, and blocks that could not outlive it go.
+    /// The instance's last process is gone: its leases end, and blocks that could not outlive it go. Answer: `Done` or
+    /// [`Answer::Removing`].
     InstanceGone {
         /// Which instance.
         instance: InstanceNo,
@@ -175,6 +180,9 @@ pub enum Event {
     },
     /// Time has passed: leases may have ended.
     Tick,
+    /// The next step of what is too long for one event: to be sent as long as [`Planner::is_working`](super::Planner::is_working)
+    /// says so, between other events. Answer: [`Answer::Proceeded`].
+    Proceed,
     /// A drive was taken out: its blocks are lost, its slots are not used again.
     DriveLost {
         /// Its number.
@@ -206,18 +214,20 @@ pub enum Event {
     /// The daemon is about to stop: write what only RAM has, the hottest first, as far as the write queue has room.
     /// Answer: [`Answer::Flushing`]; to be sent again as writes end.
     Flush,
-    /// An admin evicts a block and its descendants. Answer: [`Answer::Removed`].
+    /// An admin evicts a block and its descendants. Answer: [`Answer::Removed`] or [`Answer::Removing`].
     Evict {
         /// The first block to go.
         key: BlockKey,
     },
-    /// An admin erases what matches, leased or not. Answer: [`Answer::Removed`].
+    /// An admin erases what matches, leased or not. Answer: [`Answer::Removed`] or [`Answer::Removing`]. All goes that matches
+    /// now; what comes in before the end may go, too. At the end nothing of it can be read, or is still to be written.
     Purge(Filter),
 }
 
 impl Event {
     /// Whether it depends on the order in which blocks go, or changes it. What is about leases and uses does not.
-    pub(super) fn asks_for_order(&self) -> bool {
+    #[must_use]
+    pub fn asks_for_order(&self) -> bool {
         !matches!(
             self,
             Self::Lease { .. }
@@ -312,14 +322,22 @@ pub enum Answer {
     /// To [`Event::SetQuota`].
     QuotaSet(Result<(), QuotaError>),
     /// To [`Event::Evict`] and [`Event::Purge`].
-    Removed {
-        /// Blocks removed.
-        blocks: u64,
-        /// Bytes of their payloads.
-        bytes: u64,
-        /// Blocks kept because they, or descendants, are leased or being moved.
-        kept: u64,
-    },
+    Removed(Removed),
+    /// To the same, where that takes more than one event: an [`Answer::Proceeded`] will say what was removed.
+    Removing(JobId),
+    /// To [`Event::Proceed`]: what has ended, if anything has.
+    Proceeded(Option<(JobId, Removed)>),
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Blocks removed.
+    pub blocks: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Blocks kept because they, or descendants, are leased or being moved.
+    pub kept: u64,
 }
 
 /// What becomes of a [`Event::Want`].

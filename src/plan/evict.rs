@@ -2,10 +2,12 @@
 
 use super::accounts::{Accounts, COMMON};
 use super::catalog::Catalog;
+use super::chores::Job;
 use super::command::Command;
 use super::entry::{Nvme, Ram, is_block};
-use super::event::{Answer, BlockRef, Filter};
+use super::event::Answer;
 use super::planner::Planner;
+use super::subtree::{Subtree, Why};
 use crate::vocab::{AccountId, BlockKey, Tier};
 
 /// Whether a block is within its account's share, which only the account itself may draw on.
@@ -155,62 +157,7 @@ impl Planner {
     }
 
     pub(super) fn evict(&mut self, key: &BlockKey) -> Answer {
-        let mut subtree: Vec<BlockRef> = Vec::new();
-        let mut stack: Vec<u32> = self.catalog.find(key).into_iter().collect();
-        while let Some(number) = stack.pop() {
-            subtree.push(self.reference(number));
-            stack.extend(self.catalog.children(number));
-        }
-        let (mut blocks, mut bytes, mut kept) = (0, 0, 0);
-        // Children come after their parents in the list, so from its end on it is leaf-first.
-        for block in subtree.into_iter().rev() {
-            let Some(number) = self.catalog.resolve(block) else { continue };
-            let entry = &self.catalog[number];
-            if entry.is_ghost() {
-                continue;
-            }
-            let active = self.catalog.active(number);
-            let held = active.leases > 0 || active.promises > 0 || self.catalog.is_moving(number);
-            if held || entry.ram_children > 0 || entry.nvme_children > 0 {
-                kept += 1;
-                continue;
-            }
-            blocks += 1;
-            bytes += u64::from(entry.length);
-            self.counters.removed += 1;
-            self.drop_everywhere(number);
-        }
-        Answer::Removed { blocks, bytes, kept }
-    }
-
-    pub(super) fn purge(&mut self, filter: &Filter) -> Answer {
-        let matches = |number: u32, entry: &super::entry::Entry| {
-            let owner = self.catalog.owner(number);
-            !entry.is_ghost()
-                && !entry.doomed
-                && filter.namespace.is_none_or(|namespace| namespace == owner.namespace)
-                && filter.account.is_none_or(|account| account == owner.account)
-                && filter.user.is_none_or(|user| user == owner.user)
-                && filter.writer.is_none_or(|writer| writer == owner.writer)
-                && filter.group.is_none_or(|group| group == owner.group)
-                && filter.since_s.is_none_or(|since| since <= entry.created_s)
-        };
-        let found = self.catalog.iter().filter(|(number, entry)| matches(*number, entry));
-        let found: Vec<BlockRef> = found.map(|(number, _)| self.reference(number)).collect();
-        let (mut blocks, mut bytes) = (0, 0);
-        for block in found {
-            let Some(number) = self.catalog.resolve(block) else { continue };
-            blocks += 1;
-            bytes += u64::from(self.catalog[number].length);
-            self.counters.removed += 1;
-            if self.catalog.is_moving(number) {
-                // Unreadable from now on; its slots go when what moves it ends.
-                self.catalog[number].doomed = true;
-                self.refresh(number);
-            } else {
-                self.drop_everywhere(number);
-            }
-        }
-        Answer::Removed { blocks, bytes, kept: 0 }
+        let root = self.catalog.find(key).map(|number| self.reference(number));
+        self.begin_job(|_, _| Job::Evict(Subtree::of(root, Why::Hand)))
     }
 }

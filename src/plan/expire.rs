@@ -4,9 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::event::BlockRef;
 use super::planner::Planner;
+use super::subtree::{Subtree, Why};
 use crate::vocab::{Lifetime, Retention};
+
+/// The number of the walk among those that the catalog keeps straight.
+const EXPIRING: u64 = u64::MAX;
 
 /// When blocks end, by their number; those that have no limit are not here.
 #[derive(Debug, Default)]
@@ -54,22 +57,16 @@ impl Planner {
         }
     }
 
-    /// A put's chain was stored down to this block: it and what comes before it live at least as long.
-    pub(super) fn live_on(&mut self, deepest: u32, retention: Retention) {
-        if self.expiries.is_empty() {
-            return;
-        }
-        let chain: Vec<u32> = self.ancestry(deepest).collect();
-        for number in chain {
-            let known = self.expiries.get(number);
-            match retention {
-                Retention::Ttl(lifetime) if known > 0 => {
-                    let until_s = self.now.seconds().saturating_add(lifetime.seconds);
-                    self.expiries.set(number, known.max(until_s), lifetime.refreshed.then_some(lifetime));
-                }
-                Retention::Ttl(_) => {}
-                Retention::BestEffort | Retention::Guaranteed(_) => self.expiries.forget(number),
+    /// A block of a chain that a put has stored lives at least as long as was asked for.
+    pub(super) fn live_on(&mut self, number: u32, retention: Retention, stored_s: u32) {
+        let known = self.expiries.get(number);
+        match retention {
+            Retention::Ttl(lifetime) if known > 0 => {
+                let until_s = stored_s.saturating_add(lifetime.seconds);
+                self.expiries.set(number, known.max(until_s), lifetime.refreshed.then_some(lifetime));
             }
+            Retention::Ttl(_) => {}
+            Retention::BestEffort | Retention::Guaranteed(_) => self.expiries.forget(number),
         }
     }
 
@@ -83,33 +80,22 @@ impl Planner {
         }
     }
 
-    /// Lets blocks go whose time is over, with what hangs on them, about so many at most. What is leased or moved keeps all
+    /// Lets blocks go whose time is over, with what hangs on them, as far as this event may. What is leased or moved keeps all
     /// before it for another second.
-    pub(super) fn expire(&mut self, most: usize) {
-        let mut gone = 0;
-        while gone < most {
-            let due = self.expiries.by_end.first().filter(|(until_s, _)| *until_s <= self.now.seconds());
-            let Some((_, number)) = due.copied() else { return };
-            let mut subtree = vec![number];
-            let mut at = 0;
-            while let Some(number) = subtree.get(at).copied() {
-                subtree.extend(self.catalog.children(number));
-                at += 1;
-            }
-            gone += subtree.len();
-            if !subtree.iter().all(|number| self.catalog.may_go_with_children(*number)) {
-                let refresh = self.expiries.by_block.get(&number).and_then(|(_, refresh)| *refresh);
-                self.expiries.set(number, self.now.seconds() + 1, refresh);
-                continue;
-            }
-            let subtree: Vec<BlockRef> = subtree.into_iter().rev().map(|number| self.reference(number)).collect();
-            for block in subtree {
-                // A ghost goes with the last block that hung on it.
-                let Some(number) = self.catalog.resolve(block) else { continue };
-                self.expiries.forget(number);
-                self.counters.expired += u64::from(!self.catalog[number].is_ghost());
-                self.drop_everywhere(number);
-            }
+    pub(super) fn expire(&mut self) {
+        while self.chores.has_steps() {
+            let subtree = self.chores.expiring.take().or_else(|| self.begin_to_expire());
+            let Some(subtree) = subtree else { return };
+            self.chores.expiring = self.go_on_removing(EXPIRING, subtree).err();
         }
+    }
+
+    /// The block whose time is over for longest. It has a second more, which counts where it can't go.
+    fn begin_to_expire(&mut self) -> Option<Subtree> {
+        let due = self.expiries.by_end.first().filter(|(until_s, _)| *until_s <= self.now.seconds());
+        let (_, number) = due.copied()?;
+        let refresh = self.expiries.by_block.get(&number).and_then(|(_, refresh)| *refresh);
+        self.expiries.set(number, self.now.seconds() + 1, refresh);
+        Some(Subtree::of(Some(self.reference(number)), Why::Time))
     }
 }

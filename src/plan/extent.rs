@@ -59,6 +59,12 @@ impl Extent {
         self.owners.iter().copied().filter(|owner| *owner != NOBODY)
     }
 
+    /// The slots from one on that have a block, and the blocks.
+    pub(super) fn blocks_from(&self, index: u32) -> impl Iterator<Item = (u16, u32)> + '_ {
+        let owners = (0_u16..=u16::MAX).zip(&self.owners).skip(index as usize);
+        owners.map(|(index, owner)| (index, *owner)).filter(|(_, owner)| *owner != NOBODY)
+    }
+
     /// Slots that no block has.
     pub(super) fn unowned(&self) -> impl Iterator<Item = u16> + '_ {
         (0_u16..=u16::MAX).zip(&self.owners).filter(|(_, owner)| **owner == NOBODY).map(|(index, _)| index)

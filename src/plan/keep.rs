@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chores::{DROP, LOOK};
 use super::command::Command;
 use super::entry::{Nvme, is_block};
 use super::event::{KeepError, Kept};
@@ -78,7 +79,7 @@ impl Planner {
         let mut wanted = BTreeMap::new();
         for at in self.ancestry(number) {
             let entry = &self.catalog[at];
-            if entry.nvme == Nvme::Absent {
+            if entry.nvme == Nvme::Absent || entry.doomed || self.is_being_purged(at) {
                 let why = if self.catalog.owner(at).ram_only { KeepError::RamOnly } else { KeepError::NotWritten };
                 return Err(why);
             }
@@ -128,6 +129,7 @@ impl Planner {
                 self.accounts.keep_no_more(self.catalog.owner(at), bytes);
             }
             self.catalog.rest(at);
+            self.chores.spend(LOOK);
             at = self.catalog[at].parent;
         }
         true
@@ -175,11 +177,13 @@ impl Planner {
         }
     }
 
-    /// Ends promises whose time is over, at most so many.
-    pub(super) fn end_promises(&mut self, most: usize) {
-        for _ in 0..most {
+    /// Ends promises whose time is over, as far as this event may, and no more of them than are left to this tick.
+    pub(super) fn end_promises(&mut self) {
+        while self.chores.has_steps() && self.chores.tick.promises > 0 {
             let due = self.promises.by_end.first().filter(|(until_s, _)| *until_s <= self.now.seconds());
             let Some((_, number)) = due.copied() else { return };
+            self.chores.tick.promises -= 1;
+            self.chores.spend(DROP);
             self.end_promise(number);
         }
     }

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::event::{Answer, Filter, InstanceNo, LeaseError, Leased};
+use super::chores::DROP;
+use super::event::{InstanceNo, LeaseError, Leased};
 use super::planner::Planner;
 use super::policy::Use;
-use crate::vocab::limits::{EXPIRED_A_TICK, LEASE_TTL_MAX, LEASES_PER_INSTANCE_MAX, PIN_BUDGET_SHARE};
-use crate::vocab::{BlockKey, LeaseId, NamespaceId, Timestamp};
+use crate::vocab::limits::{LEASE_TTL_MAX, LEASES_PER_INSTANCE_MAX, PIN_BUDGET_SHARE};
+use crate::vocab::{BlockKey, LeaseId, Timestamp};
 
 #[derive(Clone, Copy, Debug)]
 struct Lease {
@@ -124,7 +125,7 @@ impl Planner {
         keys: &[BlockKey],
         ttl: Duration,
     ) -> Result<Option<Leased>, LeaseError> {
-        let blocks = self.prefix(keys).hit();
+        let blocks = self.hit(keys);
         let known = self.leases.by_request.get(&(instance, request)).copied();
         let deepest = (blocks as usize).checked_sub(1).and_then(|last| self.catalog.find(keys.get(last)?));
         let Some(deepest) = deepest else { return Ok(None) };
@@ -142,7 +143,7 @@ impl Planner {
             None => self.counters.leases_granted += 1,
         }
         // After the answer: a long chain takes hundreds of microseconds.
-        self.touch_later(deepest, Use::Read);
+        self.touch_later(deepest, Use::Read, None);
         self.admit_at_second_use(deepest);
         Ok(Some(Leased { lease: id, blocks }))
     }
@@ -177,31 +178,29 @@ impl Planner {
         self.leases.owned(instance, id).map(drop)
     }
 
-    pub(super) fn instance_gone(&mut self, instance: InstanceNo, namespaces: &[NamespaceId]) -> Answer {
-        let leases: Vec<LeaseId> = self.leases.of_instance(instance).collect();
-        for id in leases {
+    /// Ends leases of an instance, as far as this event may. Whether none is left.
+    pub(super) fn end_leases_of(&mut self, instance: InstanceNo) -> bool {
+        loop {
+            let first = self.leases.of_instance(instance).next();
+            let Some(id) = first else { return true };
+            if !self.chores.has_steps() {
+                return false;
+            }
+            self.chores.spend(DROP);
             self.counters.leases_lapsed += 1;
             self.end_lease(id);
         }
-        for namespace in namespaces {
-            self.purge(&Filter { namespace: Some(*namespace), ..Filter::default() });
-        }
-        Answer::Done
     }
 
-    pub(super) fn tick(&mut self) -> Answer {
-        while let Some((ends, id)) = self.leases.by_end.first().copied() {
-            if ends > self.now {
-                break;
-            }
+    /// Ends leases whose time is over, as far as this event may.
+    pub(super) fn end_leases_due(&mut self) {
+        while self.chores.has_steps() {
+            let due = self.leases.by_end.first().filter(|(ends, _)| *ends <= self.now);
+            let Some((_, id)) = due.copied() else { return };
+            self.chores.spend(DROP);
             self.counters.leases_lapsed += 1;
             self.end_lease(id);
         }
-        self.sweep_lost_extents();
-        self.trim_all(EXPIRED_A_TICK);
-        self.end_promises(EXPIRED_A_TICK);
-        self.expire(EXPIRED_A_TICK);
-        Answer::Done
     }
 
     /// RAM has no room because everything in it is leased: an instance that leaks leases loses its oldest ones, so that its

@@ -15,7 +15,7 @@ impl Planner {
     pub(super) fn want(&mut self, key: &BlockKey) -> Wanted {
         let Some(number) = self.catalog.find(key) else { return Wanted::Gone };
         let entry = &self.catalog[number];
-        if !entry.is_readable() {
+        if !entry.is_readable() || self.is_being_purged(number) {
             return Wanted::Gone;
         }
         match entry.ram {
@@ -86,7 +86,8 @@ impl Planner {
     pub(super) fn peek(&mut self, key: &BlockKey) -> Option<Peek> {
         let number = self.catalog.find(key)?;
         let entry = &self.catalog[number];
-        if !entry.is_readable() || entry.nvme != Nvme::Resident || self.catalog.active(number).reads >= PEEKS_MAX {
+        let may_be_read = entry.is_readable() && entry.nvme == Nvme::Resident && !self.is_being_purged(number);
+        if !may_be_read || self.catalog.active(number).reads >= PEEKS_MAX {
             return None;
         }
         let peek = Peek {

@@ -1,14 +1,14 @@
 //! A drive is gone: its blocks are lost a few at a time, so that no event takes long, and its slots are not used again.
 
+use super::chores::{DROP, LOOK};
 use super::entry::Nvme;
 use super::event::Answer;
 use super::planner::Planner;
-use crate::vocab::limits::LOST_BLOCKS_A_TICK;
 
 impl Planner {
     pub(super) fn lose_drive(&mut self, drive: u16) -> Answer {
         let (extents, broken) = self.nvme.lose_drive(drive);
-        self.lost_extents.extend(extents);
+        self.lost_extents.extend(extents.into_iter().map(|extent| (extent, 0)));
         for class in broken {
             let Self { nvme, catalog, .. } = self;
             let wants = |block| catalog.resolve(block).filter(|number| catalog[*number].nvme == Nvme::Waiting);
@@ -20,25 +20,23 @@ impl Planner {
         Answer::Done
     }
 
-    /// Lets go some of the blocks of lost drives. A reader that comes to one before finds that it can't be read.
+    /// Lets blocks of lost drives go, as far as this event may. A reader that comes to one before finds that it can't be
+    /// read.
     pub(super) fn sweep_lost_extents(&mut self) {
-        let mut left = LOST_BLOCKS_A_TICK;
-        while let Some(extent) = self.lost_extents.last().copied() {
-            let resident = |number: &u32| self.catalog[*number].nvme == Nvme::Resident;
-            let blocks = self.nvme.space.extent(extent).into_iter().flat_map(|extent| extent.blocks());
-            let blocks: Vec<u32> =
-                blocks.filter(resident).filter(|number| !self.catalog[*number].doomed).take(left).collect();
-            if blocks.is_empty() {
-                self.lost_extents.pop();
+        while self.chores.has_steps() {
+            let Some((extent, next)) = self.lost_extents.pop() else { return };
+            let space = &self.nvme.space;
+            let first = space.extent(extent).and_then(|extent| extent.blocks_from(next).next());
+            let Some((index, number)) = first else {
+                self.chores.spend(DROP);
                 continue;
-            }
-            left -= blocks.len();
-            for number in blocks {
+            };
+            self.lost_extents.push((extent, u32::from(index) + 1));
+            self.chores.spend(LOOK * (u32::from(index) - next) as usize / 16 + LOOK);
+            if self.catalog[number].nvme == Nvme::Resident && !self.catalog[number].doomed {
+                self.chores.spend(DROP);
                 self.counters.drive_lost += 1;
                 self.lose(number);
-            }
-            if left == 0 {
-                return;
             }
         }
     }
@@ -46,6 +44,6 @@ impl Planner {
     /// Bytes of slots in use on each drive.
     #[must_use]
     pub fn nvme_used_bytes_of_drives(&self) -> Vec<u64> {
-        self.nvme.space.used_bytes_of_drives()
+        self.nvme.space.used_bytes_of_drives().to_vec()
     }
 }

@@ -10,8 +10,10 @@
 mod accounts;
 mod active;
 mod admission;
+mod below;
 mod catalog;
 mod check;
+mod chores;
 mod column;
 mod command;
 mod counters;
@@ -28,11 +30,14 @@ mod keys;
 mod lease;
 mod load;
 mod lost_drive;
+mod namespaces;
 mod order;
 mod owner;
 mod planner;
 mod policy;
+mod purge;
 mod put;
+mod put_end;
 mod quota;
 mod reach;
 mod recover;
@@ -40,6 +45,7 @@ mod recover_order;
 mod seen;
 mod shelf;
 mod space;
+mod subtree;
 mod wear;
 mod write;
 
@@ -47,8 +53,8 @@ pub use admission::AdmissionKind;
 pub use command::{Command, InRam, Load, Residence, Write};
 pub use counters::{AccountHoldings, Counters, Holdings, StoredBlocks};
 pub use event::{
-    Answer, BlockRef, Event, Filter, InstanceNo, KeepError, Kept, LeaseError, Leased, Offer, Peek, PutId, Transfer,
-    Wanted,
+    Answer, BlockRef, Event, Filter, InstanceNo, JobId, KeepError, Kept, LeaseError, Leased, Offer, Peek, PutId,
+    Removed, Transfer, Wanted,
 };
 pub use keys::Keys;
 pub use planner::{Inspection, Options, Planner};

@@ -5,7 +5,7 @@ use super::event::{Answer, BlockRef};
 use super::planner::Planner;
 use super::policy::{Heat, Use, Visit};
 use super::shelf::Entrance;
-use crate::vocab::{BlockKey, Tier, Timestamp};
+use crate::vocab::{BlockKey, Retention, Tier, Timestamp};
 
 /// A chain that was used and not yet touched, from the block on that is next.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,8 @@ pub(super) struct Untouched {
     block: BlockRef,
     used: Timestamp,
     why: Use,
+    /// How long it is to be kept, where it was stored.
+    retention: Option<Retention>,
     /// None of it has been touched yet.
     whole: bool,
 }
@@ -100,9 +102,10 @@ impl Planner {
 
     /// Touches a chain before the next event that could depend on it, or earlier where there is time: see
     /// [`catch_up`](Self::catch_up).
-    pub(super) fn touch_later(&mut self, deepest: u32, why: Use) {
+    pub(super) fn touch_later(&mut self, deepest: u32, why: Use, retention: Option<Retention>) {
         let block = self.reference(deepest);
-        self.untouched.push_back(Untouched { block, used: self.now, why, whole: true });
+        self.used_chains += 1;
+        self.untouched.push_back(Untouched { block, used: self.now, why, retention, whole: true });
     }
 
     /// Counts up to `blocks` blocks of used chains as used, each chain from its deepest block to its first, so that the
@@ -115,6 +118,9 @@ impl Planner {
             }
             // A block that is gone has no ancestors that would know of it.
             let Some(number) = self.catalog.resolve(next.block) else { continue };
+            if let Some(retention) = next.retention.filter(|_| !self.expiries.is_empty()) {
+                self.live_on(number, retention, next.used.seconds());
+            }
             self.touch_one(number, next.used, next.why);
             let parent = self.catalog[number].parent;
             if is_block(parent) {
@@ -124,12 +130,30 @@ impl Planner {
         !self.untouched.is_empty()
     }
 
+    /// Chains that were used so far.
+    #[must_use]
+    pub fn used_chains(&self) -> u64 {
+        self.used_chains
+    }
+
+    /// Of those, the ones that are not yet touched to their first block.
+    #[must_use]
+    pub fn untouched_chains(&self) -> usize {
+        self.untouched.len()
+    }
+
+    /// Whether so many of the chains that were used, or all, are touched.
+    #[must_use]
+    pub fn has_touched(&self, chains: u64) -> bool {
+        self.untouched.is_empty() || self.used_chains - self.untouched.len() as u64 >= chains
+    }
+
     /// A reader has read a chain up to a block. Under a lease it has been counted as read with that.
     pub(super) fn used(&mut self, deepest: &BlockKey, leased: bool) -> Answer {
         if let Some(number) = self.catalog.find(deepest)
             && self.catalog[number].is_readable()
         {
-            self.touch_later(number, if leased { Use::Again } else { Use::Read });
+            self.touch_later(number, if leased { Use::Again } else { Use::Read }, None);
         }
         Answer::Done
     }

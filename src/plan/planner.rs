@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accounts::Accounts;
-use super::active::NO_PUT;
 use super::admission::AdmissionKind;
 use super::catalog::Catalog;
+use super::chores::Chores;
 use super::command::Command;
 use super::counters::{AccountHoldings, Counters, Holdings, StoredBlocks};
 use super::entry::{Nvme, ROOT, Ram, is_block};
@@ -16,14 +16,15 @@ use super::expire::Expiries;
 use super::keep::Promises;
 use super::keys::Keys;
 use super::lease::Leases;
+use super::namespaces::Namespaces;
 use super::order::Untouched;
 use super::policy::{PolicyKind, Visit};
 use super::put::Put;
 use super::seen::Seen;
 use super::shelf::Shelf;
 use super::wear::Wear;
-use crate::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE, UNTOUCHED_CHAINS_MAX, WRITE_QUEUE_BYTES};
-use crate::vocab::{BlockKey, TierCounts, TierShape, Timestamp};
+use crate::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE, STEPS_AT_ONCE, UNTOUCHED_CHAINS_MAX, WRITE_QUEUE_BYTES};
+use crate::vocab::{AccountId, BlockKey, NamespaceId, TierCounts, TierShape, Timestamp};
 
 /// What a planner is made for. Never changes.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,8 @@ pub struct Options {
     pub pin_grace: Duration,
     /// Blocks of an offered chain that one event goes through.
     pub offered_at_once: usize,
+    /// Steps that one event takes of what is too long for one: a look at a block is one, to let a block go are 32.
+    pub steps_at_once: usize,
 }
 
 impl Options {
@@ -62,6 +65,7 @@ impl Options {
             write_queue_bytes: WRITE_QUEUE_BYTES,
             pin_grace: PIN_GRACE,
             offered_at_once: OFFERED_AT_ONCE,
+            steps_at_once: STEPS_AT_ONCE,
         }
     }
 }
@@ -82,6 +86,7 @@ pub struct Planner {
     pub(super) write_queue_bytes: u64,
     pub(super) pin_grace: Duration,
     pub(super) offered_at_once: usize,
+    pub(super) steps_at_once: usize,
     pub(super) writing_bytes: u64,
     pub(super) admission: AdmissionKind,
     pub(super) wear: Wear,
@@ -90,11 +95,15 @@ pub struct Planner {
     pub(super) index_failing: bool,
     /// Used chains not yet touched, each from the block on that is next; see `catch_up`.
     pub(super) untouched: VecDeque<Untouched>,
+    pub(super) used_chains: u64,
     /// What is known of the request whose blocks come in with this event.
     pub(super) visit: Visit,
-    /// Extents of lost drives whose blocks have not all been let go yet.
-    pub(super) lost_extents: Vec<u16>,
+    /// Extents of lost drives whose blocks have not all been let go yet, each with the first slot not yet looked at.
+    pub(super) lost_extents: Vec<(u16, u32)>,
+    /// What is too long for one event.
+    pub(super) chores: Chores,
     pub(super) held: Held,
+    pub(super) namespaces: Namespaces,
     pub(super) accounts: Accounts,
     pub(super) promises: Promises,
     pub(super) expiries: Expiries,
@@ -128,14 +137,18 @@ impl Planner {
             write_queue_bytes: options.write_queue_bytes,
             pin_grace: options.pin_grace,
             offered_at_once: options.offered_at_once,
+            steps_at_once: options.steps_at_once,
             writing_bytes: 0,
             admission: options.admission,
             wear: Wear::new(options.wear_bytes_per_day, options.nvme.stride()),
             seen: Seen::default(),
             index_failing: false,
             untouched: VecDeque::new(),
+            used_chains: 0,
             visit: Visit::default(),
             lost_extents: Vec::new(),
+            chores: Chores::default(),
+            namespaces: Namespaces::default(),
             held: Held::default(),
             accounts: Accounts::new(options.ram.total(), options.nvme.total()),
             promises: Promises::default(),
@@ -147,13 +160,25 @@ impl Planner {
     /// Takes in one event and appends what follows from it to `commands`, in the order to do it. What lookups are to be
     /// told is to be done before the next event.
     pub fn on(&mut self, now: Timestamp, event: Event, commands: &mut Vec<Command>) -> Answer {
-        self.now = self.now.max(now);
-        if event.asks_for_order() || self.untouched.len() >= UNTOUCHED_CHAINS_MAX {
+        if self.untouched.len() >= UNTOUCHED_CHAINS_MAX {
             self.catch_up(usize::MAX);
         }
-        self.catalog.begin();
-        self.visit = Visit::default();
+        self.on_after(u64::MAX, now, event, commands)
+    }
+
+    /// The same, where it is known of how many chains the event came after their use: of [`used_chains`](Self::used_chains), so many
+    /// are touched before it is decided. So whoever takes events in may let what asks for no order overtake.
+    pub fn on_after(&mut self, used: u64, now: Timestamp, event: Event, commands: &mut Vec<Command>) -> Answer {
+        self.now = self.now.max(now);
+        // What touching has caused between two events.
+        commands.append(&mut self.commands);
         std::mem::swap(&mut self.commands, commands);
+        while event.asks_for_order() && !self.has_touched(used) {
+            self.catch_up(1);
+        }
+        self.catalog.begin();
+        self.chores.begin(self.steps_at_once, !matches!(event, Event::Proceed));
+        self.visit = Visit::default();
         let answer = self.decide(event);
         std::mem::swap(&mut self.commands, commands);
         answer
@@ -180,6 +205,7 @@ impl Planner {
             Event::Renew { instance, lease, ttl } => Answer::Renewed(self.renew(instance, lease, ttl)),
             Event::InstanceGone { instance, namespaces } => self.instance_gone(instance, &namespaces),
             Event::Tick => self.tick(),
+            Event::Proceed => Answer::Proceeded(self.proceed()),
             Event::DriveLost { drive } => self.lose_drive(drive),
             Event::IndexFailing { failing } => {
                 self.index_failing = failing;
@@ -190,7 +216,7 @@ impl Planner {
             Event::Unkeep { deepest, pin } => Answer::Unkept(self.unkeep(&deepest, pin)),
             Event::Flush => self.flush(),
             Event::Evict { key } => self.evict(&key),
-            Event::Purge(filter) => self.purge(&filter),
+            Event::Purge(filter) => self.purge(filter),
         }
     }
 
@@ -231,7 +257,11 @@ impl Planner {
             leases: self.leases.len(),
             puts: self.puts.len() as u64,
             reservations: self.held.reservations,
-            background: self.held.moving + self.ram.moving() + self.nvme.moving() + self.lost_extents.len() as u64,
+            background: self.held.moving
+                + self.ram.moving()
+                + self.nvme.moving()
+                + self.lost_extents.len() as u64
+                + self.chores.len(),
         }
     }
 
@@ -241,10 +271,16 @@ impl Planner {
         self.accounts.holdings()
     }
 
-    /// Blocks that are stored, by account and namespace.
+    /// The same among so many accounts from number `first` on; and how many numbers there are.
     #[must_use]
-    pub fn stored(&self) -> Vec<StoredBlocks> {
-        self.accounts.stored()
+    pub fn accounts_among(&self, first: AccountId, accounts: usize) -> (Vec<AccountHoldings>, usize) {
+        (self.accounts.holdings_among(first, accounts), self.accounts.len())
+    }
+
+    /// Blocks that are stored, by account and namespace: at most so many of these, from the first one after a known one on.
+    #[must_use]
+    pub fn stored_after(&self, after: Option<(AccountId, NamespaceId)>, most: usize) -> Vec<StoredBlocks> {
+        self.accounts.stored_after(after, most)
     }
 
     /// Whether nothing is under way but what puts and readers hold.
@@ -256,8 +292,7 @@ impl Planner {
     /// Whether the block has a RAM slot that a put is filling: then, and only then, its bytes may be published.
     #[must_use]
     pub fn awaits(&self, block: BlockRef) -> bool {
-        let filling =
-            |number: u32| self.catalog[number].ram == Ram::Filling && self.catalog.active(number).put != NO_PUT;
+        let filling = |number: u32| self.catalog[number].ram == Ram::Filling && self.is_being_put(number);
         self.catalog.resolve(block).is_some_and(filling)
     }
 
@@ -287,13 +322,7 @@ impl Planner {
     /// Blocks and payload bytes of each namespace that has any, by number.
     #[must_use]
     pub fn namespaces(&self) -> BTreeMap<u16, (u64, u64)> {
-        let mut namespaces = BTreeMap::new();
-        for (number, entry) in self.catalog.iter().filter(|(_, entry)| entry.is_readable()) {
-            let (blocks, bytes) = namespaces.entry(self.catalog.owner(number).namespace.0).or_insert((0, 0));
-            *blocks += 1;
-            *bytes += u64::from(entry.length);
-        }
-        namespaces
+        self.namespaces.counts()
     }
 
     pub(super) fn reference(&self, number: u32) -> BlockRef {

@@ -7,7 +7,7 @@ use super::event::{Answer, BlockRef, Offer, PutId};
 use super::keys::Keys;
 use super::owner::Deed;
 use super::planner::Planner;
-use super::policy::{Heat, Use, Visit};
+use super::policy::{Heat, Visit};
 use super::shelf::Grant;
 use crate::vocab::limits::LEAKED_AT_ONCE;
 use crate::vocab::{BlockKey, Owner, SlotId, Tier};
@@ -91,7 +91,8 @@ impl Planner {
     /// A block that a request kept from NVMe may go there for this one.
     fn widen(&mut self, number: u32, owner: u32) {
         let (of, now) = (self.catalog.owner(number), self.catalog.owners.get(owner).owner);
-        if of.ram_only && !now.ram_only && (of.account, of.namespace) == (now.account, now.namespace) {
+        let widens = of.ram_only && !now.ram_only && (of.account, of.namespace) == (now.account, now.namespace);
+        if widens && !self.is_being_purged(number) {
             self.catalog.give(number, owner);
         }
     }
@@ -136,7 +137,7 @@ impl Planner {
     pub(super) fn need(&mut self, block: BlockRef) -> Answer {
         let Some(number) = self.catalog.resolve(block) else { return Answer::NoRoom };
         let entry = &self.catalog[number];
-        if entry.ram != Ram::Offered || entry.doomed {
+        if entry.ram != Ram::Offered || entry.doomed || !self.is_being_put(number) {
             return Answer::NoRoom;
         }
         self.visit = self.visit_of(number);
@@ -200,7 +201,7 @@ impl Planner {
         let active = self.catalog.active(number);
         if active.put == NO_PUT {
             self.load_into_slot(number);
-        } else {
+        } else if self.is_being_put(number) {
             let put = PutId(active.put);
             let class = self.ram.class(self.catalog[number].ram_class);
             self.commands.push(Command::Fill { put, block: self.reference(number), slot, class });
@@ -209,7 +210,7 @@ impl Planner {
 
     pub(super) fn filled(&mut self, block: BlockRef, generation: u64, length: u32, crc: u64) -> Answer {
         let Some(number) = self.catalog.resolve(block) else { return Answer::Done };
-        if self.catalog[number].ram != Ram::Filling || self.catalog.active(number).put == NO_PUT {
+        if self.catalog[number].ram != Ram::Filling || !self.is_being_put(number) {
             return Answer::Done;
         }
         self.visit = self.visit_of(number);
@@ -225,42 +226,6 @@ impl Planner {
         self.chill_unreachable(number);
         self.admit_when_filled(number);
         Answer::Done
-    }
-
-    pub(super) fn put_ended(&mut self, put: PutId) -> Answer {
-        let Some(Put { offer: Offer { keys, retention, .. }, wanted, visit, .. }) = self.puts.remove(&put.0) else {
-            return Answer::Stored { through: 0 };
-        };
-        // Those without a slot first, or they would be handed the slots that the others give back. From the tail on, so
-        // that a given-up chain disappears block by block.
-        for has_slot in [false, true] {
-            for block in wanted.iter().rev() {
-                let Some(number) = self.catalog.resolve(*block) else { continue };
-                let filling = self.catalog[number].ram == Ram::Filling;
-                if self.catalog.active(number).put == put.0 && filling == has_slot {
-                    self.counters.blocks_dropped += 1;
-                    if !has_slot {
-                        self.pass(number, &visit);
-                    }
-                    self.abandon_ram(number);
-                }
-            }
-        }
-        let through = self.prefix(&keys).hit();
-        if let Some(last) = (through as usize).checked_sub(1)
-            && let Some(number) = keys.get(last).and_then(|key| self.catalog.find(key))
-        {
-            self.live_on(number, retention);
-            self.touch_later(number, Use::Stored(visit));
-        }
-        Answer::Stored { through }
-    }
-
-    /// A block was offered and not taken in, by no tier.
-    fn pass(&mut self, number: u32, visit: &Visit) {
-        let facts = self.catalog.facts(number);
-        self.ram.pass(&facts, visit);
-        self.nvme.pass(&facts, visit);
     }
 
     /// A block will not get its bytes in RAM after all.
@@ -287,17 +252,6 @@ impl Planner {
         self.catalog[number].doomed = false;
         self.chill_descendants(number);
         self.prune(number);
-    }
-
-    /// What came into RAM ahead of this block has no run to wait for now.
-    pub(super) fn chill_descendants(&mut self, number: u32) {
-        let mut stack: Vec<u32> = self.catalog.children(number).collect();
-        while let Some(at) = stack.pop() {
-            if self.catalog[at].ram == Ram::Resident {
-                self.chill_unreachable(at);
-                stack.extend(self.catalog.children(at));
-            }
-        }
     }
 
     pub(super) fn ram_freed(&mut self, slot: SlotId) -> Answer {

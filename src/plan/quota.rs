@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::accounts::COMMON;
+use super::chores::DROP;
 use super::entry::Ram;
 use super::planner::Planner;
 use crate::vocab::limits::EXPIRED_A_TICK;
@@ -20,22 +21,27 @@ impl Planner {
             ram.relist(lane, &mut |at| catalog.account(catalog.actives.block(at)) == account);
             nvme.relist(lane, &mut |number| catalog.account(number) == account);
         }
+        // What this event does not get done, ticks do.
         self.trim(account, EXPIRED_A_TICK);
         Ok(())
     }
 
-    /// Lets blocks of accounts go that are above a limit that was lowered, at most so many.
-    pub(super) fn trim_all(&mut self, mut blocks: usize) {
+    /// Lets blocks of accounts go that are above a limit that was lowered, as far as this event may, and no more of them than
+    /// are left to this tick.
+    pub(super) fn trim_all(&mut self) {
         let accounts: Vec<AccountId> = self.accounts.lanes().map(|(_, account)| account).collect();
         for account in accounts {
-            blocks -= self.trim(account, blocks);
+            let gone = self.trim(account, self.chores.tick.trims);
+            self.chores.tick.trims -= gone;
         }
     }
 
     fn trim(&mut self, account: AccountId, blocks: usize) -> usize {
         let mut gone = 0;
         for tier in [Tier::Nvme, Tier::Ram] {
-            while gone < blocks && self.accounts.excess(account, tier, 0) > 0 && self.evict_own(tier, None, account) {
+            let is_over = |planner: &Self| planner.chores.has_steps() && planner.accounts.excess(account, tier, 0) > 0;
+            while gone < blocks && is_over(self) && self.evict_own(tier, None, account) {
+                self.chores.spend(DROP);
                 gone += 1;
             }
         }

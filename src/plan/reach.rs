@@ -10,22 +10,8 @@ use super::policy::Use;
 use crate::vocab::Tier;
 
 impl Planner {
-    /// The block's places have changed: tells lookups, and works out anew what hangs on it.
-    pub(super) fn refresh(&mut self, number: u32) {
-        let mut stack = std::mem::take(&mut self.stack);
-        stack.push(number);
-        while let Some(at) = stack.pop() {
-            if self.reconsider(at) {
-                stack.extend(self.catalog.children(at));
-            } else if at == number && self.catalog[at].is_readable() {
-                self.publish(at);
-            }
-        }
-        self.stack = stack;
-    }
-
     /// Works out one block's reachability. Whether it has changed.
-    fn reconsider(&mut self, number: u32) -> bool {
+    pub(super) fn reconsider(&mut self, number: u32) -> bool {
         let reach = self.reach_of(number);
         let before = std::mem::replace(&mut self.catalog[number].reach, reach);
         if before == reach {
@@ -35,6 +21,11 @@ impl Planner {
             (Reach::Nobody, _) => self.accounts.store(self.catalog.owner(number)),
             (_, Reach::Nobody) => self.accounts.store_no_more(self.catalog.owner(number)),
             _ => {}
+        }
+        let readable = |reach| matches!(reach, Reach::Readable | Reach::Run);
+        if readable(before) != readable(reach) {
+            let (namespace, bytes) = (self.catalog.owner(number).namespace, self.catalog[number].length);
+            self.namespaces.count(namespace, bytes, readable(reach));
         }
         let orphan = |reach| u64::from(reach == Reach::Orphan);
         self.held.orphans = self.held.orphans + orphan(reach) - orphan(before);
@@ -115,7 +106,7 @@ impl Planner {
         at == ROOT
     }
 
-    fn publish(&mut self, number: u32) {
+    pub(super) fn publish(&mut self, number: u32) {
         let (block, key, residence) = (self.reference(number), self.catalog.key(number), self.residence(number));
         self.commands.push(Command::Publish { block, key, residence });
     }

@@ -43,7 +43,11 @@ pub(super) fn settle(mut planner: Planner) -> Planner {
         reached.set(*number, above);
     }
     for (number, _) in &edges {
-        planner.accounts.store(planner.catalog.owner(*number));
+        let owner = planner.catalog.owner(*number);
+        planner.accounts.store(owner);
+        if reached.has(*number) {
+            planner.namespaces.count(owner.namespace, planner.catalog[*number].length, true);
+        }
     }
     drop(edges);
     let mut turns = take_turns(&mut planner, &reached);

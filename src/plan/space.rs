@@ -44,6 +44,8 @@ pub(super) struct Space {
     lost: Vec<bool>,
     /// Slots of lost drives that are being freed.
     ebbing: u64,
+    /// Bytes of slots in use on each drive.
+    used_of_drives: Vec<u64>,
 }
 
 impl Space {
@@ -64,6 +66,7 @@ impl Space {
             tired: vec![false; drives],
             lost: vec![false; drives],
             ebbing: 0,
+            used_of_drives: vec![0; drives],
         }
     }
 
@@ -134,6 +137,7 @@ impl Space {
                 let Some(slot) = self.take_on(number, drive) else { continue };
                 let class = &mut self.classes[usize::from(number)];
                 (class.turn, class.used) = ((drive + 1) % drives, class.used + 1);
+                self.used_of_drives[drive] += u64::from(class.class.bytes());
                 if let Some(extent) = self.extent_mut(slot.extent) {
                     extent.take(slot.index, block);
                 }
@@ -207,6 +211,7 @@ impl Space {
         let class = &mut self.classes[usize::from(number)];
         debug_assert!(class.used > 0, "more slots given back than taken");
         class.used -= 1;
+        self.used_of_drives[drive] -= u64::from(class.class.bytes());
         if self.lost[drive] {
             self.ebbing -= u64::from(was_draining);
             return None;
@@ -287,7 +292,10 @@ impl Space {
         let good = self
             .extent_mut(slot.extent)
             .is_some_and(|extent| extent.class == number && extent.occupy(slot.index, block));
+        let drive = usize::from(self.shape.drive_of(slot.extent));
+        let bytes = u64::from(self.class(number).bytes());
         self.classes[usize::from(number)].used += u64::from(good);
+        self.used_of_drives[drive] += u64::from(good) * bytes;
         good
     }
 
@@ -314,13 +322,8 @@ impl Space {
     }
 
     /// Bytes of slots in use on each drive.
-    pub(super) fn used_bytes_of_drives(&self) -> Vec<u64> {
-        let mut bytes = vec![0; self.lost.len()];
-        for (number, extent) in self.extents() {
-            bytes[usize::from(self.shape.drive_of(number))] +=
-                u64::from(extent.used) * u64::from(self.class(extent.class).bytes());
-        }
-        bytes
+    pub(super) fn used_bytes_of_drives(&self) -> &[u64] {
+        &self.used_of_drives
     }
 
     /// Slots of a class in use.

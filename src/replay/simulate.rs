@@ -204,6 +204,14 @@ impl Simulation {
 
     /// Tells the planner, and does at once whatever it commands.
     fn on(&mut self, now: Timestamp, event: Event) -> Answer {
+        let answer = self.on_event(now, event);
+        while self.planner.is_working() {
+            self.on_event(now, Event::Proceed);
+        }
+        answer
+    }
+
+    fn on_event(&mut self, now: Timestamp, event: Event) -> Answer {
         let answer = self.planner.on(now, event, &mut self.commands);
         while !self.commands.is_empty() {
             if let Some(rows) = &mut self.rows {

@@ -107,6 +107,7 @@ impl Sessions for SessionsService {
             )));
         }
         let instance = InstanceId::parse(&request.instance).map_err(word)?;
+        self.cache.sessions().until_left(&instance).await;
         let session = self.cache.open_session(instance, caller.name()).map_err(|error| match error {
             SessionError::Foreign(_) => caller.foreign_instance(&error),
             error => refuse_session(error),

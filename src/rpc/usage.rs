@@ -211,6 +211,7 @@ pub(super) fn wire(record: UsageRecord) -> proto::UsageRecord {
         labels: record.labels.into_iter().collect(),
         attempt: record.attempt,
         instance: record.instance.as_str().into(),
+        request_id: record.request_id.map_or_else(String::new, |request| request.as_str().into()),
         user: record.detail.user.map_or_else(String::new, |user| user.as_str().into()),
         api_key_id: record.detail.api_key.map_or_else(String::new, |key| key.as_str().into()),
         finish_reason: record.detail.finish.code().into(),

@@ -1,7 +1,10 @@
 //! The open sessions, by the number that requests carry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use super::outbox::Outbox;
 use super::regions::Regions;
@@ -27,6 +30,8 @@ pub struct Session {
 /// An instance whose last session has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
+    /// Its name.
+    pub instance: InstanceId,
     /// Which instance.
     pub number: InstanceNo,
     /// Namespaces that go with it: their weights were known to it alone.
@@ -51,6 +56,8 @@ pub enum SessionError {
 #[derive(Debug, Default)]
 pub struct Sessions {
     inner: Mutex<Inner>,
+    /// An instance has left.
+    left: Notify,
     regions: Regions,
 }
 
@@ -60,6 +67,8 @@ struct Inner {
     instances: BTreeMap<InstanceId, Instance>,
     /// Instances numbered so far; a number is never used again.
     numbered: u32,
+    /// Instances that are gone and whose blocks, of weights that only they knew, are still being erased.
+    leaving: BTreeSet<InstanceId>,
 }
 
 #[derive(Debug)]
@@ -139,7 +148,30 @@ impl Sessions {
             return None;
         }
         let Instance { number, namespaces, .. } = inner.instances.remove(&session.instance)?;
-        Some(Gone { number, namespaces })
+        if !namespaces.is_empty() {
+            inner.leaving.insert(session.instance.clone());
+        }
+        Some(Gone { instance: session.instance, number, namespaces })
+    }
+
+    /// All that had to go with an instance that is gone has gone.
+    pub fn has_left(&self, instance: &InstanceId) {
+        self.lock().leaving.remove(instance);
+        self.left.notify_waiters();
+    }
+
+    /// Waits until what had to go with an instance of this name has gone: whoever comes back under it may have other
+    /// weights, and must find no block of the former ones.
+    pub async fn until_left(&self, instance: &InstanceId) {
+        loop {
+            let mut left = pin!(self.left.notified());
+            // Before the look, so that an end in between is not missed.
+            left.as_mut().enable();
+            if !self.lock().leaving.contains(instance) {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Sessions open now.
@@ -177,5 +209,23 @@ mod tests {
         assert_eq!((gone.number, gone.namespaces), (rank.number, vec![NamespaceId(7)]));
         assert_eq!(sessions.get(rank.id).unwrap_err(), SessionError::Unknown(rank.id));
         assert_ne!(sessions.open(instance, "b").unwrap().number, rank.number);
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_waits_until_the_blocks_of_its_former_weights_are_gone() {
+        let sessions = Sessions::default();
+        let [instance, other] = ["engine-1", "engine-2"].map(|name| InstanceId::parse(name).unwrap());
+        let session = sessions.open(instance.clone(), "a").unwrap();
+        sessions.bind(session.id, NamespaceId(7)).unwrap();
+        sessions.close(session.id).unwrap();
+        sessions.until_left(&other).await;
+        let back = sessions.until_left(&instance);
+        let erased = async {
+            assert!(sessions.lock().leaving.contains(&instance));
+            sessions.has_left(&instance);
+        };
+        // Polled in this order: it waits before all is erased, and no longer.
+        tokio::join!(back, erased);
+        sessions.until_left(&instance).await;
     }
 }

@@ -12,6 +12,7 @@ mod format;
 mod io;
 mod nvme;
 mod process;
+mod rows;
 mod site;
 mod wear;
 
@@ -24,5 +25,6 @@ pub use format::StoreId;
 pub use io::{IoEngine, IoOptions};
 pub use nvme::{NvmeShelf, Place, ReadDone, ReadError, ReadInto, WriteError};
 pub use process::{ProcessCost, written_by_process};
+pub use rows::{Rows, RowsWatch};
 pub use site::{DrivePlace, DriveSpec};
 pub use wear::Wear;

@@ -5,15 +5,18 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
 use super::drive::{Drive, DriveLost, NvmeStats, is_refusal};
+use super::rows::{Rows, RowsWatch};
 use crate::index::{Catalog, IndexError, Row, RowError};
 use crate::media::{AlignedBuf, Buffer, Device, Io, RegionWriter, SlotPin, SlotWriter};
 use crate::vocab::limits::{ALIGNMENT, WRITE_QUEUE_BYTES};
 use crate::vocab::{BlockKey, SlotClass, SlotId, TierShape};
+use crate::watch::Watch;
 
 /// Why a block did not come to the drive. It has no row.
 #[derive(Debug, thiserror::Error)]
@@ -98,11 +101,13 @@ pub enum ReadDone {
     Region(RegionWriter),
 }
 
-/// The drives with their catalog. `done` callbacks run on a thread of the device, or on the caller's before the call
-/// returns: they must not wait for either. Pins and failed writers have ended when they run.
+/// The drives with their catalog. `done` callbacks run on a thread of the device or of the rows, or on the caller's
+/// before the call returns: they must not wait for any. Pins and failed writers have ended when they run.
 pub struct NvmeShelf {
     drives: Box<[Arc<Drive>]>,
     catalog: Arc<Catalog>,
+    rows: Arc<Rows>,
+    rows_thread: Mutex<Option<JoinHandle<()>>>,
     shape: TierShape,
     shared: Arc<Shared>,
 }
@@ -127,7 +132,25 @@ impl NvmeShelf {
     pub fn striped(devices: Vec<Option<Arc<dyn Device>>>, catalog: Arc<Catalog>, shape: TierShape) -> Self {
         let mut devices = devices.into_iter();
         let drive = |number| Arc::new(Drive::new(number, devices.next().flatten()));
-        Self { drives: (0..shape.stride()).map(drive).collect(), catalog, shape, shared: Arc::default() }
+        let (drives, rows) = ((0..shape.stride()).map(drive).collect(), Rows::new(Arc::clone(&catalog)));
+        Self { drives, catalog, rows, rows_thread: Mutex::default(), shape, shared: Arc::default() }
+    }
+
+    /// Has rows written by a thread of its own from now on, a part of `watch`, until this is dropped, instead of by whoever
+    /// asks for it.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn start_rows(&self, told: Box<dyn RowsWatch>, watch: &Watch) -> io::Result<()> {
+        let thread = self.rows.start(told, watch)?;
+        *self.rows_thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Who writes the rows.
+    #[must_use]
+    pub fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// What to call when a drive is taken out. The first hook stays.
@@ -185,18 +208,20 @@ impl NvmeShelf {
             drop(from);
             return done(Err(WriteError::QueueFull));
         }
-        let (catalog, of) = (Arc::clone(&self.catalog), Arc::clone(&drive));
+        let (rows, of) = (Arc::clone(&self.rows), Arc::clone(&drive));
         let finish = move |buffer: Buffer, result: io::Result<()>| {
             drop(buffer);
             shared.judge(&of, &result);
-            let written = match result {
-                Ok(()) => catalog.put(key, &row).map_err(WriteError::Index),
-                Err(error) if is_refusal(&error) => Err(WriteError::QueueFull),
-                Err(error) => Err(WriteError::Io(error)),
+            let end = move |written| {
+                shared.write_queue_bytes.fetch_sub(waiting, Ordering::Relaxed);
+                of.count_write(&written, length);
+                done(written);
             };
-            shared.write_queue_bytes.fetch_sub(waiting, Ordering::Relaxed);
-            of.count_write(&written, length);
-            done(written);
+            match result {
+                Ok(()) => rows.put(key, row, move |put| end(put.map_err(WriteError::Index))),
+                Err(error) if is_refusal(&error) => end(Err(WriteError::QueueFull)),
+                Err(error) => end(Err(WriteError::Io(error))),
+            }
         };
         drive.submit(Io::write(offset, length, Buffer::Slot(from), Box::new(finish)));
     }
@@ -266,6 +291,18 @@ impl NvmeShelf {
             return Err(RowError::Field("length"));
         }
         self.offset(row.slot, row.class, row.length).ok_or(RowError::Field("slot"))
+    }
+}
+
+/// What was asked for is written before it is gone.
+impl Drop for NvmeShelf {
+    fn drop(&mut self) {
+        self.rows.close();
+        let thread = self.rows_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Where its last user was what that thread told of a row, it ends by itself.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            drop(thread.join());
+        }
     }
 }
 

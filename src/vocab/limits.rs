@@ -112,12 +112,23 @@ pub const PUT_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const PLANNER_INBOX: usize = 4_096;
 /// Blocks of used chains that are touched between two looks at the inbox: at most 50 microseconds, by the slowest policy.
 pub const TOUCHED_AT_ONCE: usize = 32;
-/// Used chains that wait to be touched: past it, the next event touches them, whatever it is about.
+/// Used chains that wait to be touched: past it, none is used before some of them are.
 pub const UNTOUCHED_CHAINS_MAX: usize = 64;
 /// Long chains that are offered in parts at the same time: past it, no message is taken in before one is through.
 pub const OFFERS_MAX: usize = 64;
 /// Blocks of an offered chain that the planner goes through in one event: 8 microseconds, 47 where tables grow.
 pub const OFFERED_AT_ONCE: usize = 128;
+/// Blocks, or accounts, that one look at the planner is about: some 30 microseconds.
+pub const INSPECTED_AT_ONCE: usize = 128;
+/// Of what others have finished, what the planner is told between two looks at its inbox: some 30 microseconds.
+pub const FINISHED_AT_ONCE: usize = 32;
+/// Messages that wait for used chains to be touched: past it, none is taken in before one of them was answered.
+pub const HELD_MAX: usize = 64;
+/// Purges and evictions by hand that go on at the same time: past it, no message is taken in before one has ended.
+pub const JOBS_MAX: usize = 64;
+/// Steps that the planner takes in one event of what is too long for one (a purge, what hangs on a block that is lost): 64 blocks
+/// that go, or 2,048 that are looked at, some 60 microseconds either way.
+pub const STEPS_AT_ONCE: usize = 2_048;
 /// Bytes in flight or queued towards a drive as background writes. Past it a write is dropped and counted, the block
 /// stays in RAM only. A drive takes 96 MiB at full speed; the rest absorbs a burst of a long prompt.
 pub const WRITE_QUEUE_BYTES: u64 = 1 << 30;
@@ -164,8 +175,6 @@ pub const EXTENT_CANDIDATES: usize = 8;
 pub const EXTENT_STARVED: u32 = 4;
 /// And the other's must be at least so old: ages of a cache that has just begun to fill say nothing.
 pub const EXTENT_STARVED_LEAST: Duration = Duration::from_secs(60);
-/// Blocks of a lost drive that are let go with one event: some milliseconds of deleted rows.
-pub const LOST_BLOCKS_A_TICK: usize = 4_096;
 /// Hours of which a drive's written bytes are remembered one by one: a wear budget is for a day.
 pub const WEAR_HOURS: usize = 24;
 /// How often the drives' wear is stored: a daemon that is killed forgets a minute of it, and storing it writes nothing
@@ -230,11 +239,12 @@ pub const SETTLE_TOKENS_MAX: u64 = 1 << 32;
 pub const DIVERGENCES_MAX: u64 = 100_000;
 /// Divergences that an audit lists, the largest first; the rest are summed.
 pub const DIVERGENCES_LISTED: usize = 20;
-/// Bytes that a ledger may take where nothing is said: forty days of ten million settles a day, of 150 bytes each.
+/// Bytes that a ledger may take where nothing is said: thirty days of ten million settles a day, of 220 bytes each with their
+/// deliveries.
 pub const LEDGER_BYTES: u64 = 64 << 30;
 /// The least that it may be told to take: its database keeps some 20 MiB of logs and buffers.
 pub const LEDGER_BYTES_MIN: u64 = 64 << 20;
-/// Share of its bytes, in percent, from which on the ledger warns: at ten million settles a day a week before the bound.
+/// Share of its bytes, in percent, from which on the ledger warns: at ten million settles a day six days before the bound.
 pub const LEDGER_WARN_PERCENT: u64 = 80;
 /// Bytes of rows after which the ledger's size on disk is measured again: some thousand settles, for a few stats of files.
 pub const LEDGER_MEASURE_BYTES: u64 = 1 << 20;
@@ -244,6 +254,9 @@ pub const LEDGER_WINDOW: Duration = Duration::from_secs(48 * 3_600);
 pub const USAGE_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// The longest that they may be told to be kept.
 pub const USAGE_RETENTION_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+/// How far the daemon's clock may go back between a delivery and its settle, so that it is still billed; and how much longer than
+/// records are kept a delivery is not. Far more than a clock that is kept in time is ever set back, and little beside 48 hours.
+pub const DELIVERY_CLOCK_SLACK: Duration = Duration::from_secs(3_600);
 /// Records that are deleted with one write: some milliseconds between two batches of settles.
 pub const LEDGER_SWEEP_RECORDS: usize = 1_024;
 /// Records of a row group of an exported Parquet file: they are in memory, at a kilobyte each at most, until the group is written.
@@ -436,5 +449,5 @@ pub const PUT_CHANNEL: usize = 4;
 pub const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 /// How often the catalog is tried to be opened again after a write of it has failed: some tens of milliseconds each.
 pub const MEND_EVERY: Duration = Duration::from_secs(1);
-/// Rows that could not be deleted and are deleted at a time, once that works again: some milliseconds of the planner's thread.
-pub const UNDELETED_BATCH: usize = 1_024;
+/// Rows of the catalog that one write puts or deletes: a millisecond, and a hundredth of the work of one at a time.
+pub const ROWS_AT_ONCE: usize = 1_024;

@@ -193,6 +193,7 @@ impl Part {
     }
 
     /// Each round of a thread's loop calls this: where a test wants the part to panic, it does.
+    #[track_caller]
     pub fn beat(&self) {
         if let Some(fault) = &self.fault {
             assert!(!fault.is_armed(), "a test has {} panic", self.name);

@@ -191,7 +191,8 @@ pub(crate) async fn settle(client: &Client) -> Bytes {
     receipt
 }
 
-/// What was settled is there, once; the receipt of that day is believed by the daemon of today, and no more than it says.
+/// What was settled is there, once, also for who repeats it with the receipt of that day. A new claim does not rest on such a
+/// receipt: the ledger of that day does not say that `b-1` has billed it.
 pub(crate) async fn check_bills(client: &Client) {
     let fingerprints = register(client).await;
     let receipts = vec![Bytes::from_static(RECEIPT)];
@@ -201,11 +202,14 @@ pub(crate) async fn check_bills(client: &Client) {
     assert_eq!((record.sequence, record.hit_tokens, record.attested_tokens, record.miss_tokens), (1, 80, 3, 17));
     assert_eq!((record.namespace.as_str(), record.written_tokens, record.output_tokens), ("narrow", 5, 9));
     assert_eq!(record.labels["class"], "batch");
-    let later = client.settle(&bill("b-2", fingerprints[0], 79, receipts.clone())).await.unwrap();
-    assert_eq!((later.record.sequence, later.record.hit_tokens), (2, 79));
-    client.settle(&bill("b-3", fingerprints[0], 81, receipts)).await.expect_err("more than was delivered");
+    for name in ["b-3", "b-4"] {
+        let refused = client.settle(&bill(name, fingerprints[0], 79, receipts.clone())).await.unwrap_err().to_string();
+        assert!(refused.contains("receipts[0]: the delivery receipt has version 1"), "{refused}");
+    }
+    let later = client.settle(&bill("b-2", fingerprints[0], 0, Vec::new())).await.unwrap();
+    assert_eq!((later.record.sequence, later.record.hit_tokens, later.record.request_id.as_str()), (2, 0, "paid"));
     let total = client.summarize_usage(&UsageFilter::default()).await.unwrap().total.unwrap();
-    assert_eq!((total.records, total.prompt_tokens, total.hit_tokens), (2, 200, 159));
+    assert_eq!((total.records, total.prompt_tokens, total.hit_tokens), (2, 200, 80));
 }
 
 /// The ledger does not depend on the index: what was settled is there when all blocks are forgotten.

@@ -85,12 +85,25 @@ impl Cache {
     }
 
     pub(crate) fn tell(&mut self, event: Event) -> Answer {
+        let mut answer = self.tell_once(event);
+        while self.planner.is_working() {
+            if let Answer::Proceeded(Some((job, removed))) = self.tell_once(Event::Proceed)
+                && answer == Answer::Removing(job)
+            {
+                answer = Answer::Removed(removed);
+            }
+        }
+        answer
+    }
+
+    /// The same, and what is too long for one event does not go on.
+    pub(crate) fn tell_once(&mut self, event: Event) -> Answer {
         let mut commands = Vec::new();
         let answer = self.planner.on(self.now, event, &mut commands);
         self.planner.check().unwrap();
         for command in commands {
             match (self.end)(&command) {
-                Some(end) => drop(self.tell(end)),
+                Some(end) => drop(self.tell_once(end)),
                 None => self.open.push(command),
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvtier::plan::{Answer, Event, Filter, KeepError, Kept, Transfer};
+use kvtier::plan::{Answer, Event, Filter, KeepError, Kept, Removed, Transfer};
 use kvtier::vocab::{AccountId, Lifetime, Owner, OwnerPath, Retention};
 
 use super::cache::{Cache, all_is_done, key, writes_fail, writes_wait};
@@ -174,7 +174,7 @@ fn an_admin_evicts_nothing_that_is_kept_and_purges_it_all_the_same() {
     let mut cache = with_share(5);
     cache.put(0..3);
     keep(&mut cache, 1, HOUR).unwrap();
-    let Answer::Removed { blocks, kept, .. } = cache.tell(Event::Evict { key: key(0) }) else { panic!() };
+    let Answer::Removed(Removed { blocks, kept, .. }) = cache.tell(Event::Evict { key: key(0) }) else { panic!() };
     assert_eq!((blocks, kept), (1, 2));
     cache.tell(Event::Purge(Filter { account: Some(AccountId(1)), ..Filter::default() }));
     assert_eq!((cache.hit(0..3), kept_slots(&cache), cache.planner.holdings().promises), (0, 0, 0));

@@ -1,6 +1,6 @@
 //! An admin evicts and purges in the middle of everything.
 
-use kvtier::plan::{Answer, Event, Filter, Inspection};
+use kvtier::plan::{Answer, Event, Filter, Inspection, Removed};
 use kvtier::vocab::{AccountId, BlockKey, GroupId, NamespaceId};
 
 use super::world::World;
@@ -9,7 +9,7 @@ impl World {
     pub(crate) fn evict(&mut self) {
         let key = self.prompts.any_key(&mut self.chance);
         let answer = self.tell(Event::Evict { key });
-        let Answer::Removed { blocks, bytes, kept } = answer else { panic!("{answer:?} to an eviction") };
+        let Removed { blocks, bytes, kept } = self.removed(answer);
         assert!(bytes >= blocks * 1_000, "{bytes} bytes of {blocks} blocks");
         let there = self.published.contains_key(&key);
         assert!(kept > 0 || !there, "{key:?} was evicted and is there");
@@ -25,7 +25,7 @@ impl World {
         let matched: Vec<BlockKey> = keys.filter(|key| self.matches(&filter, key)).collect();
         self.excuse(|key| matched.contains(key));
         let answer = self.tell(Event::Purge(filter));
-        let Answer::Removed { kept, .. } = answer else { panic!("{answer:?} to a purge") };
+        let Removed { kept, .. } = self.removed(answer);
         assert_eq!(kept, 0, "a purge keeps nothing");
         let left = matched.iter().find(|key| self.published.contains_key(key));
         assert_eq!(left, None, "purged and readable");

@@ -47,6 +47,10 @@ impl World {
             assert_eq!((place.length, place.crc), payload(key), "{key:?}");
             assert_eq!(self.generations.get(&place.slot), Some(&place.generation), "generation of {key:?}");
         }
+        if self.planner.is_working() {
+            // What hangs on a block that has come or gone is still to be worked out.
+            return;
+        }
         let above = known.parent.and_then(|parent| self.published.get(&parent));
         assert!(known.first || above.is_some(), "{key:?} is readable and its parent is not");
         let run_above = known.first || above.and_then(|above| above.ram).is_some_and(|above| above.run);
@@ -66,9 +70,14 @@ impl World {
 
     fn audit_holdings(&self, in_ram: usize, on_nvme: usize) {
         let held = self.planner.holdings();
-        let found = (held.leases, held.puts, held.ram_blocks, held.nvme_blocks);
-        let expected = (self.leases.len() as u64, self.writers.len() as u64, in_ram as u64, on_nvme as u64);
-        assert_eq!(found, expected, "leases, puts, blocks in RAM, on NVMe");
+        let found = (held.puts, held.ram_blocks, held.nvme_blocks);
+        let expected = (self.writers.len() as u64, in_ram as u64, on_nvme as u64);
+        assert_eq!(found, expected, "puts, blocks in RAM, on NVMe");
+        if self.planner.is_working() {
+            // Leases may still end, and slots of puts be given back.
+            return;
+        }
+        assert_eq!(held.leases, self.leases.len() as u64, "leases");
         assert_eq!(held.ram_used_bytes, self.ram.used_bytes(), "bytes of RAM slots in use");
         assert_eq!(held.nvme_used_bytes, self.nvme.used_bytes(), "bytes of NVMe slots in use");
         assert_eq!(held.background == 0, self.jobs.is_empty(), "{} is under way", held.background);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvtier::plan::Filter;
+use kvtier::plan::{Answer, Filter};
 
 use super::world::World;
 
@@ -15,6 +15,8 @@ impl World {
             self.now = self.now + Duration::from_millis(self.chance.below(200));
             if self.chance.chance(self.temper.restarts, 1_000) {
                 self.restart();
+            } else if self.planner.is_working() && self.chance.chance(1, 2) {
+                self.proceed();
             } else if !(self.chance.chance(self.temper.haste, 100) && self.work()) {
                 self.act();
             }
@@ -50,7 +52,12 @@ impl World {
 
     fn finish_work(&mut self) {
         self.step = u64::MAX;
-        while self.work() {}
+        loop {
+            self.settle(Answer::Done);
+            if !self.work() {
+                return;
+            }
+        }
     }
 
     fn come_to_rest(&mut self) {

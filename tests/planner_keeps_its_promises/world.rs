@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use kvtier::plan::{
     AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PolicyKind, PutId,
-    Residence, Transfer, Write,
+    Removed, Residence, Transfer, Write,
 };
-use kvtier::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE};
+use kvtier::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE, STEPS_AT_ONCE};
 use kvtier::vocab::{BlockKey, LeaseId, Promise, SlotClass, SlotId, TierShape, Timestamp};
 
 use super::chance::Chance;
@@ -38,6 +38,8 @@ pub(crate) struct Temper {
     pub(crate) losses: u64,
     /// Quotas and promises, of a hundred of those others.
     pub(crate) tenants: u64,
+    /// What is too long for one event goes on late.
+    pub(crate) lingers: bool,
 }
 
 /// A command under way.
@@ -146,6 +148,7 @@ impl World {
         let wear_bytes_per_day = chance.pick(&[None, None, Some(24 * 6 * slot), Some(86_400 * slot / 4)]);
         let pin_grace = chance.pick(&[PIN_GRACE, PIN_GRACE, Duration::from_millis(500)]);
         let offered_at_once = chance.pick(&[OFFERED_AT_ONCE, 1, 2, 3]);
+        let steps_at_once = chance.pick(&[STEPS_AT_ONCE, 1, 10, 40, 100]);
         let options = Options {
             write_queue_bytes,
             boot: 1,
@@ -153,6 +156,7 @@ impl World {
             wear_bytes_per_day,
             pin_grace,
             offered_at_once,
+            steps_at_once,
             policy: PolicyKind::ALL[seed as usize % PolicyKind::ALL.len()],
             ..Options::new(ram, nvme)
         };
@@ -166,6 +170,7 @@ impl World {
             restarts: chance.pick(&[0, 0, 5, 15]),
             losses: chance.pick(&[0, 2, 5]),
             tenants: chance.pick(&[0, 0, 4, 12]),
+            lingers: chance.chance(1, 2),
         };
         Self {
             prompts: Prompts::grow(&mut chance),
@@ -205,7 +210,39 @@ impl World {
     pub(crate) fn tell(&mut self, event: Event) -> Answer {
         let answer = self.tell_only(event);
         self.audit();
+        if self.temper.lingers { answer } else { self.settle(answer) }
+    }
+
+    /// What is too long for one event goes on.
+    pub(crate) fn proceed(&mut self) -> Answer {
+        let answer = self.tell_only(Event::Proceed);
+        self.audit();
         answer
+    }
+
+    /// All of it goes on as far as it can; the answer of a job that has ended with it is what that has removed.
+    pub(crate) fn settle(&mut self, mut answer: Answer) -> Answer {
+        while self.planner.is_working() {
+            if let Answer::Proceeded(Some((job, removed))) = self.proceed()
+                && answer == Answer::Removing(job)
+            {
+                answer = Answer::Removed(removed);
+            }
+        }
+        answer
+    }
+
+    /// What was removed: it waits for the job's end, while commands end.
+    pub(crate) fn removed(&mut self, mut answer: Answer) -> Removed {
+        for _ in 0..10_000 {
+            answer = self.settle(answer);
+            if let Answer::Removed(removed) = answer {
+                return removed;
+            }
+            self.step = self.step.saturating_add(1);
+            self.work();
+        }
+        panic!("{answer:?} for ever")
     }
 
     /// Tells the planner and takes its commands: the caller has books to keep before all is checked.
@@ -214,10 +251,15 @@ impl World {
         self.note(&event);
         let loses = matches!(
             event,
-            Event::Purge(_) | Event::InstanceGone { .. } | Event::Evict { .. } | Event::DriveLost { .. }
+            Event::Purge(_)
+                | Event::InstanceGone { .. }
+                | Event::Evict { .. }
+                | Event::DriveLost { .. }
+                | Event::Proceed
         ) || matches!(event, Event::Loaded { outcome, .. } | Event::Peeked { outcome, .. } if outcome == Transfer::Failed);
         // Where room is made, a block may lose one place and then be chosen to lose the other.
-        let makes_no_room = loses || matches!(event, Event::Wrote { .. } | Event::Loaded { .. } | Event::Peeked { .. });
+        let makes_no_room = loses && !matches!(event, Event::Proceed)
+            || matches!(event, Event::Wrote { .. } | Event::Loaded { .. } | Event::Peeked { .. });
         let wants_room = matches!(event, Event::Need { .. } | Event::Want { .. });
         let mut commands = Vec::new();
         let (before, name) = (self.before(&event), format!("{event:?}"));

@@ -27,7 +27,9 @@ fn the_settle_bench_settles_each_request_once() {
     let mut meter = settle::Meter::start();
     // More than a page of an export has.
     let records = EXPORT_PAGE_RECORDS_MAX as u64 + 100;
-    meter.settle(256, records - 3);
+    meter.settle(256, records - 303);
+    meter.deliver(300);
+    meter.settle(64, 300);
     meter.settle(1, 3);
     meter.sync(2);
     assert!(meter.export().into_iter().eq(1..=records));

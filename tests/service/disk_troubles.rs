@@ -246,7 +246,6 @@ async fn refuses_a_settle(patient: &Patient) {
             request_id: "r0".into(),
             fingerprint: patient.layout.clone(),
             prompt_tokens: 256,
-            cached_tokens: 1,
             ..Default::default()
         };
         if let Err(status) = patient.gate.usage().settle(settle).await {

@@ -35,7 +35,7 @@ async fn settle(address: ServerAddress, fingerprint: Fingerprint, seed: u64, rou
             tenant: TenantName::parse(["acme", "bolt"][usize::from(number.is_multiple_of(3))]).unwrap(),
             // Two tasks settle the same requests.
             billing_id: BillingId::parse(&format!("{}-{number}", seed / 2)).unwrap(),
-            attempt: random.random(),
+            attempt: 1,
             instance: InstanceId::parse("engine").unwrap(),
             request_id: RequestId::parse("r").unwrap(),
             fingerprint,

@@ -21,6 +21,7 @@ mod limited;
 mod live_replay;
 mod many_clients;
 mod metrics;
+mod one_bill;
 mod one_block_lives;
 mod paused_daemon;
 mod planned_stop;

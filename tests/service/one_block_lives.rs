@@ -46,13 +46,13 @@ async fn what_was_put_is_found_fetched_and_settled_once() {
         cached_tokens: 80,
         ..Default::default()
     };
+    let greedy = proto::SettleRequest { billing_id: "bill-2".into(), cached_tokens: 81, ..settle.clone() };
+    support::refused(server.usage().settle(greedy).await, Code::FailedPrecondition, &["81", "80"]);
     let first = server.usage().settle(settle.clone()).await.unwrap().into_inner();
     let second = server.usage().settle(settle.clone()).await.unwrap().into_inner();
     assert_eq!((first.repeated, second.repeated, first.record.clone()), (false, true, second.record));
     let record = first.record.unwrap();
     assert_eq!((record.hit_tokens, record.miss_tokens, record.hit_tokens_ram), (80, 48, 80));
-    let greedy = proto::SettleRequest { billing_id: "bill-2".into(), cached_tokens: 81, ..settle };
-    support::refused(server.usage().settle(greedy).await, Code::FailedPrecondition, &["81", "80"]);
     server.stop().await;
 }
 

@@ -31,7 +31,9 @@ impl Supervised {
     /// Starts it on the folder `data` of `dir`; with `fault`, that goes wrong at SIGUSR1.
     fn spawn(dir: &Path, fault: &str, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvtier"));
-        command.args(["serve", "--ram", "4MiB", "--nvme", "16MiB", "--scrub", "0", "--data-dir"]).arg(dir.join("data"));
+        command
+            .args(["serve", "--ram", "256KiB", "--nvme", "16MiB", "--scrub", "0", "--data-dir"])
+            .arg(dir.join("data"));
         command.arg("--socket").arg(dir.join("s")).args(args).env("KVTIER_TEST_FAULT", fault);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(dir.join("log")).unwrap());
         Self { child: command.spawn().unwrap(), dir: dir.into() }
@@ -114,17 +116,36 @@ fn settle(layout: &bytes::Bytes, billing_id: &str) -> proto::SettleRequest {
     }
 }
 
-/// Uses every part: a connection on each address, a write to the drive, a settle.
+/// Chains, each of so many blocks, of which RAM can't hold all.
+const STORED: (u32, u32) = (3, 40);
+
+async fn store(gate: &Gate) -> bytes::Bytes {
+    let (session, _stream) = gate.session("engine").await;
+    let layout = gate.register(spec()).await;
+    for seed in 0..STORED.0 {
+        gate.put(session, chain(&layout, seed, STORED.1), |block| payload(seed, block)).await;
+    }
+    gate.quiesce().await;
+    layout
+}
+
+/// Uses every part: a connection on each address, a write to the drive and reads of it, a settle.
 async fn use_all(dir: &Path, layout: &bytes::Bytes, seed: u32) {
     let endpoint = Endpoint::try_from(format!("unix:{}", dir.join("s").display())).unwrap();
-    let Ok(channel) = endpoint.connect().await else { return };
     drop(tokio::net::UnixStream::connect(dir.join("s.arena")).await);
+    let Ok(channel) = endpoint.connect().await else { return };
     let mut usage = proto::usage_client::UsageClient::new(channel.clone());
     usage.settle(settle(layout, &format!("poke-{seed}"))).await.ok();
+    let mut sessions = proto::sessions_client::SessionsClient::new(channel.clone());
+    let open = proto::OpenSessionRequest { instance: "poke".into(), process: "test".into(), ..Default::default() };
+    let Ok(session) = sessions.open_session(proto::OpenSessionRequest { protocol_revision: 1, ..open }).await else {
+        return;
+    };
+    let mut session = session.into_inner();
+    let Ok(Some(event)) = session.message().await else { return };
+    let Some(proto::session_event::Event::Opened(opened)) = event.event else { return };
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
-    let offer =
-        proto::PutOffer { chain: Some(chain(layout, seed, 1)), request_id: "poke".into(), ..Default::default() };
-    sender.send(proto::PutRequest { request: Some(put_request::Request::Offer(offer)) }).await.unwrap();
+    sender.send(offer(opened.session_id, chain(layout, STORED.0 + seed, 1))).await.unwrap();
     let data = payload(seed, 0);
     let length = u32::try_from(data.len()).unwrap();
     let piece = proto::BlockPiece { block: 0, length, data: data.into(), ..Default::default() };
@@ -136,6 +157,17 @@ async fn use_all(dir: &Path, layout: &bytes::Bytes, seed: u32) {
         let mut replies = replies.into_inner();
         while let Ok(Some(_)) = replies.message().await {}
     }
+    let (session_id, read) = (opened.session_id, Some(chain(layout, seed % STORED.0, STORED.1)));
+    let fetch = proto::FetchRequest { session_id, request_id: "read".into(), chain: read, ..Default::default() };
+    if let Ok(replies) = cache.fetch(fetch).await {
+        let mut replies = replies.into_inner();
+        while let Ok(Some(_)) = replies.message().await {}
+    }
+}
+
+fn offer(session_id: u64, chain: proto::Chain) -> proto::PutRequest {
+    let offer = proto::PutOffer { session_id, request_id: "put".into(), chain: Some(chain) };
+    proto::PutRequest { request: Some(put_request::Request::Offer(offer)) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,12 +233,13 @@ async fn every_part_that_panics_ends_the_daemon_by_its_name() {
     let access = ["--access", access.to_str().unwrap()];
     let with_access = access.as_slice();
     let with_threads = ["--io", "pread"].as_slice();
-    let parts = [("kvtier-nvme-0", with_threads), ("ledger", &[]), ("time", &[]), ("health", &[])].into_iter();
+    let parts =
+        [("kvtier-nvme-0", with_threads), ("ledger", &[]), ("rows", &[]), ("time", &[]), ("health", &[])].into_iter();
     let sockets = [("Unix socket server", [].as_slice()), ("arena socket", &[]), ("access file", with_access)];
     for (part, args) in parts.chain(rings.iter().map(|part| (*part, [].as_slice()))).chain(sockets) {
         let dir = tempfile::tempdir().unwrap();
         let (mut daemon, gate) = Supervised::start(dir.path(), part, args).await;
-        let layout = if args == with_access { bytes::Bytes::new() } else { gate.register(spec()).await };
+        let layout = if args == with_access { bytes::Bytes::new() } else { store(&gate).await };
         let said = heard(&dir.path().join("s"), "").await;
         daemon.signal(Signal::USR1);
         let seed = std::sync::atomic::AtomicU32::new(0);
@@ -241,12 +274,11 @@ async fn a_second_signal_ends_a_stop_that_waits_for_a_request() {
     for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let dir = tempfile::tempdir().unwrap();
         let (mut daemon, gate) = Supervised::start(dir.path(), "", &[]).await;
+        let (session, _stream) = gate.session("engine").await;
         let layout = gate.register(spec()).await;
         // A put whose worker sends nothing after its offer.
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
-        let offer =
-            proto::PutOffer { chain: Some(chain(&layout, 1, 1)), request_id: "put".into(), ..Default::default() };
-        sender.send(proto::PutRequest { request: Some(put_request::Request::Offer(offer)) }).await.unwrap();
+        sender.send(offer(session, chain(&layout, 1, 1))).await.unwrap();
         let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
         let mut replies = gate.cache().put(stream).await.unwrap().into_inner();
         replies.message().await.unwrap().unwrap();

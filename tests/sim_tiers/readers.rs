@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvtier::plan::{Answer, Event, Filter, InRam, InstanceNo, Leased, Peek, Wanted};
+use kvtier::plan::{Answer, Event, Filter, InRam, InstanceNo, Leased, Peek, Removed, Wanted};
 use kvtier::vocab::{AccountId, BlockKey};
 
 use crate::world::{Held, World, payload_of};
@@ -117,7 +117,7 @@ impl World {
     pub(crate) fn evict(&mut self) {
         let key = self.prompts.any_key(&mut self.chance);
         let answer = self.tell(Event::Evict { key });
-        let Answer::Removed { blocks, .. } = answer else { panic!("{answer:?} to an eviction") };
+        let Answer::Removed(Removed { blocks, .. }) = answer else { panic!("{answer:?} to an eviction") };
         if blocks > 0 {
             self.count("block evicted by hand");
         }
@@ -132,7 +132,8 @@ impl World {
             self.prompts.nodes.iter().map(|node| node.key).filter(|key| gone(key, self)).collect();
         self.excuse(|key| gone.contains(key));
         let answer = self.tell(Event::Purge(filter));
-        let Answer::Removed { blocks, .. } = answer else { panic!("{answer:?} to a purge") };
+        // A purge ends once nothing moves any more.
+        let blocks = if let Answer::Removed(removed) = answer { removed.blocks } else { 0 };
         if blocks > 0 {
             self.count("block purged");
         }

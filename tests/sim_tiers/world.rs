@@ -174,9 +174,20 @@ impl World {
     pub(crate) fn tell_only(&mut self, event: Event) -> Answer {
         self.note(&event);
         let mut commands = Vec::new();
-        let answer = self.planner.on(self.now, event, &mut commands);
+        let mut answer = self.planner.on(self.now, event, &mut commands);
         self.note(&answer);
         self.carry_out(commands);
+        while self.planner.is_working() {
+            let mut commands = Vec::new();
+            let proceeded = self.planner.on(self.now, Event::Proceed, &mut commands);
+            self.note(&proceeded);
+            self.carry_out(commands);
+            if let Answer::Proceeded(Some((job, removed))) = proceeded
+                && answer == Answer::Removing(job)
+            {
+                answer = Answer::Removed(removed);
+            }
+        }
         answer
     }
 

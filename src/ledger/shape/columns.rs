@@ -218,11 +218,12 @@ mod tests {
 
     use super::*;
     use crate::ledger::sample::settlement;
-    use crate::ledger::{Correction, Counts};
+    use crate::ledger::{Correction, Counts, Settlement};
     use crate::vocab::BillingId;
 
     fn record(number: u64) -> UsageRecord {
-        let record = UsageRecord::of(settlement("acme", &format!("b-{number}")), number).unwrap();
+        let unnamed = Settlement { request_id: None, ..settlement("acme", &format!("b-{number}")) };
+        let record = UsageRecord::of(unnamed, number).unwrap();
         if !number.is_multiple_of(3) {
             return record;
         }

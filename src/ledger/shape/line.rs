@@ -188,6 +188,8 @@ impl Line {
             billing_id: BillingId::parse(&self.billing_id)?,
             attempt: self.attempt,
             instance: InstanceId::parse(&self.instance)?,
+            // What an engine called it is in the ledger and on the wire only.
+            request_id: None,
             fingerprint: fingerprint(&self.fingerprint)?,
             namespace: NamespaceName::parse(&self.namespace)?,
             settled_at,

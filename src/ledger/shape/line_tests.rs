@@ -19,7 +19,7 @@ fn record() -> UsageRecord {
         written_by_class: [class("5m", 32), class("1h", 16)].into(),
         preempted_tokens: TokenCount(48),
     };
-    UsageRecord::of(Settlement { detail, ..settlement("acme", "b-1") }, 7).unwrap()
+    UsageRecord::of(Settlement { detail, request_id: None, ..settlement("acme", "b-1") }, 7).unwrap()
 }
 
 fn exported() -> Value {
@@ -125,7 +125,8 @@ fn a_line_of_an_older_version_is_a_record_without_detail() {
         line.as_object_mut().unwrap().remove(*field).unwrap();
     }
     let read = Line::parse(line.to_string().as_bytes()).unwrap().record();
-    assert_eq!(read, UsageRecord::of(settlement("acme", "b-1"), 7).map_err(|_| unreachable!()));
+    let unnamed = Settlement { request_id: None, ..settlement("acme", "b-1") };
+    assert_eq!(read, UsageRecord::of(unnamed, 7).map_err(|_| unreachable!()));
 }
 
 #[test]
@@ -150,6 +151,7 @@ proptest! {
             billing_id: BillingId::parse(&words[1]).unwrap(),
             attempt,
             instance: InstanceId::parse(&words[2]).unwrap(),
+            request_id: None,
             fingerprint: Fingerprint(digest),
             namespace: NamespaceName::parse(&words[3]).unwrap(),
             settled_at: Timestamp(settled_at),
