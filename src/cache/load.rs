@@ -131,7 +131,7 @@ impl Cache {
         let nvme = count(sent.from_nvme.iter().filter(|nvme| **nvme).count());
         let blocks = count(sent.from_nvme.len());
         self.meter.delivered(blocks, nvme);
-        let receipt = self.ledger.as_ref().map(|ledger| {
+        let receipt = self.ledger.get().map(|ledger| {
             ledger.receipt_key().sign(&DeliveryReceipt {
                 instance: request.session.instance.clone(),
                 request_id: request.request.clone(),

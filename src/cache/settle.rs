@@ -66,9 +66,7 @@ impl Cache {
     /// # Errors
     /// When it claims more than was delivered, contradicts an earlier settle, or the ledger can't take it.
     pub async fn settle(&self, settle: Settle) -> Result<Settled, Error> {
-        let Some(ledger) = &self.ledger else {
-            return Err(Error::Broken("the ledger is unreadable: billing is refused while caching goes on".into()));
-        };
+        let ledger = self.readable_ledger()?;
         let Some(namespace) = self.names.namespace(&settle.fingerprint) else {
             return Err(Error::UnknownNamespace(settle.fingerprint));
         };
@@ -114,7 +112,7 @@ impl Cache {
     /// two of them adds nothing.
     fn delivered(&self, settle: &Settle) -> Result<Delivered, Error> {
         let mut most = self.deliveries.of(&settle.tenant, &settle.instance, &settle.request);
-        let Some(ledger) = &self.ledger else { return Ok(most) };
+        let Some(ledger) = self.ledger.get() else { return Ok(most) };
         for (at, bytes) in settle.receipts.iter().enumerate() {
             let invalid = |why: &dyn std::fmt::Display| Error::Invalid(format!("receipts[{at}]: {why}"));
             let receipt = ledger.receipt_key().verify(bytes).map_err(|error| invalid(&error))?;
@@ -165,12 +163,18 @@ impl Cache {
     /// How full the ledger is; `None` where it can't be read.
     #[must_use]
     pub fn ledger_fill(&self) -> Option<LedgerFill> {
-        self.ledger.as_ref().map(|ledger| ledger.fill())
+        self.ledger.get().map(|ledger| ledger.fill())
+    }
+
+    /// Why the ledger takes no new settles now; `None` where it takes them.
+    #[must_use]
+    pub fn ledger_trouble(&self) -> Option<String> {
+        self.ledger.trouble()
     }
 
     /// Has records deleted that exporters have and that are old enough. To be called now and then.
     pub fn sweep_usage(&self) {
-        if let Some(ledger) = &self.ledger {
+        if let Some(ledger) = self.ledger.get() {
             // Nobody waits for the end. Where many settles wait it does not begin: the next one will.
             let (swept, _) = oneshot::channel();
             ledger.sweep(self.clock.now(), swept);
@@ -189,7 +193,11 @@ impl Cache {
     }
 
     fn readable_ledger(&self) -> Result<&Ledger, Error> {
-        self.ledger.as_deref().ok_or_else(|| Error::Broken("the ledger is unreadable".into()))
+        let missing = || {
+            let why = self.ledger.trouble().unwrap_or_default();
+            Error::Broken(format!("billing is refused while caching goes on: {why}"))
+        };
+        Ok(self.ledger.get().ok_or_else(missing)?)
     }
 }
 

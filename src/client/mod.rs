@@ -38,8 +38,8 @@ mod worker;
 pub use accounts::{AccountInfo, WireQuota};
 pub use address::{AddressError, ServerAddress};
 pub use admin::{
-    BlockInfo, DriveState, DriveStatus, Evicted, MemoryStatus, NamespaceInfo, ProcessStatus, PurgeFilter, Purged,
-    ScrubStatus, Status, TierStatus, VerifyReply,
+    BlockInfo, DriveState, DriveStatus, Evicted, LedgerStatus, MemoryStatus, NamespaceInfo, ProcessStatus, PurgeFilter,
+    Purged, ScrubStatus, Status, TierStatus, VerifyReply,
 };
 pub use arena::Arena;
 pub use chain::Chain;

@@ -3,6 +3,7 @@
 mod access;
 mod config;
 mod connection;
+mod ledger;
 mod metrics;
 mod record;
 mod run;

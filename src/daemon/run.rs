@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, ConfigError};
-use super::{access, record, scrape, serve, tls};
+use super::{access, ledger, record, scrape, serve, tls};
 use crate::access::Gatekeeper;
 use crate::cache::flush::Flushed;
 use crate::cache::{Cache, Parts, StartError as CacheError};
@@ -105,7 +105,9 @@ impl Daemon {
         let Config { listen, socket, metrics, scrub, flush_max, prefault, access, tls, .. } = config.clone();
         let keeper = access::keeper(access.as_deref())?;
         let tls = tls.as_ref().map(tls::read).transpose()?;
+        let usage = LedgerOptions { bytes_max: config.ledger_max, retention: config.usage_retention };
         let opened = tokio::task::spawn_blocking(move || open(&config)).await??;
+        tokio::spawn(ledger::open_late(Arc::downgrade(&opened.cache), opened._folder.ledger(), usage));
         if prefault {
             make_pages(&opened.cache);
         }
@@ -235,6 +237,9 @@ async fn hand_over(
     Some(path)
 }
 
+/// SIGXFSZ: a file would have become longer than it may.
+const XFSZ: i32 = 25;
+
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
@@ -243,6 +248,8 @@ pub async fn run_until_signal(config: Config) -> Result<(), StartError> {
     let refused = |error: std::io::Error| StartError::Listen { address: "signals".into(), why: error.to_string() };
     let (mut term, mut interrupt) =
         (signal(SignalKind::terminate()).map_err(refused)?, signal(SignalKind::interrupt()).map_err(refused)?);
+    // A limit on the size of files (ulimit -f) is then an error of the write, as a full disk is, and not the end.
+    let _too_large = signal(SignalKind::from_raw(XFSZ)).map_err(refused)?;
     let daemon = Daemon::start(config).await?;
     let (tcp, metrics, socket) = (daemon.tcp(), daemon.metrics(), daemon.socket().map(Path::display));
     tracing::info!(?tcp, ?metrics, socket = socket.map(tracing::field::display), "ready");
@@ -263,11 +270,11 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let devices = folder.open_devices(config.io, Some(&ram))?;
     let has_drives = devices.iter().any(Option::is_some);
     let options = LedgerOptions { bytes_max: config.ledger_max, retention: config.usage_retention };
-    let ledger = match Ledger::open_with(&folder.ledger(), options) {
-        Ok(ledger) => Some(Arc::new(ledger)),
+    let (ledger, missing) = match Ledger::open_with(&folder.ledger(), options) {
+        Ok(ledger) => (Some(Arc::new(ledger)), None),
         Err(error) => {
             tracing::error!(%error, "billing is refused while caching goes on");
-            None
+            (None, Some(error))
         }
     };
     let mut catalog = Catalog::open(&folder.catalog())?.catalog;
@@ -295,7 +302,10 @@ fn open(config: &Config) -> Result<Opened, StartError> {
             recorder: recorder.clone(),
         };
         match Cache::start(parts) {
-            Ok((cache, planner)) => return Ok(Opened { cache, planner, nvme, recording, _folder: folder }),
+            Ok((cache, planner)) => {
+                missing.into_iter().for_each(|error| cache.miss_ledger(error));
+                return Ok(Opened { cache, planner, nvme, recording, _folder: folder });
+            }
             Err(CacheError::Index(IndexError::Damaged(why))) => {
                 drop(nvme);
                 catalog = Catalog::rebuild(&folder.catalog(), &why)?;

@@ -8,17 +8,22 @@ mod bound;
 mod codec;
 mod correction;
 mod counts;
+mod database;
 mod divergence;
 mod error;
 mod exports;
+#[cfg(test)]
+mod faults;
 mod gateway;
 mod grouping;
+mod heal;
 #[expect(clippy::module_inception, reason = "the file is named with its noun, and so is the room")]
 mod ledger;
 pub mod price;
 mod quotas;
 mod receipt;
 mod record;
+mod refused;
 mod rollup;
 mod row;
 #[cfg(test)]
@@ -43,11 +48,14 @@ pub use grouping::{Dimension, Grouping};
 pub use ledger::{Acknowledged, Ledger, LedgerFill, LedgerOptions};
 pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptKey};
 pub use record::{Delivered, Settled, Settlement, UsageRecord};
+pub use refused::Refused;
 pub use rollup::{Usage, UsageFilter, UsageRow, UsageSummary};
 pub use storage::{StorageKey, StorageRow};
 pub use writer::Reply;
 
 #[cfg(test)]
 mod correct_tests;
+#[cfg(test)]
+mod heal_tests;
 #[cfg(test)]
 mod life_tests;

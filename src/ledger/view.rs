@@ -4,10 +4,11 @@ use rocksdb::{Direction, IteratorMode, Snapshot};
 
 use super::codec::{DecodeError, Reader};
 use super::correction::Standing;
+use super::database::database;
 use super::rollup::{RollupKey, Usage};
 use super::store::{
-    ACKNOWLEDGED_KEY, COUNTERS_KEY, DELETED, DIVERGENCE, RECORD, ROLLUP, STANDING, database, identity_key, keyed,
-    named_of, row_error, secret_key, sequence_of,
+    ACKNOWLEDGED_KEY, COUNTERS_KEY, DELETED, DIVERGENCE, RECORD, ROLLUP, STANDING, identity_key, keyed, named_of,
+    row_error, secret_key, sequence_of,
 };
 use super::{Divergence, LedgerError, UsageRecord};
 use crate::vocab::{BillingId, TenantName};
