@@ -151,7 +151,7 @@ async fn every_acknowledged_settle_is_billed_once_however_often_the_ledgers_disk
     let (mut process, ..) = serve(dir.path()).await;
     process.kill();
     let Some(disk) = disk::Disk::mount(&dir.path().join("data/ledger")) else { return };
-    torture_the_disk(dir.path(), &disk, 2).await;
+    torture_the_disk(dir.path(), &disk, 1).await;
 }
 
 /// After the last restart: what was in doubt is settled once more, and all is compared.

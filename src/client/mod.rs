@@ -32,6 +32,7 @@ mod staging;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod unsettled;
 mod usage;
 mod worker;
 
@@ -54,6 +55,7 @@ pub use region::{LoadInto, LoadIntoOptions, Pool, RegionId, RegionPlaces};
 pub use session::{Session, SessionLimits};
 pub use staging::Staging;
 pub use ticket::{Readiness, Ticket};
+pub use unsettled::{GivenUp, Settling, Unsettled};
 pub use usage::{
     AcknowledgeUsageReply, Correction, Settle, Settled, StorageRow, StorageSummary, UsageExport, UsageFilter,
     UsageRecord, UsageRow, UsageSummary, WrittenByClass,

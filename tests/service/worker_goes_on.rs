@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 const BLOCKS: u32 = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn spec() -> NamespaceSpec {
+pub(crate) fn spec() -> NamespaceSpec {
     NamespaceSpec {
         weights: Weights::Digest(Box::new([7; 32])),
         dtype: "u8".into(),
