@@ -251,9 +251,7 @@ fn a_slot_whose_writer_gives_up_is_free_once() {
         let arena = Arc::new(Arena::<Sound>::new());
         let woken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let wakes = std::sync::Arc::clone(&woken);
-        arena.holders.set_wake(Box::new(move || {
-            wakes.fetch_add(1, Ordering::Relaxed);
-        }));
+        arena.holders.set_wake(Box::new(move || _ = wakes.fetch_add(1, Ordering::Relaxed)));
         assert!(arena.retire() && arena.holders.claim(&spot()) == Some(3));
         let writer = thread::spawn({
             let arena = Arc::clone(&arena);

@@ -4,7 +4,7 @@
 //! `fixtures/format-1` is a folder as `kvtier serve` left it when format 1 was the newest; `format/fixture.rs` says what
 //! is in it and how it was made.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on should stop")]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
 #![expect(clippy::print_stderr, reason = "whoever makes a fixture is told where it is")]
 #![expect(clippy::disallowed_methods, reason = "the environment says where a new fixture goes")]
 

@@ -32,6 +32,9 @@ mod restart;
 #[path = "planner_keeps_its_promises/slots.rs"]
 mod slots;
 #[cfg(test)]
+#[path = "planner_keeps_its_promises/temper.rs"]
+mod temper;
+#[cfg(test)]
 #[path = "planner_keeps_its_promises/tenants.rs"]
 mod tenants;
 #[cfg(test)]

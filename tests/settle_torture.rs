@@ -3,8 +3,12 @@
 //!
 //! And deliveries that 64 clients settle under several ids each: no more of any is billed than was delivered.
 //!
+//! Beside it, the same while the ledger's own disk fills up and is emptied, or cuts a write off in the middle: by a limit on the
+//! size of files, which needs nobody's permission, and by a small file system of its own, which only root may mount.
+//!
 //! `KVTIER_SETTLES` sets how many calls are made, `KVTIER_DELIVERIES` of how many deliveries, `KVTIER_KILLS` how often the daemon
-//! dies, `KVTIER_SETTLE_SEED` the seed. The seed fixes what each task asks for, not how the tasks meet.
+//! dies, `KVTIER_FILLS` how often the disk fills up in each life of the daemon, `KVTIER_SETTLE_SEED` the seed. The seed fixes what
+//! each task asks for, not how the tasks meet.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
 #![expect(clippy::print_stderr, reason = "figures of a run belong beside its result")]
@@ -12,6 +16,8 @@
 
 #[path = "settle_torture/claims.rs"]
 mod claims;
+#[path = "settle_torture/disk.rs"]
+mod disk;
 #[path = "shared/process.rs"]
 mod process;
 #[path = "settle_torture/tasks.rs"]
@@ -27,6 +33,8 @@ use kvtier::client::{Client, UsageFilter, UsageRecord};
 use kvtier::replay::live::namespace_spec;
 use kvtier::vocab::{Fingerprint, NamespaceName};
 use process::Process;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use tasks::{Shared, Task, request};
 use tokio::task::JoinSet;
 
@@ -78,6 +86,78 @@ async fn every_acknowledged_settle_is_billed_exactly_once_whatever_happens() {
         running.join_all().await;
     }
     finish(dir.path(), &shared).await;
+}
+
+/// What a disk does to a daemon: it fills up and is emptied again and again, under load, with kills in between.
+async fn torture_the_disk(dir: &std::path::Path, disk: &disk::Disk, fills: u64) {
+    let (fills, seed) = (number("KVTIER_FILLS").unwrap_or(fills), number("KVTIER_SETTLE_SEED").unwrap_or(SEED));
+    let shared = Arc::new(Shared::default());
+    let mut random = SmallRng::seed_from_u64(seed);
+    let (mut slowest, rounds) = (Duration::ZERO, 3);
+    for round in 0..rounds {
+        let (mut process, client, fingerprint, address) = serve(dir).await;
+        let mut running = JoinSet::new();
+        for task in 0..TASKS {
+            let task = Task::new(seed, round, task, fingerprint, &address, Arc::clone(&shared));
+            running.spawn(task.run(u64::MAX));
+        }
+        for _ in 0..fills {
+            let settled = shared.settled();
+            until(&process, "settles go on", || shared.settled() > settled + 100).await;
+            let refused = shared.unavailable.load(Ordering::Relaxed);
+            disk.fill(&process, &mut random);
+            until(&process, "the disk is full", || {
+                disk.stay_full();
+                shared.unavailable.load(Ordering::Relaxed) > refused + 200
+            })
+            .await;
+            let status = client.status().await.unwrap().ledger.unwrap();
+            assert!(!status.writable && !status.trouble.is_empty(), "{status:?}");
+            disk.empty(&process);
+            let (settled, emptied) = (shared.settled(), std::time::Instant::now());
+            until(&process, "settles go on by themselves", || shared.settled() > settled + 100).await;
+            slowest = slowest.max(emptied.elapsed());
+        }
+        if round + 1 < rounds {
+            // In the middle of its trouble.
+            let refused = shared.unavailable.load(Ordering::Relaxed);
+            disk.fill(&process, &mut random);
+            until(&process, "the disk is full", || {
+                disk.stay_full();
+                shared.unavailable.load(Ordering::Relaxed) > refused
+            })
+            .await;
+        }
+        process.kill();
+        running.join_all().await;
+        disk.empty(&process);
+    }
+    eprintln!("{} fills; after the slowest, 100 more settles took {slowest:?}", rounds * fills);
+    finish(dir, &shared).await;
+}
+
+async fn until(of: &Process, what: &str, is_so: impl Fn() -> bool) {
+    let look = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("{what}:\n{}", of.log()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_settle_is_billed_once_whatever_writes_are_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    torture_the_disk(dir.path(), &disk::Disk::limited(), 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_settle_is_billed_once_however_often_the_ledgers_disk_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut process, ..) = serve(dir.path()).await;
+    process.kill();
+    let Some(disk) = disk::Disk::mount(&dir.path().join("data/ledger")) else { return };
+    torture_the_disk(dir.path(), &disk, 1).await;
 }
 
 /// After the last restart: what was in doubt is settled once more, and all is compared.

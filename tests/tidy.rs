@@ -247,11 +247,8 @@ fn check_watched(source: &Source) -> Vec<String> {
     let text = source.production();
     let count = |what: &&str| text.matches(*what).count();
     let (starts, parts) = (STARTS.iter().map(count).sum::<usize>(), [".vital(", ".optional("].iter().map(count).sum());
-    if starts <= parts {
-        return Vec::new();
-    }
     let words = format!("{starts} threads or tasks are started, {parts} are parts of a `watch`");
-    vec![source.finding(1, &words)]
+    if starts <= parts { Vec::new() } else { vec![source.finding(1, &words)] }
 }
 
 fn check_files(source: &Source) -> Vec<String> {

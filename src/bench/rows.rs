@@ -57,7 +57,7 @@ pub(super) const ROWS: &[Row] = &[
     row("lookup_4096", TIME, Target::AtMost(4.0), By::Worker(gate::lookup)),
     row("fetch_uds", SPEED, Target::AtLeast(0.45), By::Worker(gate::fetch_uds)),
     row("fetch_tcp", SPEED, Target::AtLeast(0.65), By::Worker(gate::fetch_tcp)),
-    row("fetch_into_uds", SPEED, Target::AtLeast(0.35), By::Worker(gate::fetch_into_uds)),
+    row("fetch_into_uds", SPEED, Target::AtLeast(0.30), By::Worker(gate::fetch_into_uds)),
     row("put_uds", SPEED, Target::AtLeast(0.25), By::Worker(gate::put_uds)),
     row("put_tcp", SPEED, Target::AtLeast(0.40), By::Worker(gate::put_tcp)),
 ];

@@ -141,13 +141,13 @@ impl Cache {
     pub(super) fn deliver(&self, request: &FetchRequest, outcome: FetchOutcome, sent: &Sent) -> Fetched {
         let chain = &request.chain;
         let of = (&chain.tenant, &request.session.instance, &request.request);
-        let (now, forgotten) = (self.clock.now(), self.ledger.as_ref().and_then(|ledger| ledger.forgotten()));
+        let (now, forgotten) = (self.clock.now(), self.ledger.get().and_then(|ledger| ledger.forgotten()));
         let age = Age { now, forgotten };
         let proof = self.deliveries.add(of, sent, chain.namespace.spec.block_tokens, age);
         let nvme = count(sent.from_nvme.iter().filter(|nvme| **nvme).count());
         let blocks = count(sent.from_nvme.len());
         self.meter.delivered(blocks, nvme);
-        let receipt = self.ledger.as_ref().map(|ledger| {
+        let receipt = self.ledger.get().map(|ledger| {
             ledger.receipt_key().sign(&DeliveryReceipt {
                 tenant: chain.tenant.clone(),
                 instance: request.session.instance.clone(),

@@ -15,6 +15,7 @@ mod flight;
 pub mod flush;
 pub mod footprint;
 pub mod keep;
+mod late;
 pub mod load;
 pub mod load_into;
 pub mod lookup;
@@ -53,7 +54,6 @@ pub use start::{Parts, StartError};
 pub use crate::plan::{Filter, Inspection, LeaseError, Leased};
 pub use crate::tiers::ProcessCost;
 
-use crate::ledger::Ledger;
 use crate::plan::{AdmissionKind, Answer, Event, PolicyKind};
 use crate::session::{Gone, Session, SessionError, Sessions};
 use crate::tiers::{DrivePlace, NvmeShelf, RamShelf};
@@ -76,7 +76,7 @@ pub struct Cache {
     names: Names,
     sessions: Arc<Sessions>,
     deliveries: delivery::Deliveries,
-    ledger: Option<Arc<Ledger>>,
+    ledger: late::Place,
     meter: meter::Meter,
     clock: Arc<dyn Clock>,
     started: Timestamp,

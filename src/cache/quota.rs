@@ -34,7 +34,7 @@ impl Cache {
     pub async fn set_quota(&self, name: AccountName, change: QuotaChange) -> Result<AccountStatus, Error> {
         // One at a time, so that what is in force and what is on disk are the same.
         let _turn = self.quotas.lock().await;
-        let Some(ledger) = self.ledger.clone() else {
+        let Some(ledger) = self.ledger.get().cloned() else {
             return Err(Error::Broken("the ledger, which keeps quotas, is unreadable".into()));
         };
         let account = self.names.account(&name)?;
@@ -56,7 +56,7 @@ impl Cache {
         Ok(AccountStatus { name, holdings: self.holdings_of(account).await? })
     }
 
-    async fn enforce(&self, account: AccountId, quota: Quota) -> Result<(), Error> {
+    pub(super) async fn enforce(&self, account: AccountId, quota: Quota) -> Result<(), Error> {
         match self.driver.ask(Event::SetQuota { account, quota }).await? {
             Answer::QuotaSet(set) => set.map_err(|error| Error::Refused(error.to_string())),
             answer => Err(unexpected(&answer)),
@@ -72,7 +72,7 @@ impl Cache {
     /// Bytes that this daemon keeps secret under a name, for as long as its ledger lives; `None` where that is unreadable.
     #[must_use]
     pub fn kept_secret(&self, name: &'static str, make: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
-        let kept = self.ledger.as_ref()?.kept_secret(name, make);
+        let kept = self.ledger.get()?.kept_secret(name, make);
         kept.inspect_err(|error| tracing::error!(%error, name, "a secret can't be kept")).ok()
     }
 

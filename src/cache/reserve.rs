@@ -30,6 +30,9 @@ struct Reservation {
     committing: bool,
 }
 
+/// Blocks of a chain that have a part, by their numbers.
+type Granted = (Chain, Arc<[usize]>);
+
 /// All reservations, by session. Each session has a lock of its own, and nothing that grows with a chain is done under one.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
@@ -108,7 +111,7 @@ impl Cache {
     }
 
     /// Numbers of the blocks that are neither here nor granted, in order.
-    async fn wanted(&self, chain: &Chain, granted: &[(Chain, Arc<[usize]>)]) -> Vec<usize> {
+    async fn wanted(&self, chain: &Chain, granted: &[Granted]) -> Vec<usize> {
         let mut has_part = HashSet::<BlockKey>::new();
         for (chain, blocks) in granted {
             for some in blocks.chunks(KEYS_AT_ONCE) {
@@ -251,7 +254,7 @@ impl OfSession {
     ///
     /// # Errors
     /// Where the session has as many reservations as it may.
-    fn granted(&self, request: u128) -> Result<Vec<(Chain, Arc<[usize]>)>, Error> {
+    fn granted(&self, request: u128) -> Result<Vec<Granted>, Error> {
         let held = self.lock();
         if held.len() >= RESERVATIONS_PER_SESSION_MAX {
             let most = RESERVATIONS_PER_SESSION_MAX;

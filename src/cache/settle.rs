@@ -68,9 +68,7 @@ impl Cache {
     /// When it claims more than was delivered or what another billing id has, contradicts an earlier settle, or the ledger can't
     /// take it.
     pub async fn settle(&self, settle: Settle) -> Result<Settled, Error> {
-        let Some(ledger) = &self.ledger else {
-            return Err(Error::Broken("the ledger is unreadable: billing is refused while caching goes on".into()));
-        };
+        let ledger = self.readable_ledger()?;
         if let Some(recorder) = &self.recorder {
             recorder.output(&settle.instance, &settle.request, settle.output_tokens.0);
         }
@@ -162,12 +160,18 @@ impl Cache {
     /// How full the ledger is; `None` where it can't be read.
     #[must_use]
     pub fn ledger_fill(&self) -> Option<LedgerFill> {
-        self.ledger.as_ref().map(|ledger| ledger.fill())
+        self.ledger.get().map(|ledger| ledger.fill())
+    }
+
+    /// Why the ledger takes no new settles now; `None` where it takes them.
+    #[must_use]
+    pub fn ledger_trouble(&self) -> Option<String> {
+        self.ledger.trouble()
     }
 
     /// Has records deleted that exporters have and that are old enough. To be called now and then.
     pub fn sweep_usage(&self) {
-        if let Some(ledger) = &self.ledger {
+        if let Some(ledger) = self.ledger.get() {
             // Nobody waits for the end. Where many settles wait it does not begin: the next one will.
             let (swept, _) = oneshot::channel();
             ledger.sweep(self.clock.now(), swept);
@@ -186,7 +190,11 @@ impl Cache {
     }
 
     fn readable_ledger(&self) -> Result<&Ledger, Error> {
-        self.ledger.as_deref().ok_or_else(|| Error::Broken("the ledger is unreadable".into()))
+        let missing = || {
+            let why = self.ledger.trouble().unwrap_or_default();
+            Error::Broken(format!("billing is refused while caching goes on: {why}"))
+        };
+        Ok(self.ledger.get().ok_or_else(missing)?)
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Parts {
     pub nvme: Option<Arc<NvmeShelf>>,
     /// Where its drives are, missing ones too: for people.
     pub places: Vec<DrivePlace>,
-    /// The ledger; `None` where it can't be read.
+    /// The ledger; `None` where it can't be opened, see [`Cache::miss_ledger`].
     pub ledger: Option<Arc<Ledger>>,
     /// What goes first.
     pub policy: PolicyKind,
@@ -125,7 +125,7 @@ impl Cache {
             names,
             sessions: Arc::default(),
             deliveries: super::delivery::Deliveries::default(),
-            ledger,
+            ledger: super::late::Place::of(ledger),
             meter: super::meter::Meter::default(),
             clock,
             started,
@@ -157,7 +157,7 @@ impl Cache {
 }
 
 /// What accounts may keep. Where it can't be read, caching goes on without.
-fn quotas(ledger: &Ledger, names: &Names) -> Vec<(AccountId, Quota)> {
+pub(super) fn quotas(ledger: &Ledger, names: &Names) -> Vec<(AccountId, Quota)> {
     let known = ledger.quotas().unwrap_or_else(|error| {
         tracing::error!(%error, "quotas can't be read: there are none until they are set again");
         Vec::new()

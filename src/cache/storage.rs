@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Cache;
 use super::error::Error;
-use crate::ledger::{StorageKey, StorageRow};
+use crate::ledger::{LedgerError, StorageKey, StorageRow};
 use crate::plan::{Planner, StoredBlocks};
 use crate::vocab::NamespaceId;
 use crate::vocab::limits::INSPECTED_AT_ONCE;
@@ -41,10 +41,11 @@ impl Cache {
         tokens
     }
 
-    /// Counts what is held. What can't be counted is missed.
+    /// Counts what is held. What can't be counted is missed; a ledger in trouble has said so.
     pub(super) fn meter_storage(&self, held: BTreeMap<StorageKey, u64>) {
-        if let Some(ledger) = &self.ledger
+        if let Some(ledger) = self.ledger.get()
             && let Err(error) = ledger.meter_storage(self.clock.now(), held)
+            && !matches!(error, LedgerError::Failing(_))
         {
             tracing::warn!(%error, "a minute of storage is not metered");
         }
@@ -55,7 +56,7 @@ impl Cache {
     /// # Errors
     /// When the ledger can't be read.
     pub fn storage(&self, hours: Range<u32>) -> Result<(String, Vec<StorageRow>), Error> {
-        let ledger = self.ledger.as_ref().ok_or_else(|| Error::Broken("the ledger is unreadable".into()))?;
+        let ledger = self.ledger.get().ok_or_else(|| Error::Broken("the ledger is unreadable".into()))?;
         let rows = ledger.storage(hours).map_err(|error| Error::Broken(error.to_string()))?;
         Ok((ledger.id(), rows))
     }

@@ -4,12 +4,6 @@ use super::Cache;
 use crate::watch::{Service, Trouble};
 
 impl Cache {
-    /// Why no settle is taken now; `None` where they are.
-    #[must_use]
-    pub fn ledger_trouble(&self) -> Option<String> {
-        self.ledger.is_none().then(|| "the ledger could not be opened: see the log of the start".to_owned())
-    }
-
     /// All that is wrong now. Looks at flags only, so that it may be asked every second.
     #[must_use]
     pub fn troubles(&self) -> Vec<Trouble> {

@@ -213,9 +213,12 @@ mod tests {
             drop(stuck);
             assert!(host.cache.quiesce(HANGS).await.unwrap());
             // Nothing of it was lost.
-            let (out, _came) = mpsc::channel(8);
+            let (out, mut came) = mpsc::channel(8);
             let request = host.request(&session, host.chain(0, 3), HANGS);
-            let fetched = Arc::clone(&host.cache).fetch(request, out).await;
+            let fetched = tokio::spawn(Arc::clone(&host.cache).fetch(request, out));
+            // What is not taken pins a slot that the next block may wait for.
+            while came.recv().await.is_some() {}
+            let fetched = fetched.await.unwrap();
             assert_eq!((fetched.outcome, fetched.blocks_ram + fetched.blocks_nvme), (FetchOutcome::Complete, 3));
             host.stop();
         }

@@ -47,7 +47,29 @@ struct Report {
     process: Option<Process>,
     policy: String,
     admission: String,
+    ledger: Option<Ledger>,
     counters: BTreeMap<String, u64>,
+}
+
+/// Whether settles are taken.
+#[derive(Serialize)]
+struct Ledger {
+    writable: bool,
+    trouble: String,
+    refused: BTreeMap<String, u64>,
+}
+
+impl From<client::LedgerStatus> for Ledger {
+    fn from(status: client::LedgerStatus) -> Self {
+        let client::LedgerStatus { writable, trouble, refused } = status;
+        Self { writable, trouble, refused: refused.into_iter().collect() }
+    }
+}
+
+impl Ledger {
+    fn text(&self) -> String {
+        if self.writable { "takes settles".to_owned() } else { format!("TAKES NO SETTLES: {}", self.trouble) }
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -156,6 +178,7 @@ impl Report {
             process: status.process.map(Process::from),
             policy: status.policy,
             admission: status.admission,
+            ledger: status.ledger.map(Ledger::from),
             scrub: status.scrub.map_or_else(Scrub::default, Scrub::from),
             counters: status.counters.into_iter().collect(),
         }
@@ -211,6 +234,8 @@ fn text(report: &Report) -> String {
         row("orphaned blocks", report.orphans),
         row("writes and erasures under way", report.background),
         ["bytes written for a byte stored".to_owned(), amplification],
+        ["ledger".to_owned(), report.ledger.as_ref().map_or_else(|| "not told".to_owned(), Ledger::text)],
+        row("  settles refused", report.ledger.iter().flat_map(|ledger| ledger.refused.values()).sum()),
         ["scrub".to_owned(), report.scrub.text()],
         row("  blocks read to be checked", report.scrub.blocks),
         row("  of these, gone bad", report.scrub.corrupt),

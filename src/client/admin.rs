@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::lookup::millis;
 use super::{Chain, Client, ClientError};
 pub use crate::proto::{
-    BlockInfo, DriveState, DriveStatus, EvictReply as Evicted, HealthState, MemoryStatus, NamespaceInfo, ProcessStatus,
-    PurgeReply as Purged, ScrubStatus, ServiceHealth, Status, TierStatus, VerifyReply,
+    BlockInfo, DriveState, DriveStatus, EvictReply as Evicted, HealthState, LedgerStatus, MemoryStatus, NamespaceInfo,
+    ProcessStatus, PurgeReply as Purged, ScrubStatus, ServiceHealth, Status, TierStatus, VerifyReply,
 };
 use crate::proto::{
     EvictRequest, GetStatusRequest, InspectBlockRequest, InspectNamespacesRequest, InspectPrefixRequest, PurgeRequest,

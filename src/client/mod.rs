@@ -35,14 +35,15 @@ mod staging;
 mod tests;
 mod ticket;
 mod turns;
+mod unsettled;
 mod usage;
 mod worker;
 
 pub use accounts::{AccountInfo, WireQuota};
 pub use address::{AddressError, ServerAddress};
 pub use admin::{
-    BlockInfo, DriveState, DriveStatus, Evicted, HealthState, MemoryStatus, NamespaceInfo, ProcessStatus, PurgeFilter,
-    Purged, ScrubStatus, ServiceHealth, Status, TierStatus, VerifyReply,
+    BlockInfo, DriveState, DriveStatus, Evicted, HealthState, LedgerStatus, MemoryStatus, NamespaceInfo, ProcessStatus,
+    PurgeFilter, Purged, ScrubStatus, ServiceHealth, Status, TierStatus, VerifyReply,
 };
 pub use arena::Arena;
 pub use breaker::BreakerState;
@@ -59,6 +60,7 @@ pub use region::{LoadInto, LoadIntoOptions, Pool, RegionId, RegionPlaces};
 pub use session::{Session, SessionLimits};
 pub use staging::Staging;
 pub use ticket::{Readiness, Ticket};
+pub use unsettled::{GivenUp, Settling, Unsettled};
 pub use usage::{
     AcknowledgeUsageReply, Correction, Settle, Settled, StorageRow, StorageSummary, UsageExport, UsageFilter,
     UsageRecord, UsageRow, UsageSummary, WrittenByClass,

@@ -10,13 +10,12 @@ use tokio::time::Instant;
 use super::breaker::{Takes, Waiting};
 use super::link::{Link, Up, WorkerCounts, is_silence, within};
 use super::turns::Turns;
+use super::unsettled::Resender;
 use super::{
     BreakerState, Chain, ClientError, Credentials, FetchOptions, LeaseOptions, LookupOptions, Place, PutResult,
-    ServerAddress, Settle, Settled, SpanMut,
+    ServerAddress, Settle, Settling, SpanMut, Unsettled,
 };
-use crate::vocab::limits::{
-    BREAKER_PAUSE, LEASE_TTL_DEFAULT, SETTLE_PATIENCE, WORKER_LOAD_DEADLINE, WORKER_LOOKUP_DEADLINE,
-};
+use crate::vocab::limits::{LEASE_TTL_DEFAULT, SETTLE_PATIENCE, WORKER_LOAD_DEADLINE, WORKER_LOOKUP_DEADLINE};
 use crate::vocab::{BlockKey, InstanceId, LeaseId, NamespaceName, NamespaceSpec, RequestId};
 
 /// Who the worker is, and how long it may wait.
@@ -99,7 +98,8 @@ pub struct Loaded {
 /// One process of an engine. Its calls never fail because of the daemon: what it can't do is a miss.
 #[derive(Debug)]
 pub struct Worker {
-    link: Link,
+    link: Arc<Link>,
+    resender: Resender,
     options: WorkerOptions,
 }
 
@@ -107,7 +107,8 @@ impl Worker {
     /// Begins to look for the daemon and answers at once; until it is found there are no hits. Needs a runtime.
     #[must_use]
     pub fn start(options: WorkerOptions) -> Self {
-        Self { link: Link::start(options.clone()), options }
+        let link = Arc::new(Link::start(options.clone()));
+        Self { resender: Resender::start(Arc::clone(&link)), link, options }
     }
 
     /// Waits until the daemon is there and its memory is mapped; false where that took longer. For tests and warm-up.
@@ -242,26 +243,33 @@ impl Worker {
         }
     }
 
-    /// Settles a request, trying again while the daemon is gone: the same settle twice is one record.
-    ///
-    /// # Errors
-    /// When the daemon refuses it, or is not there for half a minute.
-    pub async fn settle(&self, settle: &Settle) -> Result<Settled, ClientError> {
-        let until = Instant::now() + SETTLE_PATIENCE;
-        loop {
-            let up = tokio::time::timeout_at(until, self.link.wait()).await;
-            let Ok(Some(up)) = up else {
-                return Err(ClientError::TimedOut { call: "Settle", after: SETTLE_PATIENCE });
-            };
+    /// Settles a request. Without an answer within two seconds (the daemon is gone, is slow, or its ledger can't be written) it
+    /// is kept and sent again in the background for an hour: the same settle twice is one record. Also where the caller goes
+    /// away meanwhile. What is kept is lost with the worker; see [`Worker::settle_kept`].
+    pub async fn settle(&self, settle: &Settle) -> Settling {
+        let sent = match self.resender.begin(settle) {
+            Ok(sent) => sent,
+            Err(kept) => return kept,
+        };
+        let answer = within("Settle", SETTLE_PATIENCE, async {
+            let gone = || ClientError::TimedOut { call: "Settle", after: SETTLE_PATIENCE };
+            let up = self.link.wait().await.ok_or_else(gone)?;
             let answer = up.client.settle(settle).await;
             self.link.judge(&up, &answer);
-            match answer {
-                Err(ClientError::Unreachable { .. } | ClientError::TimedOut { .. }) if Instant::now() < until => {
-                    tokio::time::sleep(BREAKER_PAUSE).await;
-                }
-                answer => return answer,
-            }
-        }
+            answer
+        });
+        self.resender.first(sent, answer.await)
+    }
+
+    /// What became of settles that had no answer at once: how many wait, and what was given up and why.
+    #[must_use]
+    pub fn unsettled(&self) -> Unsettled {
+        self.resender.told()
+    }
+
+    /// Waits until no settle is kept any more, before the process ends; false where that took longer.
+    pub async fn settle_kept(&self, patience: Duration) -> bool {
+        self.resender.until_empty(patience).await
     }
 
     /// Tokens or keys that name one block of a chain.

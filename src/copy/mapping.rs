@@ -40,6 +40,7 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
+    #[cfg(feature = "media")]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -188,6 +188,8 @@ mod tests {
     fn the_copy_is_equal_and_so_is_its_checksum_wherever_it_begins() {
         let key = BlockKey::from_bytes([5; 32]);
         let edges = [COPY_CHUNK_BYTES, COPY_STREAM_BYTES, COPY_STREAM_BYTES + COPY_CHUNK_BYTES];
+        // Nothing is streamed under Miri, which takes a minute for a megabyte.
+        let edges = if cfg!(miri) { &edges[..1] } else { &edges[..] };
         let lengths = edges.iter().flat_map(|edge| [edge - 1, *edge, edge + 1, edge + LINE + 17]);
         for len in [0, 1].into_iter().chain(lengths) {
             for (from, to) in [(0, 0), (3, 0), (0, 1), (5, 17), (0, 63)] {

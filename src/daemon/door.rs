@@ -24,6 +24,7 @@ use crate::access::Gatekeeper;
 use crate::cache::Cache;
 use crate::rpc::Gate;
 use crate::vocab::SystemClock;
+use crate::vocab::limits::FAILURE_TOLD;
 use crate::watch::{Health, Watch};
 
 /// What answers at an address: some services at first, all of them later.
@@ -93,11 +94,9 @@ pub(super) struct Front {
 impl Front {
     /// Takes all addresses of a configuration, and answers there.
     pub(super) async fn bind(config: &Config, guards: Guards) -> Result<Self, StartError> {
-        let Guards { keeper, tls, watch, health } = guards;
-        let gate = Gate::new(keeper, Arc::new(SystemClock));
-        let mut starting = serve::always(&health)?.routes();
+        let mut starting = serve::always(&guards.health)?.routes();
         let router = std::mem::take(starting.axum_router_mut());
-        *starting.axum_router_mut() = router.fallback_service(TooEarly(health.clone()));
+        *starting.axum_router_mut() = router.fallback_service(TooEarly(guards.health.clone()));
         let mut front = Self {
             closing: CancellationToken::new(),
             tcp: None,
@@ -107,26 +106,39 @@ impl Front {
             cache: Arc::default(),
             serving: Vec::new(),
         };
+        match front.take(config, guards).await {
+            Ok(()) => Ok(front),
+            Err(error) => {
+                // Whoever is told finds the others free again.
+                front.close(Instant::now()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn take(&mut self, config: &Config, guards: Guards) -> Result<(), StartError> {
+        let Guards { keeper, tls, watch, health } = guards;
+        let gate = Gate::new(keeper, Arc::new(SystemClock));
         if let Some(address) = config.listen {
             let (bound, listener) = serve::listen(address).await?;
-            let served = serve::tcp(listener, front.door.clone(), gate.clone(), tls, front.closing.clone())?;
-            front.spawn("TCP server", &watch, served);
-            front.tcp = Some(bound);
+            let served = serve::tcp(listener, self.door.clone(), gate.clone(), tls, self.closing.clone())?;
+            self.spawn("TCP server", &watch, served);
+            self.tcp = Some(bound);
         }
         if let Some(address) = config.metrics {
             let (bound, listener) = serve::listen(address).await?;
-            let routes = scrape::routes(Arc::clone(&front.cache), health.clone());
-            let served = serve::http(listener, routes, front.closing.clone());
-            front.spawn("metrics server", &watch, served);
-            front.metrics = Some(bound);
+            let routes = scrape::routes(Arc::clone(&self.cache), health.clone());
+            let served = serve::http(listener, routes, self.closing.clone());
+            self.spawn("metrics server", &watch, served);
+            self.metrics = Some(bound);
         }
         if let Some(path) = &config.socket {
             let listener = serve::bind(path).await?;
-            front.sockets.push(path.clone());
-            let served = serve::unix(listener, front.door.clone(), gate, front.closing.clone());
-            front.spawn("Unix socket server", &watch, served);
+            self.sockets.push(path.clone());
+            let served = serve::unix(listener, self.door.clone(), gate, self.closing.clone());
+            self.spawn("Unix socket server", &watch, served);
         }
-        Ok(front)
+        Ok(())
     }
 
     fn spawn<E: std::fmt::Display>(
@@ -162,6 +174,8 @@ impl Front {
             if tokio::time::timeout_at(until, &mut serving).await.is_err() {
                 is_quiet = false;
                 serving.abort();
+                // Its address is free once it is gone; it is at its next step.
+                tokio::time::timeout(FAILURE_TOLD, serving).await.ok();
             }
         }
         is_quiet

@@ -57,12 +57,16 @@ impl Collector for Scrape {
             let help = "Bytes sent to block devices over payload bytes written to drives, since the start";
             to.gauge("write_amplification_ratio", help, factor)?;
         }
-        if let Some(ledger) = status.ledger {
+        let writable = status.ledger.as_ref().is_some_and(|ledger| ledger.trouble.is_none());
+        to.gauge("ledger_writable", "1 while the ledger of usage takes new settles", u64::from(writable))?;
+        if let Some(ledger) = &status.ledger {
+            let refused = ledger.refused.named().map(|(reason, count)| ([("reason", reason)], count));
+            to.counters("settles_refused", "Settles and corrections that were refused", refused)?;
             to.gauge("ledger_bytes", "Bytes that the ledger of usage takes", ledger.bytes)?;
             to.gauge("ledger_limit_bytes", "Bytes at which it refuses new settles", ledger.bytes_max)?;
         }
         // Nothing is said of what can't be read: a zero would be a number.
-        if let Some(counters) = status.ledger.and_then(|ledger| ledger.counters) {
+        if let Some(counters) = status.ledger.as_ref().and_then(|ledger| ledger.counters) {
             let help = "Requests settled and corrections made since the ledger was begun";
             let kinds = [("settle", counters.records), ("correction", counters.corrections)];
             to.gauges("ledger_records", help, kinds.map(|(kind, records)| ([("kind", kind)], records)))?;
@@ -207,10 +211,28 @@ mod tests {
     use super::*;
     use crate::cache::TurnTimes;
     use crate::cache::scrub::ScrubStatus;
-    use crate::ledger::{LedgerFill, Usage};
+    use crate::ledger::{LedgerFill, Refused, Usage};
     use crate::plan::Holdings;
     use crate::tiers::{Gauges, NvmeStats};
     use crate::vocab::ByteCount;
+
+    fn fill(counters: Option<Usage>) -> LedgerFill {
+        LedgerFill {
+            bytes: 5,
+            bytes_max: 7,
+            counters,
+            trouble: counters.is_none().then(|| "no room".into()),
+            refused: Refused { unavailable: 3, ..Refused::default() },
+        }
+    }
+
+    #[test]
+    fn a_scrape_during_a_start_has_health_alone() {
+        let starting = text(None, crate::watch::Health::default().board()).unwrap();
+        assert!(starting.contains("kvtier_health{service=\"daemon\",state=\"starting\"} 1\n"), "{starting}");
+        assert!(starting.contains("kvtier_health_serving{service=\"kvtier.v1.Usage\"} 0\n"), "{starting}");
+        assert!(!starting.contains("kvtier_uptime"), "{starting}");
+    }
 
     #[test]
     fn a_scrape_reads_like_this() {
@@ -243,18 +265,16 @@ mod tests {
             rules: Default::default(),
             turns: TurnTimes::default(),
             scrub: ScrubStatus { passes: 2, ..ScrubStatus::default() },
-            ledger: Some(LedgerFill { bytes: 5, bytes_max: 7, counters }),
+            ledger: Some(fill(counters)),
             counters: BTreeMap::from([("device_reads", 1), ("lost", 5)]),
         };
         let counters = Usage { records: 3, corrections: 1, counts: Counts::of([9, 1, 2, 0, 6, 4, 5]) };
         let health = crate::watch::Health::default();
-        let starting = text(None, health.board()).unwrap();
-        assert!(starting.contains("kvtier_health{service=\"daemon\",state=\"starting\"} 1\n"), "{starting}");
-        assert!(starting.contains("kvtier_health_serving{service=\"kvtier.v1.Usage\"} 0\n"), "{starting}");
         health.serve();
         let text = |status| text(Some(status), health.board());
         let unread = text(status(None)).unwrap();
         assert!(unread.contains("kvtier_ledger_bytes 5\n") && !unread.contains("kvtier_ledger_records"), "{unread}");
+        assert!(unread.contains("kvtier_ledger_writable 0\n"), "{unread}");
         let text = text(status(Some(counters))).unwrap();
         for expected in [
             "# HELP kvtier_uptime_seconds Time since the start\n# TYPE kvtier_uptime_seconds gauge\nkvtier_uptime_seconds 1.5\n",
@@ -270,6 +290,8 @@ mod tests {
             "kvtier_health{service=\"kvtier.v1.Cache\",state=\"serving\"} 1\n",
             "kvtier_health{service=\"kvtier.v1.Cache\",state=\"starting\"} 0\n",
             "kvtier_ledger_bytes 5\n",
+            "kvtier_ledger_writable 1\n",
+            "kvtier_settles_refused_total{reason=\"unavailable\"} 3\n",
             "kvtier_ledger_limit_bytes 7\n",
             "kvtier_ledger_records{kind=\"correction\"} 1\n",
             "kvtier_ledger_tokens{kind=\"hit_tokens_nvme\"} 2\n",

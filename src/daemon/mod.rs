@@ -5,6 +5,7 @@ mod config;
 mod connection;
 mod door;
 mod health;
+mod ledger;
 mod metrics;
 mod open;
 mod record;

@@ -8,7 +8,7 @@ use super::config::Config;
 use super::record;
 use super::run::StartError;
 use crate::cache::{Cache, Parts, StartError as CacheError};
-use crate::ledger::{Ledger, LedgerOptions};
+use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 use crate::tiers::{Catalog, Folder, IndexError, NvmeShelf, RamShelf};
 use crate::vocab::{SystemClock, TierShape};
 use crate::watch::{Health, Watch};
@@ -21,8 +21,8 @@ pub(super) struct Opened {
     recording: Option<JoinHandle<()>>,
     /// When the catalog was begun anew because it could not be read.
     pub(super) rebuilt: Option<Instant>,
-    /// Held for its lock.
-    _folder: Folder,
+    /// Held for its lock, too.
+    pub(super) folder: Folder,
 }
 
 /// Opens the folder and recovers what it holds; says meanwhile how far it has come.
@@ -35,7 +35,7 @@ pub(super) fn open(config: &Config, watch: &Watch, health: &Health) -> Result<Op
     let devices = folder.open_devices(config.io, Some(&ram))?;
     let has_drives = devices.iter().any(Option::is_some);
     health.starting("opening the ledger".into());
-    let ledger = ledger(config, &folder, watch);
+    let (ledger, missing) = ledger(config, &folder, watch);
     health.starting("opening the catalog".into());
     let opened = Catalog::open(&folder.catalog())?;
     let (mut catalog, mut rebuilt) = (opened.catalog, opened.rebuilt.then(Instant::now));
@@ -63,7 +63,10 @@ pub(super) fn open(config: &Config, watch: &Watch, health: &Health) -> Result<Op
             recorder: recorder.clone(),
         };
         match Cache::start_watched(parts, watch, health) {
-            Ok((cache, planner)) => return Ok(Opened { cache, planner, nvme, recording, rebuilt, _folder: folder }),
+            Ok((cache, planner)) => {
+                missing.into_iter().for_each(|error| cache.miss_ledger(error));
+                return Ok(Opened { cache, planner, nvme, recording, rebuilt, folder });
+            }
             Err(CacheError::Index(IndexError::Damaged(why))) => {
                 drop(nvme);
                 (catalog, rebuilt) = (Catalog::rebuild(&folder.catalog(), &why)?, Some(Instant::now()));
@@ -73,13 +76,18 @@ pub(super) fn open(config: &Config, watch: &Watch, health: &Health) -> Result<Op
     }
 }
 
-fn ledger(config: &Config, folder: &Folder, watch: &Watch) -> Option<Arc<Ledger>> {
-    let options = LedgerOptions { bytes_max: config.ledger_max, retention: config.usage_retention };
-    match Ledger::open_watched(&folder.ledger(), options, watch) {
-        Ok(ledger) => Some(Arc::new(ledger)),
+/// What the ledger may take, and for how long it keeps records.
+pub(super) fn ledger_options(config: &Config) -> LedgerOptions {
+    LedgerOptions { bytes_max: config.ledger_max, retention: config.usage_retention }
+}
+
+/// The ledger, or why it can't be opened now.
+fn ledger(config: &Config, folder: &Folder, watch: &Watch) -> (Option<Arc<Ledger>>, Option<LedgerError>) {
+    match Ledger::open_watched(&folder.ledger(), ledger_options(config), watch) {
+        Ok(ledger) => (Some(Arc::new(ledger)), None),
         Err(error) => {
             tracing::error!(%error, "billing is refused while caching goes on");
-            None
+            (None, Some(error))
         }
     }
 }
@@ -89,7 +97,7 @@ const JOIN_MAX: Duration = Duration::from_secs(5);
 
 /// Closes it all.
 pub(super) fn close(opened: Opened) {
-    let Opened { cache, planner, nvme, recording, rebuilt: _, _folder } = opened;
+    let Opened { cache, planner, nvme, recording, rebuilt: _, folder: _folder } = opened;
     cache.save_books();
     drop(cache);
     let started = Instant::now();

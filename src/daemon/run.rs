@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Config, ConfigError};
 use super::door::{Front, Guards};
 use super::health::Keeper;
-use super::open::{Opened, close, open};
-use super::{access, serve, tls};
+use super::open::{Opened, close, ledger_options, open};
+use super::{access, ledger, serve, tls};
 use crate::access::Gatekeeper;
 use crate::cache::flush::Flushed;
 use crate::cache::{Cache, StartError as CacheError};
 use crate::handover;
+use crate::ledger::LedgerOptions;
 use crate::tiers::{FolderError, IndexError};
 use crate::vocab::ByteCount;
 use crate::vocab::limits::{DRAIN_MAX, FAILURE_TOLD};
@@ -123,18 +124,20 @@ impl Daemon {
         let routes = serve::routes(&opened.cache, &keeper, handover.as_deref(), &front.closing, &health)?;
         front.sockets.extend(handover);
         let daemon = Self { opened, front, watch, health, flush_max: config.flush_max };
-        daemon.keep_up(config.scrub);
+        daemon.keep_up(config.scrub, ledger_options(&config));
         daemon.front.open(routes, daemon.cache());
         daemon.health.serve();
         Ok(daemon)
     }
 
     /// Starts the tasks that go on until the daemon stops.
-    fn keep_up(&self, scrub: ByteCount) {
+    fn keep_up(&self, scrub: ByteCount, usage: LedgerOptions) {
         let (cache, closing) = (self.cache(), self.front.closing.clone());
         tokio::spawn(self.watch.vital("time").task(Arc::clone(cache).keep_time()));
         let books = self.watch.vital("books");
         tokio::spawn(books.clone().task(Arc::clone(cache).keep_books(books)));
+        let late = ledger::open_late(Arc::downgrade(cache), self.opened.folder.ledger(), usage, self.watch.clone());
+        tokio::spawn(self.watch.vital("late ledger").task(late));
         let scrubbing = Arc::clone(cache).keep_scrubbing(scrub, closing.clone());
         // What it would find is found by whoever reads the block.
         tokio::spawn(self.watch.optional("scrub").task(scrubbing));

@@ -15,15 +15,21 @@ use crate::watch::{Health, Watch};
 /// Exit status of a daemon of which a part has ended on its own: `EX_SOFTWARE` of sysexits.h.
 pub const FAILED: u8 = 70;
 
+/// SIGXFSZ: a file would have become longer than it may.
+const XFSZ: i32 = 25;
+
 /// What asks the process to stop.
 struct Signals {
     term: Signal,
     interrupt: Signal,
+    /// Heard, a limit on the size of files (`ulimit -f`) is an error of the write, as a full disk is, and not the end.
+    _too_large: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let _too_large = signal(SignalKind::from_raw(XFSZ))?;
+        Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, _too_large })
     }
 
     /// The next one's name, and the exit status of a process that it ends at once: 128 and its number, as of a shell.

@@ -15,6 +15,12 @@ impl Taken {
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Whether a new settle may be recorded below this bound.
+    pub(super) fn check(&self, bound: u64) -> Result<(), SettleError> {
+        let bytes = self.get();
+        if bytes >= bound { Err(SettleError::Full { bytes, bound }) } else { Ok(()) }
+    }
 }
 
 /// The writer's account of it: measured now and then, and counted on in between.
@@ -72,8 +78,7 @@ impl Bound {
 
     /// Whether a new settle may be recorded.
     pub(super) fn check(&self) -> Result<(), SettleError> {
-        let (bytes, bound) = (self.taken.get(), self.bytes_max);
-        if bytes >= bound { Err(SettleError::Full { bytes, bound }) } else { Ok(()) }
+        self.taken.check(self.bytes_max)
     }
 
     pub(super) fn is_reached(&self) -> bool {

@@ -9,6 +9,7 @@ use rand_pcg::Pcg64Mcg;
 use tokio::sync::oneshot;
 
 use super::delivery::{Delivery, DeliveryKey, Owner};
+use super::faults::Write;
 use super::sample::{NEW_YEAR, settlement};
 use super::{
     Amendment, Delivered, Joined, Ledger, LedgerOptions, ReceiptError, ReceiptFlaw, SettleError, Settled, Settlement,
@@ -229,9 +230,9 @@ fn settles_of_one_batch_see_each_other_and_of_those_that_race_one_is_the_first()
 fn a_write_that_failed_has_consumed_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = open(folder.path());
-    ledger.store().fail_writes(true);
+    ledger.store().faults().writes(Write::Lost);
     assert!(matches!(settle(&ledger, "b-1", 600), Err(SettleError::Unavailable(_))));
-    ledger.store().fail_writes(false);
+    ledger.store().faults().writes(Write::Works);
     drop(ledger);
     let ledger = open(folder.path());
     assert_eq!(settle(&ledger, "b-2", 600).unwrap().sequence, 1);

@@ -34,6 +34,17 @@ pub enum LedgerError {
         /// What the database said.
         detail: String,
     },
+    /// The file system does not let it be opened now; what is there may be whole.
+    #[error("ledger {path} can't be opened now: {detail}")]
+    Refused {
+        /// The ledger's folder.
+        path: PathBuf,
+        /// What the database said.
+        detail: String,
+    },
+    /// A write has failed, and it was not opened again since: nothing was tried.
+    #[error("the ledger takes no writes: {0}")]
+    Failing(String),
     /// It was written by a later kvtier.
     #[error(
         "ledger {path} has format {found}, this kvtier knows {known}: use the version that wrote it, or a later one"
@@ -78,6 +89,15 @@ pub enum LedgerError {
         /// What is wrong with it.
         source: DecodeError,
     },
+}
+
+impl LedgerError {
+    /// Whether it may open when it is tried again. Not so where a person has to look: what is damaged, or a later version's,
+    /// is not touched.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Unreadable { .. } | Self::Newer { .. } | Self::Row { .. })
+    }
 }
 
 /// Why a settle recorded nothing.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use super::rollup::{RollupKey, Usage};
-use super::view::View;
+use super::store::Store;
 use super::{LedgerError, UsageRecord};
 use crate::vocab::limits::AUDIT_DIFFERENCES_MAX;
 
@@ -29,7 +29,7 @@ pub struct ExportReport {
 
 /// A comparison under way. Memory is a few dozen bytes an exported record.
 pub struct Exports<'a> {
-    view: View<'a>,
+    store: &'a Store,
     deleted_through: u64,
     /// What was seen, by sequence, with a digest of its bytes.
     seen: HashMap<u64, [u8; 8]>,
@@ -38,8 +38,8 @@ pub struct Exports<'a> {
 }
 
 impl<'a> Exports<'a> {
-    pub(super) fn new(view: View<'a>, deleted_through: u64) -> Self {
-        Self { view, deleted_through, seen: HashMap::new(), sums: BTreeMap::new(), report: ExportReport::default() }
+    pub(super) fn new(store: &'a Store, deleted_through: u64) -> Self {
+        Self { store, deleted_through, seen: HashMap::new(), sums: BTreeMap::new(), report: ExportReport::default() }
     }
 
     /// Takes in an exported record; whether it is one that the ledger has deleted, and comes for the first time.
@@ -67,7 +67,7 @@ impl<'a> Exports<'a> {
             self.sums.entry(RollupKey::of(record)).or_default().add(&Usage::from(record));
             return Ok(true);
         }
-        let kept = self.view.records(sequence - 1).next().transpose()?;
+        let kept = self.store.hold()?.view().records(sequence - 1).next().transpose()?;
         let kept = kept.map(|kept| UsageRecord { request_id: None, ..kept });
         if kept.as_ref() == Some(record) {
             self.report.same += 1;
@@ -91,7 +91,7 @@ impl<'a> Exports<'a> {
     /// # Errors
     /// When the ledger can't be read.
     pub fn finish(mut self) -> Result<ExportReport, LedgerError> {
-        for row in self.view.deleted() {
+        for row in self.store.hold()?.view().deleted() {
             let (key, deleted) = row?;
             let exported = self.sums.remove(&key).unwrap_or_default();
             if exported != deleted {

@@ -11,13 +11,15 @@ use tokio::sync::oneshot;
 
 use super::bound::Taken;
 use super::grouping::{Grouping, Groups};
+use super::refused::Refusals;
 use super::rollup::{RollupKey, Usage, UsageFilter, UsageSummary};
 use super::storage::Sampled;
 use super::store::{Rows, Store};
 use super::sweep::{Forgotten, WRITER};
 use super::writer::{Ask, Job, Reply, Writer};
 use super::{
-    AcknowledgeError, Amendment, Audit, Exports, LedgerError, ReceiptKey, SettleError, Settled, Settlement, UsageRecord,
+    AcknowledgeError, Amendment, Audit, Exports, LedgerError, ReceiptKey, Refused, SettleError, Settled, Settlement,
+    UsageRecord,
 };
 use crate::vocab::limits::{EXPORT_PAGE_RECORDS_MAX, LEDGER_BYTES, LEDGER_INBOX, USAGE_RETENTION};
 use crate::vocab::{ByteCount, Timestamp};
@@ -32,6 +34,7 @@ pub struct Ledger {
     options: LedgerOptions,
     taken: Taken,
     forgotten: Forgotten,
+    refusals: Arc<Refusals>,
     pub(super) sampled: Mutex<Sampled>,
     inbox: Inbox,
     writer: Option<JoinHandle<()>>,
@@ -53,7 +56,7 @@ impl Default for LedgerOptions {
 }
 
 /// How full a ledger is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerFill {
     /// Bytes of its folder.
     pub bytes: u64,
@@ -61,6 +64,10 @@ pub struct LedgerFill {
     pub bytes_max: u64,
     /// What all records that it ever had come to, as it is counted beside them; nothing where that can't be read.
     pub counters: Option<Usage>,
+    /// Why it takes no new settles now.
+    pub trouble: Option<String>,
+    /// What was refused since the start.
+    pub refused: Refused,
 }
 
 /// What exporters have.
@@ -73,7 +80,7 @@ pub struct Acknowledged {
 }
 
 /// Where settles wait for the writer; emptied and gone when the ledger is dropped.
-struct Inbox(Option<SyncSender<Job>>);
+struct Inbox(Option<SyncSender<Job>>, Arc<Refusals>);
 
 impl Ledger {
     /// Opens the ledger of a folder with the default options, or makes one where the folder is absent or empty.
@@ -100,15 +107,17 @@ impl Ledger {
         let store = Arc::new(Store::open(path)?);
         let receipt_key = store.receipt_key()?;
         let acknowledged = Mutex::new(store.acknowledged()?);
-        let writer = Writer::new(Arc::clone(&store), &options, watch)?;
+        let refusals = Arc::<Refusals>::default();
+        let writer = Writer::new(Arc::clone(&store), &options, Arc::clone(&refusals), watch)?;
         let (taken, forgotten) = (writer.taken(), writer.forgotten());
         let (sender, receiver) = sync_channel(LEDGER_INBOX);
         let part = watch.vital(WRITER);
         let started = thread::Builder::new().name(part.name()).spawn(move || part.run(|| writer.run(&receiver)));
         let writer = started.map_err(|error| LedgerError::Folder { path: path.into(), detail: error.to_string() })?;
-        let inbox = Inbox(Some(sender));
+        let inbox = Inbox(Some(sender), Arc::clone(&refusals));
         let sampled = Mutex::default();
-        Ok(Self { store, receipt_key, acknowledged, options, taken, forgotten, sampled, inbox, writer: Some(writer) })
+        let writer = Some(writer);
+        Ok(Self { store, receipt_key, acknowledged, options, taken, forgotten, refusals, sampled, inbox, writer })
     }
 
     /// Settles and waits until it is on disk. Not for async code, where [`Ledger::submit`] is.
@@ -145,11 +154,31 @@ impl Ledger {
     /// How full it is.
     #[must_use]
     pub fn fill(&self) -> LedgerFill {
+        let trouble = self.trouble();
         let counters = self.store.counters().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the ledger's counters are not known");
+            if trouble.is_none() {
+                tracing::warn!(%error, "the ledger's counters are not known");
+            }
             None
         });
-        LedgerFill { bytes: self.taken.get(), bytes_max: self.options.bytes_max.get(), counters }
+        let (bytes, bytes_max) = (self.taken.get(), self.options.bytes_max.get());
+        LedgerFill { bytes, bytes_max, counters, trouble, refused: self.refusals.get() }
+    }
+
+    /// Why it takes no new settles now: it can't be written, or it is full. Nothing where it takes them.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let full = || self.taken.check(self.options.bytes_max.get()).err().map(|full| full.to_string());
+        self.store.trouble().or_else(full)
+    }
+
+    /// Does something with the database; where a write fails, the writer hears of it, who heals it.
+    pub(super) fn noticing<T>(&self, work: impl FnOnce(&Store) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        work(&self.store).inspect_err(|_| {
+            if self.store.trouble().is_some() {
+                self.inbox.offer(Job::Look);
+            }
+        })
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -191,7 +220,7 @@ impl Ledger {
     pub fn summary_by(&self, filter: &UsageFilter, by: &Grouping) -> Result<UsageSummary, LedgerError> {
         let prefix = filter.tenant.as_ref().map(RollupKey::tenant_prefix).unwrap_or_default();
         let mut groups = Groups::new(by);
-        for rollup in self.store.view().rollups(&prefix) {
+        for rollup in self.store.hold()?.view().rollups(&prefix) {
             let (key, usage) = rollup?;
             if filter.wants(&key) {
                 groups.add(key, &usage)?;
@@ -206,7 +235,7 @@ impl Ledger {
     /// When the next record has been deleted, and when the database can't be read.
     pub fn records_after(&self, sequence: u64) -> Result<Vec<UsageRecord>, LedgerError> {
         let page: Vec<_> =
-            self.store.view().records(sequence).take(EXPORT_PAGE_RECORDS_MAX).collect::<Result<_, _>>()?;
+            self.store.hold()?.view().records(sequence).take(EXPORT_PAGE_RECORDS_MAX).collect::<Result<_, _>>()?;
         match page.first().map(|record| record.sequence) {
             Some(first) if first > sequence.saturating_add(1) => {
                 Err(LedgerError::Deleted { after: sequence, through: first - 1 })
@@ -220,7 +249,7 @@ impl Ledger {
     /// # Errors
     /// When the database can't be read.
     pub fn deleted_through(&self) -> Result<u64, LedgerError> {
-        let first = self.store.view().records(0).next().transpose()?;
+        let first = self.store.hold()?.view().records(0).next().transpose()?;
         Ok(first.map_or(0, |record| record.sequence - 1))
     }
 
@@ -230,7 +259,7 @@ impl Ledger {
     /// When the database can't be read.
     pub fn deleted(&self) -> Result<Vec<(u32, Usage)>, LedgerError> {
         let mut hours: BTreeMap<u32, Usage> = BTreeMap::new();
-        for row in self.store.view().deleted() {
+        for row in self.store.hold()?.view().deleted() {
             let (key, usage) = row?;
             hours.entry(key.hour).or_default().add(&usage);
         }
@@ -250,7 +279,7 @@ impl Ledger {
         if through > *known {
             let mut rows = Rows::default();
             rows.acknowledged(through);
-            self.store.write(rows)?;
+            self.noticing(|store| store.write(rows))?;
             *known = through;
         }
         Ok(Acknowledged { through: *known, last })
@@ -275,7 +304,7 @@ impl Ledger {
     /// # Errors
     /// When the database can't be read.
     pub fn compare_exports(&self) -> Result<Exports<'_>, LedgerError> {
-        Ok(Exports::new(self.store.view(), self.deleted_through()?))
+        Ok(Exports::new(&self.store, self.deleted_through()?))
     }
 
     /// Checks that identities, records and sums agree. Reads everything, beside settles that go on.
@@ -283,7 +312,7 @@ impl Ledger {
     /// # Errors
     /// When the database can't be read.
     pub fn audit(&self) -> Result<Audit, LedgerError> {
-        Audit::of(&self.store.view())
+        Audit::of(&self.store.hold()?.view())
     }
 }
 
@@ -308,6 +337,7 @@ impl Inbox {
         };
         // A closed channel is an asker that went away; a sweep comes again by itself.
         if let Job::Record(_, reply) = job {
+            self.1.count(&error);
             drop(reply.send(Err(error)));
         }
     }

@@ -207,7 +207,7 @@ fn what_exporters_acknowledge_only_grows_and_outlives_the_process() {
 #[test]
 fn a_full_inbox_says_busy_at_once() {
     let (sender, receiver) = sync_channel(1);
-    let inbox = Inbox(Some(sender));
+    let inbox = Inbox(Some(sender), Arc::default());
     let offer = || {
         let (reply, mut answer) = oneshot::channel();
         inbox.offer(Job::Record(Box::new(Ask::Settle(settlement("acme", "b-1"))), reply));

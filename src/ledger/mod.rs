@@ -8,12 +8,16 @@ mod bound;
 mod codec;
 mod correction;
 mod counts;
+mod database;
 mod delivery;
 mod divergence;
 mod error;
 mod exports;
+#[cfg(test)]
+mod faults;
 mod gateway;
 mod grouping;
+mod heal;
 mod joined;
 #[expect(clippy::module_inception, reason = "the file is named with its noun, and so is the room")]
 mod ledger;
@@ -21,6 +25,7 @@ pub mod price;
 mod quotas;
 mod receipt;
 mod record;
+mod refused;
 mod rollup;
 mod row;
 #[cfg(test)]
@@ -47,6 +52,7 @@ pub use joined::Joined;
 pub use ledger::{Acknowledged, Ledger, LedgerFill, LedgerOptions};
 pub use receipt::{DeliveryReceipt, ReceiptError, ReceiptFlaw, ReceiptKey};
 pub use record::{Delivered, Settled, Settlement, UsageRecord};
+pub use refused::Refused;
 pub use rollup::{Usage, UsageFilter, UsageRow, UsageSummary};
 pub use storage::{StorageKey, StorageRow};
 pub use writer::Reply;
@@ -55,5 +61,7 @@ pub use writer::Reply;
 mod correct_tests;
 #[cfg(test)]
 mod delivery_tests;
+#[cfg(test)]
+mod heal_tests;
 #[cfg(test)]
 mod life_tests;

@@ -14,11 +14,10 @@ impl Ledger {
     /// Keeps an account's quota; on disk when it returns.
     ///
     /// # Errors
-    /// When the database can't be written.
+    /// When the database can't be written: then the quota is what it was.
     pub fn set_quota(&self, name: &AccountName, quota: Quota) -> Result<(), LedgerError> {
-        let mut rows = store::Rows::default();
-        rows.quota(name.encode().as_bytes(), &encode(quota));
-        self.store().write(rows)
+        let key = store::keyed(store::QUOTA, name.encode().as_bytes());
+        self.noticing(|store| store.replace(key, &encode(quota)))
     }
 
     /// Every account whose quota was ever set, public domains with none included.
@@ -26,8 +25,8 @@ impl Ledger {
     /// # Errors
     /// When the database can't be read.
     pub fn quotas(&self) -> Result<Vec<(AccountName, Quota)>, LedgerError> {
-        let view = self.store().view();
-        let rows = view.rows(store::QUOTA, &[], &[]).map(|row| {
+        let held = self.store().hold()?;
+        let rows = held.view().rows(store::QUOTA, &[], &[]).map(|row| {
             let (key, value) = row?;
             let read = || {
                 let name = std::str::from_utf8(&key).ok().and_then(|name| AccountName::decode(name).ok());

@@ -18,7 +18,7 @@ impl Ledger {
         }
         let mut rows = store::Rows::default();
         rows.secret(name, &made);
-        self.store().write(rows)?;
+        self.noticing(|store| store.write(rows))?;
         Ok(made)
     }
 }

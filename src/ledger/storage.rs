@@ -52,10 +52,11 @@ impl Ledger {
     /// gap.
     ///
     /// # Errors
-    /// When the database can't be read or written: then the interval is missed.
+    /// When the database can't be read or written: then all is missed from the last sample that was counted to the next one.
     pub fn meter_storage(&self, now: Timestamp, held: BTreeMap<StorageKey, u64>) -> Result<u64, LedgerError> {
         let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *sampled, Sampled(held));
+        // Forgotten where it can't be written: what was held for how long before the next sample is not known then.
+        let before = std::mem::take(&mut *sampled);
         let known = self.store().secret(UNTIL)?.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
         let from = known.unwrap_or(now.0);
         let elapsed = now.0.saturating_sub(from);
@@ -63,7 +64,7 @@ impl Ledger {
         let mut rows = store::Rows::default();
         if counts {
             for (key, tokens) in &before.0 {
-                let tokens = u128::from(sampled.0.get(key).copied().unwrap_or(0).min(*tokens));
+                let tokens = u128::from(held.get(key).copied().unwrap_or(0).min(*tokens));
                 for (hour, ms) in hours(from, now.0) {
                     let row = encode_key(key, hour);
                     let sum = self.store().storage(&row)?.map_or(Ok(0), |bytes| decode(&row, &bytes))?;
@@ -73,7 +74,8 @@ impl Ledger {
         }
         // A clock that went backwards counts again once it has passed what is counted already.
         rows.secret(UNTIL, &now.0.max(from).to_le_bytes());
-        self.store().write(rows)?;
+        self.noticing(|store| store.write(rows))?;
+        *sampled = Sampled(held);
         Ok(if counts { elapsed } else { 0 })
     }
 
@@ -82,7 +84,8 @@ impl Ledger {
     /// # Errors
     /// When the database can't be read.
     pub fn storage(&self, hours: std::ops::Range<u32>) -> Result<Vec<StorageRow>, LedgerError> {
-        let rows = rows(&self.store().view());
+        let held = self.store().hold()?;
+        let rows = rows(&held.view());
         rows.filter(|row| row.as_ref().map_or(true, |row: &StorageRow| hours.contains(&row.hour))).collect()
     }
 }

@@ -1,9 +1,9 @@
 //! The database itself: its kinds of rows in one key space, written in synced batches. No other file of the room but
-//! `view.rs` knows that it is RocksDB.
+//! `view.rs` and `database.rs` knows that it is RocksDB.
 //!
 //! | key | value |
 //! |---|---|
-//! | `m` name | what the database knows of itself: its format, the key of its delivery receipts, what exporters have, the counters of all records, up to when deliveries may have been billed by records that are gone |
+//! | `m` name | what the database knows of itself: its format, the key of its delivery receipts, what exporters have, the counters of all records, up to when deliveries may have been billed by records that are gone, that it was healed |
 //! | `r` sequence (big-endian) | a record |
 //! | `i` tenant 0 billing id | the sequence of its record: the identity that makes a settle happen once; of a correction, a digest of what was asked for, too |
 //! | `c` tenant 0 billing id | what a corrected record comes to by now |
@@ -16,18 +16,20 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, io};
 
-use rocksdb::{BlockBasedOptions, DB, DBRecoveryMode, Direction, ErrorKind, IteratorMode, Options, WriteOptions};
+use rocksdb::{DB, Direction, IteratorMode};
 
 use super::codec::DecodeError;
 use super::correction::Standing;
+use super::database::{Before, Database, database, folder_error, has_log, unreadable};
 use super::delivery::{Delivery, DeliveryKey};
 use super::record::UsageRecord;
 use super::rollup::{RollupKey, Usage};
 use super::view::View;
 use super::{Divergence, LedgerError, ReceiptKey};
-use crate::vocab::limits::LEDGER_BUFFER_BYTES;
 use crate::vocab::{BillingId, TenantName, Timestamp};
 
 /// Format of the key space; a change of any row's meaning makes another one.
@@ -51,14 +53,10 @@ pub(super) const STANDING: u8 = b'c';
 pub(super) const DELIVERY: u8 = b'o';
 
 /// The open database.
-pub(super) struct Store {
-    db: DB,
-    path: PathBuf,
-    #[cfg(test)]
-    options: Options,
-    #[cfg(test)]
-    failing: std::sync::atomic::AtomicBool,
-}
+pub(super) struct Store(Database);
+
+/// The open database, held for one answer.
+pub(super) struct Held(Arc<DB>);
 
 /// Digest of what a correction was asked for with.
 pub(super) type Asked = [u8; 16];
@@ -97,10 +95,6 @@ impl Rows {
     /// What all records come to.
     pub(super) fn counters(&mut self, usage: &Usage) {
         self.0.put(COUNTERS_KEY, usage.encode());
-    }
-
-    pub(super) fn quota(&mut self, account: &[u8], quota: &[u8]) {
-        self.0.put(keyed(QUOTA, account), quota);
     }
 
     pub(super) fn storage(&mut self, key: &[u8], sum: &[u8]) {
@@ -158,16 +152,27 @@ impl Store {
     }
 
     fn open_at(path: &Path, create: bool) -> Result<Self, LedgerError> {
-        let options = options(create);
-        let db = DB::open(&options, path).map_err(|error| open_error(path, &error))?;
-        Ok(Self {
-            db,
-            path: path.to_owned(),
-            #[cfg(test)]
-            options,
-            #[cfg(test)]
-            failing: Default::default(),
-        })
+        Database::open(path, create).map(Self)
+    }
+
+    /// Why writes are refused.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.0.trouble()
+    }
+
+    /// Opens it again after a write has failed; it is in trouble until [`healed`](Self::healed).
+    pub(super) fn reopen(&self) -> Result<(), LedgerError> {
+        let path = self.0.path();
+        if !has_log(path).map_err(|error| folder_error(path, &error))? {
+            return Err(unreadable(path, "its write-ahead log is missing"));
+        }
+        self.0.reopen()?;
+        self.check_format()
+    }
+
+    /// Ends the trouble, unless another write has failed; how long it was.
+    pub(super) fn healed(&self) -> Option<Duration> {
+        self.0.healed()
     }
 
     /// The key of delivery receipts, which lives as long as the ledger does.
@@ -190,7 +195,9 @@ impl Store {
     /// Sequence of the last record; 0 where there is none.
     pub(super) fn last_sequence(&self) -> Result<u64, LedgerError> {
         let beyond = [RECORD + 1];
-        match self.db.iterator(IteratorMode::From(&beyond, Direction::Reverse)).next() {
+        let db = self.0.hold()?;
+        let mut rows = db.iterator(IteratorMode::From(&beyond, Direction::Reverse));
+        match rows.next() {
             None => Ok(0),
             Some(Err(error)) => Err(database("read the last record", &error)),
             Some(Ok((key, _))) if key.first() == Some(&RECORD) => sequence_of(&key[1..], "record", &key),
@@ -269,41 +276,46 @@ impl Store {
     pub(super) fn bytes(&self) -> Result<u64, LedgerError> {
         let sum = || {
             let mut sum = 0;
-            for entry in fs::read_dir(&self.path)? {
+            for entry in fs::read_dir(self.0.path())? {
                 // A file that the database has just deleted takes nothing.
                 sum += entry?.metadata().map_or(0, |file| file.len());
             }
             Ok(sum)
         };
-        sum().map_err(|error: io::Error| folder_error(&self.path, &error))
+        sum().map_err(|error: io::Error| folder_error(self.0.path(), &error))
     }
 
     /// Gives the room of the records up to `through` back to the drive, and, where `all`, that of all deleted rows, which
     /// takes as long as reading what is left.
     pub(super) fn compact(&self, through: u64, all: bool) {
-        self.db.compact_range(Some(record_key(0)), Some(record_key(through)));
+        // In trouble there is no room to be had this way.
+        let Ok(db) = self.0.hold() else { return };
+        db.compact_range(Some(record_key(0)), Some(record_key(through)));
         if all {
-            self.db.compact_range(Some([IDENTITY]), Some([RECORD + 1]));
+            db.compact_range(Some([IDENTITY]), Some([RECORD + 1]));
         }
     }
 
-    /// Writes the rows, all or none, and returns when they are on disk.
+    /// Writes the rows, all or none, and returns when they are on disk. After an error they may be there or not.
     pub(super) fn write(&self, rows: Rows) -> Result<(), LedgerError> {
-        #[cfg(test)]
-        if self.failing.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(LedgerError::Database { doing: "write", detail: "told to fail by a test".into() });
-        }
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        self.db.write_opt(rows.0, &synced).map_err(|error| database("write", &error))
+        self.0.write(rows.0, Vec::new())
     }
 
-    pub(super) fn view(&self) -> View<'_> {
-        View::new(self.db.snapshot())
+    /// Replaces the value of a key; where that fails, it is as before.
+    pub(super) fn replace(&self, key: Vec<u8>, value: &[u8]) -> Result<(), LedgerError> {
+        let before: Before = vec![(key.clone(), self.get(&key)?)];
+        let mut rows = Rows::default();
+        rows.0.put(key, value);
+        self.0.write(rows.0, before)
+    }
+
+    /// Holds it for reads that belong together. It can't be opened again before it is let go.
+    pub(super) fn hold(&self) -> Result<Held, LedgerError> {
+        self.0.hold().map(Held)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.db.get(key).map_err(|error| database("read", &error))
+        self.0.hold()?.get(key).map_err(|error| database("read", &error))
     }
 
     fn check_format(&self) -> Result<(), LedgerError> {
@@ -311,7 +323,7 @@ impl Store {
         let found =
             format.try_into().map(u32::from_le_bytes).map_err(|_| self.unreadable("its format is no number"))?;
         if found > FORMAT {
-            return Err(LedgerError::Newer { path: self.path.clone(), found, known: FORMAT });
+            return Err(LedgerError::Newer { path: self.0.path().to_owned(), found, known: FORMAT });
         }
         if found < FORMAT {
             // An older program must refuse it from here on.
@@ -323,30 +335,15 @@ impl Store {
     }
 
     fn unreadable(&self, detail: &str) -> LedgerError {
-        unreadable(&self.path, detail)
+        unreadable(self.0.path(), detail)
     }
 }
 
-fn options(create: bool) -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(create);
-    // A torn last write is what a crash leaves, and was never acknowledged. Anything else that is wrong in the log is
-    // lost usage, and must be an error: the default would silently stop there and forget what follows.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    // A log file that is gone is an error, too; the last one is not covered by this, see `has_log`.
-    options.set_track_and_verify_wals_in_manifest(true);
-    options.set_write_buffer_size(LEDGER_BUFFER_BYTES);
-    options.set_max_background_jobs(2);
-    options.set_stats_dump_period_sec(0);
-    options.set_keep_log_file_num(4);
-    options.set_max_log_file_size(4 << 20);
-    #[cfg(test)]
-    options.enable_statistics();
-    let mut tables = BlockBasedOptions::default();
-    // Nearly every settle asks for an identity that is not there.
-    tables.set_bloom_filter(10.0, false);
-    options.set_block_based_table_factory(&tables);
-    options
+impl Held {
+    /// One moment of it.
+    pub(super) fn view(&self) -> View<'_> {
+        View::new(self.0.snapshot())
+    }
 }
 
 /// Makes an empty ledger beside its place and moves it there, so that a folder with anything in it is a whole ledger
@@ -379,34 +376,6 @@ fn make(path: &Path) -> Result<(), LedgerError> {
 
 fn is_empty(path: &Path) -> io::Result<bool> {
     Ok(!path.try_exists()? || fs::read_dir(path)?.next().is_none())
-}
-
-fn has_log(path: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(path)? {
-        if entry?.path().extension().is_some_and(|end| end == "log") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn unreadable(path: &Path, detail: &str) -> LedgerError {
-    LedgerError::Unreadable { path: path.to_owned(), detail: detail.to_owned() }
-}
-
-fn folder_error(path: &Path, error: &io::Error) -> LedgerError {
-    LedgerError::Folder { path: path.to_owned(), detail: error.to_string() }
-}
-
-fn open_error(path: &Path, error: &rocksdb::Error) -> LedgerError {
-    let (path, detail) = (path.to_owned(), error.to_string());
-    let locked =
-        error.kind() == ErrorKind::IOError && (detail.contains("lock hold by") || detail.contains("lock file"));
-    if locked { LedgerError::InUse { path, detail } } else { LedgerError::Unreadable { path, detail } }
-}
-
-pub(super) fn database(doing: &'static str, error: &rocksdb::Error) -> LedgerError {
-    LedgerError::Database { doing, detail: error.to_string() }
 }
 
 pub(super) fn row_error(row: &'static str, key: &[u8], source: DecodeError) -> LedgerError {
@@ -462,14 +431,14 @@ impl Rows {
 
 #[cfg(test)]
 impl Store {
-    /// Whether every later write fails.
-    pub(super) fn fail_writes(&self, failing: bool) {
-        self.failing.store(failing, std::sync::atomic::Ordering::Relaxed);
+    /// What a test makes fail below it.
+    pub(super) fn faults(&self) -> &super::faults::Faults {
+        &self.0.faults
     }
 
     /// How often the log was synced.
     pub(super) fn synced_writes(&self) -> u64 {
-        self.options.get_ticker_count(rocksdb::statistics::Ticker::WalFileSynced)
+        self.0.options.get_ticker_count(rocksdb::statistics::Ticker::WalFileSynced)
     }
 }
 

@@ -41,7 +41,7 @@ fn what_was_synced_survives_a_kill() {
     let folder = killed(5);
     let store = Store::open(folder.path()).unwrap();
     assert_eq!(store.last_sequence(), Ok(5));
-    assert_eq!(store.view().records(0).count(), 5);
+    assert_eq!(store.hold().unwrap().view().records(0).count(), 5);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn another_database_is_no_ledger() {
 fn a_later_format_is_refused_by_number() {
     let folder = killed(1);
     let store = Store::open(folder.path()).unwrap();
-    store.db.put(FORMAT_KEY, (FORMAT + 1).to_le_bytes()).unwrap();
+    store.0.hold().unwrap().put(FORMAT_KEY, (FORMAT + 1).to_le_bytes()).unwrap();
     drop(store);
     let error = Store::open(folder.path()).map(|_| ()).unwrap_err();
     assert!(matches!(error, LedgerError::Newer { found, known: FORMAT, .. } if found == FORMAT + 1), "{error}");
@@ -129,7 +129,7 @@ fn a_maker_that_died_halfway_is_no_harm() {
 fn a_row_that_does_not_read_names_itself() {
     let folder = killed(2);
     let store = Store::open(folder.path()).unwrap();
-    store.db.put(record_key(2), b"\x01short").unwrap();
+    store.0.hold().unwrap().put(record_key(2), b"\x01short").unwrap();
     let error = store.find(&TenantName::parse("acme").unwrap(), &BillingId::parse("b-2").unwrap()).unwrap_err();
     assert_eq!(error.to_string(), r"ledger record row r\x00\x00\x00\x00\x00\x00\x00\x02: ends too early at byte 1");
 }

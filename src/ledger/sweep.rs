@@ -112,7 +112,7 @@ impl Sweeper {
         let last = store.acknowledged()?.min(store.last_sequence()?.saturating_sub(1));
         let goes = |record: &UsageRecord| record.sequence <= last && now.since(record.settled_at) >= self.retention;
         let mut records = Vec::new();
-        for record in store.view().records(self.through).take(LEDGER_SWEEP_RECORDS) {
+        for record in store.hold()?.view().records(self.through).take(LEDGER_SWEEP_RECORDS) {
             let record = record?;
             if !goes(&record) {
                 break;

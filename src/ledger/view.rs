@@ -4,11 +4,12 @@ use rocksdb::{Direction, IteratorMode, Snapshot};
 
 use super::codec::{DecodeError, Reader};
 use super::correction::Standing;
+use super::database::database;
 use super::delivery::{Delivery, DeliveryKey};
 use super::rollup::{RollupKey, Usage};
 use super::store::{
-    ACKNOWLEDGED_KEY, COUNTERS_KEY, DELETED, DELIVERY, DIVERGENCE, RECORD, ROLLUP, STANDING, database, identity,
-    identity_key, keyed, named_of, row_error, secret_key, sequence_of,
+    ACKNOWLEDGED_KEY, COUNTERS_KEY, DELETED, DELIVERY, DIVERGENCE, RECORD, ROLLUP, STANDING, identity, identity_key,
+    keyed, named_of, row_error, secret_key, sequence_of,
 };
 use super::{Divergence, LedgerError, UsageRecord};
 use crate::vocab::{BillingId, TenantName};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 
 use tokio::sync::oneshot;
 
@@ -10,6 +10,8 @@ use super::bound::{Bound, Taken};
 use super::correction::Standing;
 use super::counts::count;
 use super::delivery::{Delivery, DeliveryKey};
+use super::heal::Healer;
+use super::refused::Refusals;
 use super::rollup::{RollupKey, Usage};
 use super::store::{Asked, Rows, Store};
 use super::sweep::{Forgotten, Sweeper, Swept};
@@ -35,15 +37,16 @@ pub(super) enum Job {
     Record(Box<Ask>, Reply),
     /// Records that are old enough at this moment may go.
     Sweep(Timestamp, Swept),
+    /// A write of somebody else has failed.
+    Look,
 }
 
 /// The only one who writes.
 pub(super) struct Writer {
     store: Arc<Store>,
     next_sequence: u64,
-    /// Set by a write that failed. Its rows may or may not be on disk, so that the next sequence is unknown until the
-    /// database is opened again.
-    broken: Option<LedgerError>,
+    healer: Healer,
+    refusals: Arc<Refusals>,
     bound: Bound,
     sweeper: Sweeper,
     /// Refused claims that are kept.
@@ -65,21 +68,35 @@ struct Batch {
 }
 
 impl Writer {
-    pub(super) fn new(store: Arc<Store>, options: &LedgerOptions, watch: &Watch) -> Result<Self, LedgerError> {
-        let next_sequence = store.last_sequence()? + 1;
+    pub(super) fn new(
+        store: Arc<Store>,
+        options: &LedgerOptions,
+        refusals: Arc<Refusals>,
+        watch: &Watch,
+    ) -> Result<Self, LedgerError> {
         let bound = Bound::new(&store, options.bytes_max.get())?;
-        let mut divergences = 0;
-        for divergence in store.view().divergences() {
-            divergence?;
-            divergences += 1;
-        }
         let sweeper = Sweeper::new(options.retention, store.forgotten()?, watch);
-        let counters = match store.counters()? {
+        let healer = Healer::default();
+        let counters = Usage::default();
+        let mut writer = Self { counters, store, next_sequence: 0, healer, refusals, bound, sweeper, divergences: 0 };
+        writer.read_back()?;
+        Ok(writer)
+    }
+
+    /// All that is known here of what is on disk: after a failed write nothing else is.
+    fn read_back(&mut self) -> Result<(), LedgerError> {
+        self.next_sequence = self.store.last_sequence()? + 1;
+        self.divergences = 0;
+        for divergence in self.store.hold()?.view().divergences() {
+            divergence?;
+            self.divergences += 1;
+        }
+        self.counters = match self.store.counters()? {
             Some(counters) => counters,
             // A new ledger, or one of an older version, which has sums to go on from.
-            None => begin_counters(&store)?,
+            None => begin_counters(&self.store)?,
         };
-        Ok(Self { counters, store, next_sequence, broken: None, bound, sweeper, divergences })
+        self.bound.measure(&self.store)
     }
 
     /// Bytes that the ledger takes.
@@ -97,14 +114,31 @@ impl Writer {
         while let Some(jobs) = self.gather(inbox) {
             self.commit(jobs);
             self.sweep();
+            self.heal();
         }
     }
 
-    /// What waits: at least one job, but during a sweep, which goes on meanwhile. Nothing at the end.
+    /// Opens the database again after a failed write, whoever's it was, when it is time to.
+    fn heal(&mut self) {
+        if !self.healer.is_due(&self.store, &self.refusals) {
+            return;
+        }
+        let healed = self.store.reopen().and_then(|()| self.read_back());
+        self.healer.tried(&self.store, healed, &self.refusals);
+    }
+
+    /// What waits: at least one job, but during a sweep, which goes on meanwhile, and in trouble. Nothing at the end.
     fn gather(&mut self, inbox: &Receiver<Job>) -> Option<Vec<(Ask, Reply)>> {
         let mut jobs = Vec::new();
         if !self.sweeper.is_under_way() {
-            self.take(inbox.recv().ok()?, &mut jobs);
+            let job = match self.healer.wait() {
+                None => Some(inbox.recv().ok()?),
+                Some(patience) => match inbox.recv_timeout(patience) {
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                    job => job.ok(),
+                },
+            };
+            job.into_iter().for_each(|job| self.take(job, &mut jobs));
         }
         while jobs.len() < LEDGER_BATCH {
             match inbox.try_recv() {
@@ -120,6 +154,7 @@ impl Writer {
         match job {
             Job::Record(ask, reply) => jobs.push((*ask, reply)),
             Job::Sweep(now, done) => self.sweeper.begin(now, done),
+            Job::Look => {}
         }
     }
 
@@ -141,14 +176,15 @@ impl Writer {
                 noted.unwrap_or_else(|error| tracing::warn!(%error, "the ledger's size is not known"));
             }
             Ok(_) => {}
-            Err(error) => {
-                tracing::error!(%error, settles = batch.records.len(), "the ledger takes no settles until it is reopened");
-                self.broken = Some(error);
-            }
+            // The database is in trouble now, and has said so: its rows may or may not be on disk.
+            Err(_) => {}
         }
         for (reply, answer) in answers {
             // An answer may rest on a record of this very batch: none is given when the batch failed.
             let answer = self.usable().and(answer);
+            if let Err(error) = &answer {
+                self.refusals.count(error);
+            }
             // A closed channel is an asker that went away; it will settle again, and get the same record.
             drop(reply.send(answer));
         }
@@ -161,7 +197,7 @@ impl Writer {
     }
 
     fn sweep(&mut self) {
-        if self.broken.is_some() {
+        if self.store.trouble().is_some() {
             self.sweeper.give_up();
         }
         match self.sweeper.step(&self.store, self.bound.is_reached()) {
@@ -173,7 +209,7 @@ impl Writer {
     }
 
     fn usable(&self) -> Result<(), SettleError> {
-        self.broken.as_ref().map_or(Ok(()), |error| Err(SettleError::Unavailable(error.to_string())))
+        self.store.trouble().map_or(Ok(()), |why| Err(SettleError::Unavailable(why)))
     }
 
     /// The identity is looked for before anything is checked: by the time that a settle is repeated, the daemon may
@@ -320,7 +356,7 @@ impl Batch {
 /// Counts what the sums come to, and writes it: from here on it is there for whoever asks.
 fn begin_counters(store: &Store) -> Result<Usage, LedgerError> {
     let mut counters = Usage::default();
-    for row in store.view().rollups(&[]) {
+    for row in store.hold()?.view().rollups(&[]) {
         counters.add(&row?.1);
     }
     let mut rows = Rows::default();
@@ -337,6 +373,7 @@ fn unavailable(error: LedgerError) -> SettleError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::faults::Write;
     use super::super::sample::settlement;
     use super::*;
 
@@ -356,7 +393,8 @@ mod tests {
     }
 
     fn writer(path: &std::path::Path) -> Writer {
-        Writer::new(Arc::new(Store::open(path).unwrap()), &LedgerOptions::default(), &Watch::default()).unwrap()
+        let store = Arc::new(Store::open(path).unwrap());
+        Writer::new(store, &LedgerOptions::default(), Arc::default(), &Watch::default()).unwrap()
     }
 
     #[test]
@@ -391,11 +429,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut broken = writer(folder.path());
         commit(&mut broken, vec![settlement("acme", "b-1")]);
-        broken.store.fail_writes(true);
+        broken.store.faults().writes(Write::Lost);
         for answer in commit(&mut broken, vec![settlement("acme", "b-2"), settlement("acme", "b-2")]) {
             assert!(matches!(answer, Err(SettleError::Unavailable(_))), "{answer:?}");
         }
-        broken.store.fail_writes(false);
+        broken.store.faults().writes(Write::Works);
         for answer in commit(&mut broken, vec![settlement("acme", "b-1"), settlement("acme", "b-3")]) {
             assert!(matches!(answer, Err(SettleError::Unavailable(_))), "{answer:?}");
         }

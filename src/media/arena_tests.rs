@@ -162,7 +162,8 @@ fn read_at_random(arena: &Arc<Arena>, published: &[AtomicU64], stop: &AtomicBool
 
 #[test]
 fn no_reader_ever_sees_bytes_of_another_generation() {
-    const LIVES: u64 = 20_000;
+    const LIVES: u64 = if cfg!(miri) { 20 } else { 20_000 };
+    const WAITED: usize = if cfg!(miri) { 2 } else { 100 };
     let (arena, stop) = (arena(), AtomicBool::new(false));
     let published: Vec<_> = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
     let mut random = Pcg64::seed_from_u64(7);
@@ -178,7 +179,7 @@ fn no_reader_ever_sees_bytes_of_another_generation() {
             })
             .collect();
         // Until enough retirements met a reader, however the threads are scheduled.
-        while (lives < LIVES || waited < 100)
+        while (lives < LIVES || waited < WAITED)
             && lives < 1_000 * LIVES
             && !readers.iter().any(std::thread::ScopedJoinHandle::is_finished)
         {

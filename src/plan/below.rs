@@ -7,7 +7,7 @@
 
 use super::active::NO_PUT;
 use super::chores::{LOOK, REACH};
-use super::entry::{ROOT, Ram, is_block};
+use super::entry::{Nvme, ROOT, Ram, is_block};
 use super::planner::Planner;
 use crate::vocab::BlockKey;
 
@@ -114,20 +114,34 @@ impl Planner {
     pub(super) fn hit(&self, keys: &[BlockKey]) -> u32 {
         let hit = self.prefix(keys).hit();
         let deepest = (hit as usize).checked_sub(1).and_then(|last| self.catalog.find(keys.get(last)?));
-        let is_open = !self.chores.below.is_empty() || self.chores.has_purges();
+        let is_open = !(self.chores.below.is_empty() && self.lost_extents.is_empty()) || self.chores.has_purges();
         let Some(deepest) = deepest.filter(|_| is_open) else { return hit };
         let mut broken = None;
         let mut at = deepest;
         while is_block(at) {
             let entry = &self.catalog[at];
             let is_cut_off = entry.parent != ROOT && !is_block(entry.parent);
-            if !entry.has_bytes() || entry.doomed || is_cut_off || self.is_being_purged(at) {
+            if !entry.has_bytes() || entry.doomed || is_cut_off || self.is_going(at) {
                 broken = Some(entry.depth);
             }
             at = entry.parent;
         }
         let first = (self.catalog[deepest].depth + 1).saturating_sub(hit);
         broken.map_or(hit, |broken| broken.saturating_sub(first).min(hit))
+    }
+
+    /// Whether a block that counts as readable is to go: a purge is still to come to it, or a drive that is lost has it, and RAM has not, or
+    /// what reads it there will take its copy along.
+    fn is_going(&self, number: u32) -> bool {
+        let is_read = || self.catalog.active(number).reads > 0;
+        let lacks_ram = || self.catalog[number].ram != Ram::Resident || is_read();
+        self.is_being_purged(number) || (self.is_on_lost_drive(number) && lacks_ram())
+    }
+
+    /// Whether NVMe has a block on a drive that was lost, which is not yet swept.
+    pub(super) fn is_on_lost_drive(&self, number: u32) -> bool {
+        let entry = &self.catalog[number];
+        !self.lost_extents.is_empty() && entry.nvme == Nvme::Resident && self.nvme.space.is_lost(entry.nvme_slot.extent)
     }
 
     /// Whether a put waits for the block's bytes: one that has not ended.

@@ -78,6 +78,11 @@ impl Planner {
                 return fail(number, "one deeper than its parent");
             }
         }
+        self.check_wholes()
+    }
+
+    /// What is kept of all blocks together.
+    fn check_wholes(&self) -> Result<(), String> {
         self.catalog.check()?;
         self.check_leases()?;
         self.check_slots(&self.ram, "RAM", |entry, active| {

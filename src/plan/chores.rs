@@ -11,6 +11,7 @@ use super::planner::Planner;
 use super::purge::Purge;
 use super::put_end::Ending;
 use super::subtree::Subtree;
+use crate::vocab::Timestamp;
 use crate::vocab::limits::EXPIRED_A_TICK;
 
 /// Steps that a look at a block takes.
@@ -24,8 +25,8 @@ pub(super) const DROP: usize = 32;
 pub(super) enum Job {
     Purge(Purge),
     Evict(Subtree),
-    /// An instance is gone: its leases end, then the purges go on that wait for it.
-    Leases(InstanceNo, VecDeque<Purge>),
+    /// An instance is gone: its leases end, unless they have, then the purges go on that wait for it.
+    Gone(Option<InstanceNo>, VecDeque<Purge>),
 }
 
 /// What became of a job in this event.
@@ -41,6 +42,8 @@ pub(super) enum Step {
 pub(super) struct TickLeft {
     /// Leases, lifetimes and times to live are looked at.
     pub under_way: bool,
+    /// When it was: leases that end later wait for the next.
+    pub at: Timestamp,
     /// Blocks above lowered limits that may still go.
     pub trims: usize,
     /// Promises that may still end.
@@ -102,7 +105,7 @@ impl Chores {
     pub(super) fn purges(&self, is: impl Fn(&Purge) -> bool) -> bool {
         let at_work = self.jobs.iter().any(|(_, job)| match job {
             Job::Purge(purge) => is(purge),
-            Job::Leases(_, purges) => purges.iter().any(&is),
+            Job::Gone(_, purges) => purges.iter().any(&is),
             Job::Evict(_) => false,
         });
         at_work || self.waiting.iter().any(|(_, purge)| is(purge))
@@ -165,7 +168,7 @@ impl Planner {
                 Ok(removed) => Step::Ended(removed),
                 Err(subtree) => Step::GoesOn(Job::Evict(subtree)),
             },
-            Job::Leases(instance, purges) => self.go_on_ending_instance(instance, purges),
+            Job::Gone(instance, purges) => self.go_on_ending_instance(instance, purges),
         }
     }
 
@@ -190,7 +193,8 @@ impl Planner {
 
     /// Time has passed.
     pub(super) fn tick(&mut self) -> Answer {
-        self.chores.tick = TickLeft { under_way: true, trims: EXPIRED_A_TICK, promises: EXPIRED_A_TICK };
+        let at = self.now;
+        self.chores.tick = TickLeft { under_way: true, at, trims: EXPIRED_A_TICK, promises: EXPIRED_A_TICK };
         self.sweep_lost_extents();
         self.go_on_with_tick();
         Answer::Done

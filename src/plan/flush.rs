@@ -115,7 +115,7 @@ impl Planner {
         if active.put == NO_PUT {
             self.end_read(number);
             self.commands.push(Command::Unloadable { key: self.catalog.key(number) });
-        } else {
+        } else if self.is_being_put(number) {
             self.commands.push(Command::Refuse { put: PutId(active.put), block });
         }
         self.set_ram(number, Ram::Absent);

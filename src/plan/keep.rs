@@ -79,7 +79,7 @@ impl Planner {
         let mut wanted = BTreeMap::new();
         for at in self.ancestry(number) {
             let entry = &self.catalog[at];
-            if entry.nvme == Nvme::Absent || entry.doomed || self.is_being_purged(at) {
+            if entry.nvme == Nvme::Absent || entry.doomed || self.is_being_purged(at) || self.is_on_lost_drive(at) {
                 let why = if self.catalog.owner(at).ram_only { KeepError::RamOnly } else { KeepError::NotWritten };
                 return Err(why);
             }

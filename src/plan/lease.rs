@@ -195,7 +195,7 @@ impl Planner {
     /// Ends leases whose time is over, as far as this event may.
     pub(super) fn end_leases_due(&mut self) {
         while self.chores.has_steps() {
-            let due = self.leases.by_end.first().filter(|(ends, _)| *ends <= self.now);
+            let due = self.leases.by_end.first().filter(|(ends, _)| *ends <= self.chores.tick.at);
             let Some((_, id)) = due.copied() else { return };
             self.chores.spend(DROP);
             self.counters.leases_lapsed += 1;

@@ -86,7 +86,10 @@ impl Planner {
     pub(super) fn peek(&mut self, key: &BlockKey) -> Option<Peek> {
         let number = self.catalog.find(key)?;
         let entry = &self.catalog[number];
-        let may_be_read = entry.is_readable() && entry.nvme == Nvme::Resident && !self.is_being_purged(number);
+        let may_be_read = entry.is_readable()
+            && entry.nvme == Nvme::Resident
+            && !self.is_being_purged(number)
+            && !self.is_on_lost_drive(number);
         if !may_be_read || self.catalog.active(number).reads >= PEEKS_MAX {
             return None;
         }

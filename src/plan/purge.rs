@@ -53,20 +53,20 @@ impl Planner {
         let end = self.catalog.numbers();
         let of = |namespace: &NamespaceId| Filter { namespace: Some(*namespace), ..Filter::default() };
         let purges = namespaces.iter().map(|namespace| Purge::new(of(namespace), end)).collect();
-        self.begin_job(|_, _| Job::Leases(instance, purges))
+        self.begin_job(|_, _| Job::Gone(Some(instance), purges))
     }
 
     /// Ends leases of an instance that is gone, then goes on with the purges that its end has caused.
-    pub(super) fn go_on_ending_instance(&mut self, instance: InstanceNo, mut purges: VecDeque<Purge>) -> Step {
-        if !self.end_leases_of(instance) {
-            return Step::GoesOn(Job::Leases(instance, purges));
+    pub(super) fn go_on_ending_instance(&mut self, instance: Option<InstanceNo>, mut purges: VecDeque<Purge>) -> Step {
+        if instance.is_some_and(|instance| !self.end_leases_of(instance)) {
+            return Step::GoesOn(Job::Gone(instance, purges));
         }
         let mut removed = Removed::default();
         while let Some(purge) = purges.pop_front() {
             match self.go_on_purging(purge) {
                 Step::GoesOn(Job::Purge(purge)) => {
                     purges.push_front(purge);
-                    return Step::GoesOn(Job::Leases(instance, purges));
+                    return Step::GoesOn(Job::Gone(None, purges));
                 }
                 Step::Waits(waits) => match purges.front_mut() {
                     Some(next) => next.moving.extend(waits.moving),

@@ -203,9 +203,18 @@ fn drive(drive: DriveStatus) -> proto::DriveStatus {
 }
 
 /// How full the ledger is.
-fn ledger(fill: Option<LedgerFill>) -> impl Iterator<Item = (&'static str, u64)> {
-    let named = |fill: LedgerFill| [("ledger_bytes", fill.bytes), ("ledger_limit_bytes", fill.bytes_max)];
+fn ledger_fill(fill: Option<&LedgerFill>) -> impl Iterator<Item = (&'static str, u64)> {
+    let named = |fill: &LedgerFill| [("ledger_bytes", fill.bytes), ("ledger_limit_bytes", fill.bytes_max)];
     fill.map(named).into_iter().flatten()
+}
+
+fn ledger(fill: Option<LedgerFill>, trouble: Option<String>) -> proto::LedgerStatus {
+    let refused = fill.map(|fill| fill.refused).unwrap_or_default().named();
+    proto::LedgerStatus {
+        writable: trouble.is_none(),
+        trouble: trouble.unwrap_or_default(),
+        refused: refused.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+    }
 }
 
 #[tonic::async_trait]
@@ -245,9 +254,10 @@ impl Admin for AdminService {
                 .counters
                 .into_iter()
                 .chain(self.keeper.audit.counts())
-                .chain(ledger(now.ledger))
+                .chain(ledger_fill(now.ledger.as_ref()))
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            ledger: Some(ledger(now.ledger, self.cache.ledger_trouble())),
         }))
     }
 

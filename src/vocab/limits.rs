@@ -282,6 +282,16 @@ pub const BOOK_PERIODS_MAX: usize = 1_000;
 pub const AUDIT_DIFFERENCES_MAX: usize = 100;
 /// RAM in which the ledger's database gathers rows before it writes a table: some hours of the busiest published host.
 pub const LEDGER_BUFFER_BYTES: usize = 16 << 20;
+/// How soon the ledger is opened again after a write of it has failed, at first: what failed once may work at once.
+pub const LEDGER_HEAL_PAUSE: Duration = Duration::from_millis(100);
+/// And later, while it goes on failing: settles go on seconds after a person has made room.
+pub const LEDGER_HEAL_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Room that must be there before it is opened again, beside half of what is in its log: for
+/// a table of what the log holds (8.1 MB for 13.7 MB), and a new log.
+pub const LEDGER_ROOM_BYTES: u64 = 4 << 20;
+/// How long it is waited for those who read the ledger before it is opened again: a page of an export takes milliseconds.
+/// Settles wait meanwhile; longer answers are finished first, and it is tried again later.
+pub const LEDGER_READERS_WAIT: Duration = Duration::from_secs(1);
 /// The longest time between two samples of what is stored that is metered: five of the timer's minutes. A longer one means
 /// that the daemon was away or stuck, and nobody knows what was held.
 pub const STORAGE_GAP_MAX: Duration = Duration::from_secs(300);
@@ -441,8 +451,22 @@ pub const LATE_LOOKUP_MAX: Duration = Duration::from_secs(1);
 pub const TURN_BYTES: usize = 1 << 20;
 /// Tokens that are hashed before other tasks have the thread: 200 microseconds at 80 million a second.
 pub const TURN_TOKENS: usize = 16 << 10;
-/// How long a settle is tried again while the daemon is gone: a restart with ten million blocks.
-pub const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a worker's settle waits for its answer before it is left to the background: a sync of a slow disk.
+pub const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+/// Settles without an answer that a worker keeps: an hour of the busiest published host is 12,000, a minute 200; 10 MB with
+/// a receipt and labels each.
+pub const SETTLES_KEPT_MAX: usize = 4_096;
+/// How long it keeps them: a restart, and the time in which a person makes room on a disk. Well within the window in which
+/// the ledger knows a repeat ([`LEDGER_WINDOW`]).
+pub const SETTLES_KEPT_FOR: Duration = Duration::from_secs(3_600);
+/// Kept settles that are sent at a time: a daemon that comes back has requests to answer.
+pub const SETTLES_AGAIN_AT_ONCE: usize = 4;
+/// How soon kept settles are sent again, at first.
+pub const SETTLE_AGAIN_PAUSE: Duration = Duration::from_millis(200);
+/// And later: as long as the daemon itself waits at most before it tries its ledger again.
+pub const SETTLE_AGAIN_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long the answer to a settle that is sent again is waited for.
+pub const SETTLE_CALL_MAX: Duration = Duration::from_secs(10);
 /// Messages of one put waiting for the wire: 4 MiB hide the making of the next payload.
 pub const PUT_CHANNEL: usize = 4;
 /// How often the same trouble is told in the log, however often it comes: a disk that fails fails every block.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvtier::plan::{Answer, BlockRef, Event, Offer, PutId};
+use kvtier::plan::{Answer, BlockRef, Command, Event, Offer, PutId};
 use kvtier::vocab::{BlockKey, Hints, SlotId};
 
 use super::audit::payload;
@@ -176,7 +176,7 @@ impl World {
         let answer = self.tell(Event::PutEnded { put: writer.put });
         let Answer::Stored { through } = answer else { panic!("{answer:?} to a put's end") };
         if let Some((hit, _)) = self.run(&writer.keys) {
-            assert_eq!(through, hit, "stored through what is readable");
+            assert!(through == hit || (self.planner.is_working() && through < hit), "stored through what is readable");
         }
     }
 
@@ -194,7 +194,11 @@ impl World {
         };
         let told = format!("{late:?}");
         self.planner.on(self.now, late, &mut commands);
-        assert_eq!(commands, [], "a late completion finds nothing: {told}");
+        // Chains used before it are touched first, which may move what was promised of them.
+        let (moved, found): (Vec<_>, Vec<_>) =
+            commands.into_iter().partition(|command| matches!(command, Command::Promise { .. }));
+        assert_eq!(found, [], "a late completion finds nothing: {told}");
+        self.take_all(moved);
         self.audit();
     }
 }

@@ -33,11 +33,13 @@ impl World {
             assert_eq!((counts.hit(), counts.ram), (hit, ram), "a lookup counts what is published");
         }
         let known = self.leases.iter().position(|held| (held.instance, held.request) == (instance, request));
+        // What a purge is still to come to, or hangs on what has gone, is published and not leased.
+        let open = self.planner.is_working();
         let answer = self.tell_only(Event::Lease { instance, request, keys: Arc::clone(&keys), ttl });
         match answer {
-            Answer::Leased(Ok(None)) => assert_eq!(counts.hit(), 0),
+            Answer::Leased(Ok(None)) => assert!(open || counts.hit() == 0),
             Answer::Leased(Ok(Some(Leased { lease, blocks }))) => {
-                assert_eq!(blocks, counts.hit(), "what is readable is leased");
+                assert!(blocks == counts.hit() || (open && blocks < counts.hit()), "what is readable is leased");
                 let prefix = keys[..blocks as usize].to_vec();
                 let excused = !self.is_one_chain(&prefix);
                 let (ends, since) = (self.now + ttl, self.now);
@@ -126,11 +128,11 @@ impl World {
         let mut last = None;
         for key in keys.into_iter().skip(from).take(count) {
             last = Some(key);
-            let told = self.published.get(&key).copied();
+            let (told, open) = (self.published.get(&key).copied(), self.planner.is_working());
             let answer = self.tell_only(Event::Want { key });
             match answer {
                 Answer::Wanted(Wanted::Ready) => assert!(told.is_some_and(|told| told.ram.is_some())),
-                Answer::Wanted(Wanted::Gone) => assert_eq!(told, None, "{key:?} is gone"),
+                Answer::Wanted(Wanted::Gone) => assert!(open || told.is_none(), "{key:?} is gone"),
                 Answer::Wanted(Wanted::Coming) => drop(self.awaited.insert(key)),
                 Answer::Wanted(Wanted::NoRoom) => assert!(told.is_some()),
                 other => panic!("{other:?} to a want"),
@@ -146,13 +148,14 @@ impl World {
     pub(crate) fn peek(&mut self) {
         let key = self.key_to_peek();
         let on_nvme = self.published.get(&key).is_some_and(|told| told.nvme);
+        let open = self.planner.is_working();
         match self.tell_only(Event::Peek { key }) {
             Answer::Peek(Some(peek)) => {
                 assert!(on_nvme, "{key:?} is peeked at and not published");
                 self.nvme.begin_read(peek.slot, key);
                 self.start(Job::Peek(peek, key));
             }
-            Answer::Peek(None) => assert!(!on_nvme, "{key:?} can't be peeked at and is published"),
+            Answer::Peek(None) => assert!(open || !on_nvme, "{key:?} can't be peeked at and is published"),
             other => panic!("{other:?} to a peek"),
         }
         self.audit();
@@ -182,6 +185,10 @@ impl World {
         let lost: Vec<BlockKey> = self.prompts.nodes.iter().map(|node| node.key).filter(lost).collect();
         self.excuse(|key| lost.contains(key));
         self.tell(Event::InstanceGone { instance, namespaces });
+        // A number is never an instance's again: no lease of it comes before the last one has ended.
+        while self.planner.holdings().leases > self.leases.len() as u64 && self.planner.is_working() {
+            self.proceed();
+        }
     }
 
     fn namespace_of(&self, key: &BlockKey) -> Option<NamespaceId> {

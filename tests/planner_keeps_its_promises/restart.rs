@@ -53,6 +53,7 @@ impl World {
                 _ => {}
             }
         }
+        self.ended.clear();
         self.writers.clear();
         self.strays.clear();
         self.leases.clear();

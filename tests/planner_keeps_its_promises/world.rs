@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvtier::plan::{
-    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, Load, Options, Peek, Planner, PolicyKind, PutId,
-    Removed, Residence, Transfer, Write,
+    AdmissionKind, Answer, BlockRef, Command, Event, InstanceNo, JobId, Load, Options, Peek, Planner, PolicyKind,
+    PutId, Removed, Residence, Transfer, Write,
 };
 use kvtier::vocab::limits::{OFFERED_AT_ONCE, PIN_GRACE, STEPS_AT_ONCE};
 use kvtier::vocab::{BlockKey, LeaseId, Promise, SlotClass, SlotId, TierShape, Timestamp};
@@ -15,32 +15,8 @@ use kvtier::vocab::{BlockKey, LeaseId, Promise, SlotClass, SlotId, TierShape, Ti
 use super::chance::Chance;
 use super::prompts::Prompts;
 use super::slots::Slots;
+use super::temper::Temper;
 use super::tenants::Told;
-
-/// What a seed makes likely.
-#[derive(Debug)]
-pub(crate) struct Temper {
-    /// Writes to NVMe that do not succeed, of a hundred.
-    pub(crate) write_troubles: u64,
-    /// Reads from NVMe that do not succeed, of a hundred.
-    pub(crate) read_troubles: u64,
-    /// Offers that contradict themselves or others, of a hundred.
-    pub(crate) contradictions: u64,
-    /// Ends of commands, of a hundred steps; the others are new events.
-    pub(crate) haste: u64,
-    /// Steps that a command may take beyond its turn.
-    pub(crate) delay: u64,
-    /// Purges, of a hundred of those others.
-    pub(crate) purges: u64,
-    /// Restarts, of a thousand steps.
-    pub(crate) restarts: u64,
-    /// Drives that go, of a thousand steps.
-    pub(crate) losses: u64,
-    /// Quotas and promises, of a hundred of those others.
-    pub(crate) tenants: u64,
-    /// What is too long for one event goes on late.
-    pub(crate) lingers: bool,
-}
 
 /// A command under way.
 #[derive(Debug)]
@@ -118,6 +94,8 @@ pub(crate) struct World {
     /// Rows of promises.
     pub(crate) promised: BTreeMap<BlockKey, Promise>,
     pub(crate) told: Vec<Told>,
+    /// Jobs that have ended, and what they have removed.
+    pub(crate) ended: BTreeMap<JobId, Removed>,
     pub(crate) numbers: u64,
     pub(crate) events: u64,
     log: blake3::Hasher,
@@ -160,23 +138,13 @@ impl World {
             policy: PolicyKind::ALL[seed as usize % PolicyKind::ALL.len()],
             ..Options::new(ram, nvme)
         };
-        let temper = Temper {
-            write_troubles: chance.pick(&[0, 0, 5, 40]),
-            read_troubles: chance.pick(&[0, 0, 5, 25]),
-            contradictions: chance.pick(&[0, 0, 5, 20]),
-            haste: chance.pick(&[20, 45, 45, 70]),
-            delay: chance.pick(&[0, 5, 40]),
-            purges: chance.pick(&[0, 0, 1, 3]),
-            restarts: chance.pick(&[0, 0, 5, 15]),
-            losses: chance.pick(&[0, 2, 5]),
-            tenants: chance.pick(&[0, 0, 4, 12]),
-            lingers: chance.chance(1, 2),
-        };
+        let temper = Temper::of(&mut chance);
         Self {
             prompts: Prompts::grow(&mut chance),
             lost_drives: BTreeSet::new(),
             promised: BTreeMap::new(),
             told: Vec::new(),
+            ended: BTreeMap::new(),
             temper,
             chance,
             options,
@@ -221,15 +189,12 @@ impl World {
     }
 
     /// All of it goes on as far as it can; the answer of a job that has ended with it is what that has removed.
-    pub(crate) fn settle(&mut self, mut answer: Answer) -> Answer {
+    pub(crate) fn settle(&mut self, answer: Answer) -> Answer {
         while self.planner.is_working() {
-            if let Answer::Proceeded(Some((job, removed))) = self.proceed()
-                && answer == Answer::Removing(job)
-            {
-                answer = Answer::Removed(removed);
-            }
+            self.proceed();
         }
-        answer
+        let Answer::Removing(job) = answer else { return answer };
+        self.ended.remove(&job).map_or(answer, Answer::Removed)
     }
 
     /// What was removed: it waits for the job's end, while commands end.
@@ -262,18 +227,22 @@ impl World {
             || matches!(event, Event::Wrote { .. } | Event::Loaded { .. } | Event::Peeked { .. });
         let wants_room = matches!(event, Event::Need { .. } | Event::Want { .. });
         let mut commands = Vec::new();
-        let (before, name) = (self.before(&event), format!("{event:?}"));
+        let (before, name, open) = (self.before(&event), format!("{event:?}"), self.planner.is_working());
         let answer = self.planner.on(self.now, event, &mut commands);
         self.audit_quotas(&before, &name);
         if wants_room {
             self.drop_leaked();
         }
         self.note(&answer);
+        if let Answer::Proceeded(Some((job, removed))) = answer {
+            self.ended.insert(job, removed);
+        }
         // The blocks of a lost drive go one by one, each with its own news of what hangs on it.
         if makes_no_room && self.lost_drives.is_empty() {
             Self::audit_news(&commands);
         }
-        if !loses {
+        // What hangs on a block that has gone is told with whatever comes first.
+        if !(loses || open) {
             self.audit_evictions(&commands);
         }
         self.take_all(commands);

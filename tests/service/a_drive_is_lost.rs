@@ -92,7 +92,9 @@ async fn a_drives_file_that_is_cut_off_from_outside_is_a_drive_lost() {
     assert!(samples["kvtier_nvme_read_errors_total{drive=\"1\"}"] >= 16.0);
     // Told within a second, since that is how often it is looked at.
     let out = proto::HealthState::Degraded;
+    let asked = std::time::Instant::now();
     let health = loop {
+        assert!(asked.elapsed() < Duration::from_secs(60), "nobody is told of it");
         let health = gate.status().await.health;
         if health.iter().any(|health| health.state() == out) {
             break health;

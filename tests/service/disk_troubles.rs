@@ -231,24 +231,31 @@ async fn on_a_full_disk_blocks_stay_in_ram_until_it_has_room_again() {
 
     std::fs::remove_file(small.filler()).unwrap();
     patient.until_it_says("the catalog can be written again").await;
+    patient.until_it_says("the ledger can be written again").await;
+    patient.gate.usage().settle(settle(&patient, "b-later")).await.expect("settles go on by themselves");
     patient.is_well(1000..1000 + MANY).await;
     patient.process.kill();
     whole(dir.path());
+    assert_eq!(kvtier::offline::audit(&dir.path().join("data")).unwrap().differences, 0);
+}
+
+fn settle(patient: &Patient, billing_id: &str) -> proto::SettleRequest {
+    proto::SettleRequest {
+        tenant: "acme".into(),
+        billing_id: billing_id.into(),
+        instance: "engine".into(),
+        request_id: "r0".into(),
+        fingerprint: patient.layout.clone(),
+        prompt_tokens: 256,
+        cached_tokens: u64::from(billing_id == "b-0"),
+        ..Default::default()
+    }
 }
 
 /// Nothing can be billed that can't be kept; a few may still fit what the ledger's last page has left.
 async fn refuses_a_settle(patient: &Patient) {
     for nth in 0..200 {
-        let settle = proto::SettleRequest {
-            tenant: "acme".into(),
-            billing_id: format!("b-{nth}"),
-            instance: "engine".into(),
-            request_id: "r0".into(),
-            fingerprint: patient.layout.clone(),
-            prompt_tokens: 256,
-            ..Default::default()
-        };
-        if let Err(status) = patient.gate.usage().settle(settle).await {
+        if let Err(status) = patient.gate.usage().settle(settle(patient, &format!("b-{nth}"))).await {
             assert_eq!(status.code(), Code::Unavailable, "{status:?}");
             assert!(status.message().contains("ledger"), "{status:?}");
             return;

@@ -16,6 +16,8 @@ use crate::metrics::{ask, parse};
 use crate::support::{Gate, Server, chain, config, payload, refused, spec};
 
 const MIB: u64 = 1 << 20;
+/// Longer than anything here takes, and shorter than for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
 const SERVICES: [&str; 4] = ["kvtier.v1.Sessions", "kvtier.v1.Cache", "kvtier.v1.Usage", "kvtier.v1.Admin"];
 
 async fn check(channel: &Channel, service: &str) -> ServingStatus {
@@ -29,7 +31,8 @@ async fn watch(channel: &Channel, service: &str) -> Streaming<HealthCheckRespons
 }
 
 async fn next(said: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
-    said.message().await.unwrap().map(|said| said.status())
+    let said = tokio::time::timeout(PATIENCE, said.message()).await.expect("it says something, or ends");
+    said.unwrap().map(|said| said.status())
 }
 
 async fn connect(address: String) -> Channel {

@@ -17,6 +17,7 @@ mod host;
 mod impatient_readers;
 mod indistinct;
 mod kill_minus_nine;
+mod ledger_heals;
 mod limited;
 mod live_replay;
 mod many_clients;

@@ -40,14 +40,15 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, f64> {
             let (sample, value) = line.rsplit_once(' ').unwrap();
             let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
             assert!(labels.ends_with('}'), "{line}");
-            let suffix = |kind: &str| match kind {
-                "counter" => "_total",
-                "info" => "_info",
-                "gauge" => "",
+            let suffixes = |kind: &str| match kind {
+                "counter" => ["_total"].as_slice(),
+                "info" => &["_info"],
+                "gauge" => &[""],
+                "histogram" => &["_bucket", "_count", "_sum"],
                 other => panic!("{other}: {line}"),
             };
             let (described, kind) = described.unwrap_or_else(|| panic!("{line}: comes after its description"));
-            assert_eq!(name, format!("{described}{}", suffix(kind)), "{line}");
+            assert!(name.strip_prefix(described).is_some_and(|suffix| suffixes(kind).contains(&suffix)), "{line}");
             assert!(name.starts_with("kvtier_"), "{line}");
             assert!(
                 name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),

@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     conflicts: AtomicU64,
     cut: AtomicU64,
     unanswered: AtomicU64,
+    /// Settles that got UNAVAILABLE: the ledger could not be written.
+    pub(crate) unavailable: AtomicU64,
 }
 
 /// A request's numbers; variant 1 is what a mistaken second settle says.
@@ -35,6 +37,8 @@ pub(crate) fn request(fingerprint: Fingerprint, number: u64, variant: u8) -> Set
         preempted_tokens: TokenCount(number % 3),
         ..UsageDetail::default()
     };
+    // Large, so that a log that has reserved its room fills up all the same.
+    let labels = (0..14).map(|at| (format!("label-{at}"), format!("{number:>100}"))).collect();
     Settle {
         tenant: TenantName::parse(&format!("tenant-{}", number % 7)).unwrap(),
         billing_id: BillingId::parse(&number.to_string()).unwrap(),
@@ -48,7 +52,7 @@ pub(crate) fn request(fingerprint: Fingerprint, number: u64, variant: u8) -> Set
         written_tokens: number % 600,
         output_tokens: number % 331,
         receipts: Vec::new(),
-        labels: BTreeMap::new(),
+        labels,
         detail,
     }
 }
@@ -71,6 +75,11 @@ impl Shared {
         assert!(before.is_none_or(|before| before == *record), "the first record stands: {record:?}");
     }
 
+    /// How many requests were acknowledged.
+    pub(crate) fn settled(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
     pub(crate) fn check_it_was_a_torture(&self) {
         for (what, count) in [
             ("repeats", &self.repeated),
@@ -91,15 +100,15 @@ impl Shared {
 
 impl fmt::Display for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [calls, repeated, races, conflicts, cut, unanswered] =
-            [&self.calls, &self.repeated, &self.races, &self.conflicts, &self.cut, &self.unanswered]
-                .map(|count| count.load(Relaxed));
+        let Self { calls, repeated, races, conflicts, cut, unanswered, unavailable, .. } = self;
+        let [calls, repeated, races, conflicts, cut, unanswered, unavailable] =
+            [calls, repeated, races, conflicts, cut, unanswered, unavailable].map(|count| count.load(Relaxed));
         let requests = self.acknowledged.lock().unwrap().len();
         write!(
             f,
             "{calls} settles of {requests} requests: {repeated} repeated, {races} races, {conflicts} conflicts, "
         )?;
-        write!(f, "{cut} cut connections, {unanswered} without an answer")
+        write!(f, "{cut} cut connections, {unanswered} without an answer, {unavailable} unavailable")
     }
 }
 
@@ -179,6 +188,12 @@ impl Task {
                 Ok(())
             }
             Err(error) if error.code() == Some(tonic::Code::ResourceExhausted) => Ok(()),
+            Err(error) if error.code() == Some(tonic::Code::Unavailable) => {
+                assert!(error.to_string().contains("ledger"), "{error}");
+                self.shared.unavailable.fetch_add(1, Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
