@@ -219,13 +219,13 @@ mod tests {
         sessions.bind(session.id, NamespaceId(7)).unwrap();
         sessions.close(session.id).unwrap();
         sessions.until_left(&other).await;
-        let back = sessions.until_left(&instance);
-        let erased = async {
-            assert!(sessions.lock().leaving.contains(&instance));
-            sessions.has_left(&instance);
-        };
-        // Polled in this order: it waits before all is erased, and no longer.
-        tokio::join!(back, erased);
+        let mut back = pin!(sessions.until_left(&instance));
+        tokio::select! {
+            biased;
+            () = &mut back => panic!("it is let in before all is erased"),
+            () = async {} => sessions.has_left(&instance),
+        }
+        back.await;
         sessions.until_left(&instance).await;
     }
 }
